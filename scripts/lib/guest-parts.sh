@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+# The parts a guest is made of, fetched from Debian and kept in the cache, one folder per package version.
+#
+# Each part is unpacked beside its final place and renamed into it, and the short name (a symbolic
+# link) is renamed last: a part is there whole or not at all, whatever interrupted us.
+
+GUEST_SUITE=trixie
+GUEST_MODULES="virtio_blk failover net_failover virtio_net virtio-rng virtio_balloon"
+
+# What each part must hold to count as present.
+guest_part_files() {
+    case $1 in
+    kernel) echo vmlinux VERSION $(printf 'modules/%s.ko ' $GUEST_MODULES) ;;
+    opensbi) echo fw_dynamic.bin fw_jump.bin ;;
+    busybox) echo busybox ;;
+    esac
+}
+GUEST_PARTS="kernel opensbi busybox"
+
+guest_part_present() {
+    local file
+    for file in $(guest_part_files "$1"); do
+        [ -s "$CACHE/guest/$1/$file" ] || return 1
+    done
+}
+
+guest_parts_missing() {
+    local part
+    for part in $GUEST_PARTS; do
+        guest_part_present "$part" || echo "$part"
+    done
+}
+
+# deb_extract DEB DIR PATTERN...: unpack only the members that match.
+deb_extract() {
+    local deb=$1 dir=$2
+    shift 2
+    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$dir" --wildcards --no-same-owner "$@"
+}
+
+unpack_kernel() {
+    local deb=$1 dir=$2 module
+    local patterns=(./boot/vmlinu[xz]-*)
+    for module in $GUEST_MODULES; do
+        patterns+=("*/$module.ko*")
+    done
+    deb_extract "$deb" "$dir" "${patterns[@]}"
+    mv "$dir"/boot/vmlinu[xz]-* "$dir/vmlinux"
+    mkdir "$dir/modules"
+    find "$dir" -path "$dir/modules" -prune -o -name '*.ko*' -print | while read -r module; do
+        mv "$module" "$dir/modules/"
+    done
+    if ls "$dir"/modules/*.xz >/dev/null 2>&1; then
+        xz -d "$dir"/modules/*.xz
+    fi
+    find "$dir" -mindepth 1 -maxdepth 1 -type d ! -name modules -exec rm -rf {} +
+    dpkg-deb -f "$deb" Package | sed 's/^linux-image-//' >"$dir/VERSION"
+}
+
+unpack_opensbi() {
+    deb_extract "$1" "$2" '*/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin' \
+        '*/riscv64-linux-gnu/opensbi/generic/fw_jump.bin'
+    find "$2" -name 'fw_*.bin' -type f -exec mv {} "$2/" \;
+    find "$2" -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +
+}
+
+unpack_busybox() {
+    deb_extract "$1" "$2" './bin/busybox' './usr/bin/busybox' 2>/dev/null || true
+    find "$2" -name busybox -type f -exec mv {} "$2/busybox.bin" \;
+    find "$2" -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +
+    mv "$2/busybox.bin" "$2/busybox"
+}
+
+# The package that holds a part today; the kernel's name carries its version.
+guest_part_package() {
+    case $1 in
+    kernel)
+        private_apt "$2" apt-cache depends --no-recommends --no-suggests linux-image-riscv64 |
+            sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
+        ;;
+    opensbi) echo opensbi ;;
+    busybox) echo busybox-static ;;
+    esac
+}
+
+# guest_part_fetch PART APT-DIR WAIT-COMMAND: download, unpack and put in place one part.
+guest_part_fetch() {
+    local part=$1 apt=$2 package deb version final staging
+    package=$(guest_part_package "$part" "$apt")
+    [ -n "$package" ] || {
+        echo "no package found for the guest's $part in $GUEST_SUITE" >&2
+        return 1
+    }
+    deb=$(private_apt_download "$apt" "$package") || return 1
+    version=$(dpkg-deb -f "$deb" Version)
+    final="$part-${version//[:~]/_}"
+    staging=$(mktemp -d "$CACHE/guest/.staging-XXXXXX")
+    chmod 755 "$staging"
+    "unpack_$part" "$deb" "$staging" || return 1
+    rm -rf "$(dirname "$deb")" "${CACHE:?}/guest/$final"
+    mv -T "$staging" "$CACHE/guest/$final"
+    ln -sfn "$final" "$CACHE/guest/.link-$part"
+    mv -T "$CACHE/guest/.link-$part" "$CACHE/guest/$part"
+    guest_part_present "$part"
+}
+
+# Fetch all the missing parts at once; the lists are fetched once for all of them.
+guest_parts_fetch() {
+    local parts=$1 apt="$CACHE/apt-guest" part failed=0
+    mkdir -p "$CACHE/guest"
+    rm -rf "$CACHE"/guest/.staging-* "$apt"
+    if ! private_apt_init "$apt" riscv64 "$GUEST_SUITE"; then
+        echo "cannot read Debian's $GUEST_SUITE package lists through this machine's apt sources:" >&2
+        tail -n 3 "$apt/update.log" 2>/dev/null >&2
+        return 1
+    fi
+    local -A jobs=()
+    for part in $parts; do
+        guest_part_fetch "$part" "$apt" &
+        jobs[$part]=$!
+    done
+    for part in $parts; do
+        if ! wait "${jobs[$part]}"; then
+            echo "could not fetch the guest's $part" >&2
+            failed=1
+        fi
+    done
+    rm -rf "$apt"
+    return $failed
+}
