@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What every device is made of: identity, lock, life cycle, MMIO regions, interrupt lines, and the
+ * I/O loop its host side runs on.
+ *
+ * Life cycle: create -> reset -> [load state] -> start -> stop -> start ... -> free.
+ * Between start and stop a device may touch guest memory, raise interrupts and use host resources
+ * on its own account (I/O loop sources, completions, timers). stop() makes it passive: it returns
+ * when nothing of it runs any more and all it has promised to the guest is in guest memory and in
+ * its state object. Then it can be saved. vCPUs are always stopped before devices and started
+ * after them. What arrives from the host while stopped stays in the host's queues.
+ *
+ * Locks: device.lock is held around every callback of a device (MMIO, I/O loop source, timer,
+ * reset, start, stop, save, load). Order: device.lock of a bus or function -> device.lock of an
+ * interrupt controller -> nothing. Raising an interrupt is allowed with the lock held; calling
+ * into another ordinary device is not. A device lock is never held over a blocking system call.
+ *
+ * Threads: MMIO callbacks run on vCPU threads; io_loop callbacks on the loop's thread.
+ */
+#ifndef GODWIT_DEVICE_DEVICE_H
+#define GODWIT_DEVICE_DEVICE_H
+
+#include <glib.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cpu/guest_clock.h"
+#include "godwit/memory.h"
+#include "godwit/state.h"
+
+struct device;
+struct latency_book;  /* base/latency.h */
+struct latency_probe;
+
+struct device_ops {
+    const char *type; /* "ns16550a", "virtio-blk" */
+    void (*reset)(struct device *dev);
+    void (*start)(struct device *dev);
+    /* Begins to become passive without waiting (NULL: stop does all). */
+    void (*prepare_stop)(struct device *dev);
+    /* Waits at most until deadline_ns (CLOCK_MONOTONIC); false with error: still active, and
+     * start() will be called to go on as before. */
+    bool (*stop)(struct device *dev, uint64_t deadline_ns, GError **error);
+    /* Makes completed writes durable (disks). NULL: nothing to flush. Same contract as stop. */
+    bool (*flush)(struct device *dev, uint64_t deadline_ns, GError **error);
+    /* The guest arrived here by a move: tell the network where it is. NULL: nothing to say. */
+    void (*announce)(struct device *dev);
+    void (*free)(struct device *dev);
+};
+
+/* Embedded as first member in each device's own struct. */
+struct device {
+    /* fixed after construction */
+    const struct device_ops *ops;
+    char *id; /* unique and stable over versions: "uart0", "virtio-net/0"; state instances use it */
+    const struct gw_state_desc *state; /* NULL: nothing to save */
+    void *state_object;
+    struct latency_probe *probe;
+    pthread_mutex_t lock;
+};
+
+void device_init(struct device *dev, const struct device_ops *ops, const char *id,
+                 const struct gw_state_desc *state, void *state_object);
+void device_clear(struct device *dev);
+
+/* An output pin. set() is edge-free: it states the level. Copyable value. */
+struct irq_line {
+    void (*set)(void *opaque, unsigned number, bool level);
+    void *opaque;
+    unsigned number;
+};
+static inline void irq_set(const struct irq_line *irq, bool level)
+{
+    if (irq->set)
+        irq->set(irq->opaque, irq->number, level);
+}
+
+/* ---- MMIO ------------------------------------------------------------------------------------ */
+
+/* offset is relative to the region; size 1, 2, 4 or 8, naturally aligned (the bus splits or
+ * refuses what is not). Values are little-endian numbers. Called with dev->lock held. */
+struct mmio_ops {
+    uint64_t (*read)(struct device *dev, void *opaque, uint64_t offset, unsigned size);
+    void (*write)(struct device *dev, void *opaque, uint64_t offset, unsigned size, uint64_t value);
+    unsigned min_size, max_size; /* allowed access sizes; others read as zero, writes are dropped */
+};
+
+struct mmio_bus;
+struct mmio_region;
+struct mmio_bus *mmio_bus_new(struct latency_book *book);
+void mmio_bus_free(struct mmio_bus *bus);
+/* Regions may not overlap (NULL with error). opaque is handed to the ops. A region may be added
+ * unmapped (gpa UINT64_MAX) and moved later (PCI BARs), from any thread that holds dev->lock. */
+struct mmio_region *mmio_bus_add(struct mmio_bus *bus, const char *name, struct device *dev,
+                                 uint64_t gpa, uint64_t size, const struct mmio_ops *ops,
+                                 void *opaque, GError **error);
+bool mmio_region_move(struct mmio_region *region, uint64_t gpa); /* UINT64_MAX: unmap */
+/* For cpu_bus_ops: false when no region answers. */
+bool mmio_bus_read(struct mmio_bus *bus, uint64_t gpa, unsigned size, uint64_t *value);
+bool mmio_bus_write(struct mmio_bus *bus, uint64_t gpa, unsigned size, uint64_t value);
+
+/* ---- I/O loop ---------------------------------------------------------------------------------
+ * One thread with a GMainContext that runs the host side of all devices. The machine's main thread
+ * (monitor, life cycle) is another one, so no device can block the monitor. */
+struct io_loop;
+struct io_loop *io_loop_new(const char *name, struct latency_book *book);
+void io_loop_free(struct io_loop *loop);
+/* Runs fn on the loop's thread; _sync waits for it (never call _sync with a device lock held). */
+void io_loop_run(struct io_loop *loop, void (*fn)(void *opaque), void *opaque);
+void io_loop_run_sync(struct io_loop *loop, void (*fn)(void *opaque), void *opaque);
+
+/* File descriptor source; fn runs on the loop's thread with dev->lock held while enabled. */
+struct io_source;
+typedef void (*io_fn)(struct device *dev, void *opaque, unsigned poll_events);
+struct io_source *io_source_new(struct io_loop *loop, struct device *dev, const char *name, int fd,
+                                unsigned poll_events, io_fn fn, void *opaque);
+void io_source_enable(struct io_source *source, bool is_enabled); /* any thread; initially off */
+/* Removes it; when it returns fn does not run and never will. Not with dev->lock held. */
+void io_source_free(struct io_source *source);
+
+/* A doorbell: ring from any thread (vCPU), fn runs soon on the loop's thread with dev->lock held.
+ * Several rings may be answered by one call. Rings while disabled are kept. */
+struct io_bell;
+struct io_bell *io_bell_new(struct io_loop *loop, struct device *dev, const char *name,
+                            void (*fn)(struct device *dev, void *opaque), void *opaque);
+void io_bell_ring(struct io_bell *bell);
+void io_bell_enable(struct io_bell *bell, bool is_enabled);
+void io_bell_free(struct io_bell *bell);
+
+/* One-shot timer on CLOCK_MONOTONIC, absolute ns; UINT64_MAX = off. Same thread and lock rules. */
+struct io_timer;
+struct io_timer *io_timer_new(struct io_loop *loop, struct device *dev, const char *name,
+                              void (*fn)(struct device *dev, void *opaque), void *opaque);
+void io_timer_set(struct io_timer *timer, uint64_t deadline_ns);
+void io_timer_free(struct io_timer *timer);
+
+#endif
