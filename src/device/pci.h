@@ -34,6 +34,11 @@ struct pci_function {
     uint8_t write_mask[PCI_CONFIG_SIZE]; /* bits the guest may change */
     struct pci_bar bars[PCI_N_BARS];
     uint8_t next_cap; /* where the next capability goes while building */
+    /* Set by devices that have live registers in configuration space (virtio's window
+     * capability); may be NULL. reading: the guest is about to read these bytes of config[];
+     * written: it has just changed them (after masks). */
+    void (*config_reading)(struct pci_function *fn, unsigned offset, unsigned size);
+    void (*config_written)(struct pci_function *fn, unsigned offset, unsigned size);
     /* guarded by dev.lock; saved by pci_function_state */
     uint8_t config[PCI_CONFIG_SIZE];
     bool is_intx_asserted; /* the function's own wish, before the INTx disable bit */
