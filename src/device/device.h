@@ -29,8 +29,17 @@
 #include "godwit/memory.h"
 #include "godwit/state.h"
 
+#define GW_DEVICE_ERROR (gw_device_error_quark())
+GQuark gw_device_error_quark(void);
+enum gw_device_error {
+    GW_DEVICE_ERROR_CONFIG = 1, /* an option or an address that cannot be */
+    GW_DEVICE_ERROR_HOST,       /* the host refused a resource (file, socket, TAP) */
+    GW_DEVICE_ERROR_TIMEOUT,    /* not passive, or not durable, before the deadline */
+    GW_DEVICE_ERROR_IO,         /* reading or writing a host resource failed */
+};
+
 struct device;
-struct latency_book;  /* base/latency.h */
+struct latency_book; /* base/latency.h */
 struct latency_probe;
 
 struct device_ops {
@@ -64,6 +73,16 @@ void device_init(struct device *dev, const struct device_ops *ops, const char *i
                  const struct gw_state_desc *state, void *state_object);
 void device_clear(struct device *dev);
 
+/* The life cycle as the machine calls it: each takes dev->lock and calls the hook if there is one.
+ */
+void device_reset(struct device *dev);
+void device_start(struct device *dev);
+void device_prepare_stop(struct device *dev);
+bool device_stop(struct device *dev, uint64_t deadline_ns, GError **error);
+bool device_flush(struct device *dev, uint64_t deadline_ns, GError **error);
+void device_announce(struct device *dev);
+void device_free(struct device *dev); /* NULL is fine; everything that may call it is stopped */
+
 /* An output pin. set() is edge-free: it states the level. Copyable value. */
 struct irq_line {
     void (*set)(void *opaque, unsigned number, bool level);
@@ -78,8 +97,8 @@ static inline void irq_set(const struct irq_line *irq, bool level)
 
 /* ---- MMIO ------------------------------------------------------------------------------------ */
 
-/* offset is relative to the region; size 1, 2, 4 or 8, naturally aligned (the bus splits or
- * refuses what is not). Values are little-endian numbers. Called with dev->lock held. */
+/* offset is relative to the region; size 1, 2, 4 or 8, naturally aligned (the bus refuses what is
+ * not). Values are little-endian numbers. Called with dev->lock held. */
 struct mmio_ops {
     uint64_t (*read)(struct device *dev, void *opaque, uint64_t offset, unsigned size);
     void (*write)(struct device *dev, void *opaque, uint64_t offset, unsigned size, uint64_t value);
@@ -95,13 +114,14 @@ void mmio_bus_free(struct mmio_bus *bus);
 struct mmio_region *mmio_bus_add(struct mmio_bus *bus, const char *name, struct device *dev,
                                  uint64_t gpa, uint64_t size, const struct mmio_ops *ops,
                                  void *opaque, GError **error);
-bool mmio_region_move(struct mmio_region *region, uint64_t gpa); /* UINT64_MAX: unmap */
+/* UINT64_MAX: unmap. False when another region is in the way: then it is not mapped at all. */
+bool mmio_region_move(struct mmio_region *region, uint64_t gpa);
 /* For cpu_bus_ops: false when no region answers. */
 bool mmio_bus_read(struct mmio_bus *bus, uint64_t gpa, unsigned size, uint64_t *value);
 bool mmio_bus_write(struct mmio_bus *bus, uint64_t gpa, unsigned size, uint64_t value);
 
 /* ---- I/O loop ---------------------------------------------------------------------------------
- * One thread with a GMainContext that runs the host side of all devices. The machine's main thread
+ * One thread with a poll loop that runs the host side of all devices. The machine's main thread
  * (monitor, life cycle) is another one, so no device can block the monitor. */
 struct io_loop;
 struct io_loop *io_loop_new(const char *name, struct latency_book *book);
@@ -115,12 +135,14 @@ struct io_source;
 typedef void (*io_fn)(struct device *dev, void *opaque, unsigned poll_events);
 struct io_source *io_source_new(struct io_loop *loop, struct device *dev, const char *name, int fd,
                                 unsigned poll_events, io_fn fn, void *opaque);
-void io_source_enable(struct io_source *source, bool is_enabled); /* any thread; initially off */
-/* Removes it; when it returns fn does not run and never will. Not with dev->lock held. */
+/* Any thread; initially off. When disabled with dev->lock held, fn does not run until enabled. */
+void io_source_enable(struct io_source *source, bool is_enabled);
+/* Removes it; when it returns fn does not run and never will. Not with dev->lock held. NULL is
+ * fine; so for bells and timers. All must be gone before io_loop_free. */
 void io_source_free(struct io_source *source);
 
 /* A doorbell: ring from any thread (vCPU), fn runs soon on the loop's thread with dev->lock held.
- * Several rings may be answered by one call. Rings while disabled are kept. */
+ * Several rings may be answered by one call. Initially enabled; rings while disabled are kept. */
 struct io_bell;
 struct io_bell *io_bell_new(struct io_loop *loop, struct device *dev, const char *name,
                             void (*fn)(struct device *dev, void *opaque), void *opaque);
