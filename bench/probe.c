@@ -35,12 +35,13 @@
 #define RING_SLOTS 65536u /* one per 16-bit sequence number */
 
 struct slot {
-    uint64_t sent_ns; /* 0: free */
+    uint64_t sent_ns;
     bool is_answered;
 };
 
 struct window {
     uint64_t sent, received, lost;
+    uint64_t duplicates; /* second answers to one request: two guests, or a loop in the network */
     uint64_t largest_gap_ns, gap_start_real_ns;
     uint64_t rtt_sum_ns, rtt_max_ns;
 };
@@ -89,7 +90,6 @@ static void judge_old(struct probe *probe, uint64_t now, bool is_final)
             return;
         if (!slot->is_answered)
             probe->window.lost++;
-        slot->sent_ns = 0;
         probe->oldest_open++;
     }
 }
@@ -118,12 +118,15 @@ static void send_request(struct probe *probe)
 
 static void take_answer(struct probe *probe, const struct payload *payload)
 {
+    /* Slots of judged requests stay readable until they are used again, for late duplicates. */
     if (payload->magic != PROBE_MAGIC || payload->seq >= probe->next_seq ||
-        payload->seq < probe->oldest_open)
+        probe->next_seq - payload->seq > RING_SLOTS)
         return;
     struct slot *slot = &probe->ring[payload->seq % RING_SLOTS];
-    if (slot->is_answered)
+    if (slot->is_answered) {
+        probe->window.duplicates++;
         return;
+    }
     uint64_t now = now_ns(CLOCK_MONOTONIC);
     uint64_t rtt = now - slot->sent_ns;
     slot->is_answered = true;
@@ -169,13 +172,13 @@ static void report(struct probe *probe, const char *mark, bool is_final)
         if (*p != '"' && *p != '\\' && (unsigned char)*p >= 0x20)
             name[len++] = *p;
     name[len] = 0;
-    printf("{\"mark\": \"%s\", \"sent\": %" PRIu64 ", \"received\": %" PRIu64 ", \"lost\": %" PRIu64
-           ", \"largest_gap_ms\": %.3f, \"gap_start_real_ns\": %" PRIu64
-           ", \"rtt_mean_ms\": %.3f, \"rtt_max_ms\": %.3f, \"realtime\": %s}\n",
-           name, w->sent, w->received, w->lost, (double)w->largest_gap_ns / 1e6,
-           w->gap_start_real_ns,
-           w->received ? (double)w->rtt_sum_ns / (double)w->received / 1e6 : 0,
-           (double)w->rtt_max_ns / 1e6, probe->is_realtime ? "true" : "false");
+    printf(
+        "{\"mark\": \"%s\", \"sent\": %" PRIu64 ", \"received\": %" PRIu64 ", \"lost\": %" PRIu64
+        ", \"duplicates\": %" PRIu64 ", \"largest_gap_ms\": %.3f, \"gap_start_real_ns\": %" PRIu64
+        ", \"rtt_mean_ms\": %.3f, \"rtt_max_ms\": %.3f, \"realtime\": %s}\n",
+        name, w->sent, w->received, w->lost, w->duplicates, (double)w->largest_gap_ns / 1e6,
+        w->gap_start_real_ns, w->received ? (double)w->rtt_sum_ns / (double)w->received / 1e6 : 0,
+        (double)w->rtt_max_ns / 1e6, probe->is_realtime ? "true" : "false");
     fflush(stdout);
     probe->window = (struct window){0};
 }

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 
 from . import BUILD, LabError
 from .vm import wait_until
@@ -42,9 +43,13 @@ class Agent:
                 raise LabError(f"agent: {line}: {rest}")
 
     def status(self):
-        """The status line as a dictionary; numbers are converted."""
+        """The status line as a dictionary; numbers are converted. asked_ms is the middle of the
+        question on the asker's wall clock, for comparison with the guest's wall_ms."""
         found = {}
-        for word in self.ask("status").split():
+        asked = time.time()
+        answer = self.ask("status")
+        found["asked_ms"] = int((asked + time.time()) * 500)
+        for word in answer.split():
             name, _, value = word.partition("=")
             found[name] = int(value) if value.lstrip("-").isdigit() else value
         return found
