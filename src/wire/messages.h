@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The records of the stream as C structs: what travels, in the order in which it travels.
+ *
+ * Wire: every struct here has one field table in messages.c (name, kind, range) from which it is
+ * encoded, decoded, checked and cleared; docs/wire-format.md holds the same tables and a test
+ * compares the two. Strings are UTF-8 without NUL; decoded strings and lists are owned by the
+ * message and freed by wire_message_clear. When sending, they are borrowed.
+ *
+ * Not here: PAGES (wire/pages.h) and the section records (wire/section.h), which carry bulk bytes.
+ */
+#ifndef WIRE_MESSAGES_H
+#define WIRE_MESSAGES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Bit 15 of a type: a reader that does not know it may skip the record. */
+#define WIRE_OPTIONAL UINT16_C(0x8000)
+
+enum wire_type {
+    WIRE_HELLO = 0x0001,
+    WIRE_SECTION_BEGIN = 0x0002,
+    WIRE_SECTION_PART = 0x0003,
+    WIRE_SECTION_END = 0x0004,
+    WIRE_SCHEMA_VERDICT = 0x0005,
+    WIRE_RAM_MAP = 0x0006,
+    WIRE_ROUND_BEGIN = 0x0007,
+    WIRE_PAGES = 0x0008,
+    WIRE_ROUND_END = 0x0009,
+    WIRE_ROUND_ACK = 0x000A,
+    WIRE_RESEND = 0x000B,
+    WIRE_SWITCHOVER_BEGIN = 0x000C,
+    WIRE_SWITCHOVER_CANCEL = 0x000D,
+    WIRE_STATE_END = 0x000E,
+    WIRE_LOADED = 0x000F,
+    WIRE_COMMIT = 0x0010,
+    WIRE_RUNNING = 0x0011,
+    WIRE_ABORT = 0x0012,
+    WIRE_CANCEL = 0x0013,
+    WIRE_QUERY_OWNER = 0x0014,
+    WIRE_OWNER_ANSWER = 0x0015,
+    WIRE_CLOCK_PING = 0x0016,
+    WIRE_CLOCK_PONG = 0x0017,
+    WIRE_REHEARSAL_REPORT = 0x0018,
+    WIRE_GOODBYE = 0x0019,
+    WIRE_END = 0x001A,
+    WIRE_PACKET = 0x001B, /* reserved: feature packet-forwarding */
+    WIRE_KEEPALIVE = 0x8001,
+    WIRE_LEDGER = 0x8002,
+};
+
+/* Bits of wire_hello.features; names in wire_feature_name(). Append only. */
+enum wire_feature {
+    WIRE_FEATURE_MULTI_CHANNEL = 0, /* page channels besides control */
+    WIRE_FEATURE_RESEND = 1,
+    WIRE_FEATURE_REHEARSAL = 2,
+    WIRE_FEATURE_LEDGER = 3,
+    WIRE_FEATURE_URGENT = 4,         /* reserved: page faults */
+    WIRE_FEATURE_ZSTD = 5,           /* reserved: compressed runs */
+    WIRE_FEATURE_DELTA = 6,          /* reserved: delta runs */
+    WIRE_FEATURE_PACKET_FORWARD = 7, /* reserved */
+};
+
+#define WIRE_NO_CHANNEL      UINT16_C(0xFFFF) /* in wire_round_ack.channel: the control channel */
+#define WIRE_MAX_RAM_BLOCKS  64u
+#define WIRE_MAX_EXTENTS     4096u /* per block */
+#define WIRE_MAX_SENTENCES   1024u
+#define WIRE_MAX_RESEND_RUNS 4096u
+#define WIRE_MAX_PHASES      4096u
+#define WIRE_MAX_NAME        255u  /* bytes of a name string */
+#define WIRE_MAX_SENTENCE    4096u /* bytes of a sentence string */
+
+struct wire_hello {
+    uint32_t page_shift;       /* 12 */
+    uint32_t max_packet_pages; /* PAGES packets the sender of this accepts: 1..256 */
+    uint32_t page_channels;    /* wanted (source), accepted at most (destination): 0..64; the
+                                  smaller one holds; 0 = pages travel on control */
+    uint32_t urgent_channels;  /* 0 or 1 */
+    uint64_t features;         /* bitmap of enum wire_feature: understood */
+    uint64_t required;         /* those without which this side refuses */
+    uint32_t silence_limit_ms; /* a peer silent for longer is taken as lost; 0 = never */
+    uint64_t max_blackout_ns;  /* source's budget; 0 = none */
+    uint64_t max_time_ns;
+    uint64_t max_bandwidth_bytes;
+    uint64_t ram_bytes;
+    uint64_t monotonic_ns; /* sender's clocks when this was made */
+    uint64_t realtime_ns;
+    char *software; /* "godwit 0.1.0" */
+    char *machine;  /* "virt" */
+    char *vm_name;
+    char *host;
+};
+
+struct wire_sentence {
+    uint8_t severity; /* 1 warning, 2 error */
+    char *text;
+};
+
+struct wire_schema_verdict {
+    bool is_accepted;
+    uint32_t n_sentences;
+    struct wire_sentence *sentences;
+};
+
+struct wire_extent {
+    uint64_t first_page;
+    uint64_t n_pages;
+};
+
+struct wire_ram_block {
+    uint32_t index; /* equals its position in the list */
+    uint64_t gpa;
+    uint64_t size_bytes;
+    char *name;
+    uint32_t n_extents; /* allocated pages, ascending, disjoint; a hint; 0 extents = unknown */
+    struct wire_extent *extents;
+};
+
+struct wire_ram_map {
+    uint64_t total_bytes;
+    uint32_t n_blocks;
+    struct wire_ram_block *blocks;
+};
+
+#define WIRE_ROUND_GUEST_STOPPED 0x1u /* nobody writes guest memory during this round */
+
+struct wire_round_begin {
+    uint32_t round; /* from 1, +1 each */
+    uint32_t flags;
+    uint64_t n_pages; /* expected on all channels; a hint */
+};
+
+struct wire_round_end {
+    uint32_t round;
+    uint64_t n_pages; /* sent on this channel in this round, zero pages included */
+    uint64_t n_packets;
+    uint64_t n_bytes; /* records and bulk bytes of the packets on this channel in this round */
+};
+
+struct wire_round_ack {
+    uint32_t round;
+    uint16_t channel; /* index of the page channel, or WIRE_NO_CHANNEL */
+    uint64_t n_pages; /* written; equals the round's end record */
+    uint64_t n_bytes;
+    uint64_t n_suspect;    /* pages suspect on the destination now, on all channels */
+    uint64_t monotonic_ns; /* destination's clock when the last page was written */
+};
+
+struct wire_resend_run {
+    uint64_t first_page;
+    uint32_t n_pages;
+};
+
+struct wire_resend {
+    uint32_t round; /* the round in which they were found */
+    uint32_t block;
+    uint32_t n_runs;
+    struct wire_resend_run *runs;
+};
+
+struct wire_switchover_begin {
+    uint32_t attempt;         /* from 1, +1 each */
+    uint32_t round;           /* the round that carries the last pages */
+    bool was_running;         /* else the guest stays paused at the destination */
+    uint64_t monotonic_ns;    /* source's clock when the vCPUs had stopped */
+    uint64_t realtime_ns;     /* the same moment, CLOCK_REALTIME */
+    uint64_t max_blackout_ns; /* what is left of it is the destination's to use */
+};
+
+struct wire_switchover_cancel {
+    uint32_t attempt;
+    char *reason; /* the guest goes on at the source; rounds go on */
+};
+
+struct wire_state_end {
+    uint32_t attempt; /* 0 in a snapshot */
+    uint32_t n_sections;
+    uint64_t n_bytes;
+    uint64_t digest; /* XXH3-64 over the sections' digests, 8 bytes LE each, in order */
+};
+
+struct wire_loaded {
+    uint32_t attempt;
+    uint32_t n_sections;
+    uint64_t n_suspect;    /* must be 0 */
+    uint64_t state_digest; /* that of STATE_END: what was loaded is what was sent */
+    uint64_t monotonic_ns;
+};
+
+struct wire_commit {
+    uint32_t attempt;
+    uint64_t state_digest;
+    uint64_t monotonic_ns;
+};
+
+struct wire_running {
+    uint32_t attempt;
+    bool is_running;       /* false: owned, and held paused as it was */
+    uint64_t monotonic_ns; /* destination's clock when the guest was let run */
+};
+
+enum wire_side { WIRE_SIDE_SOURCE = 1, WIRE_SIDE_DESTINATION = 2 };
+
+struct wire_abort {
+    uint8_t side;  /* enum wire_side: who failed first */
+    uint16_t code; /* enum gw_error_code */
+    char *reason;
+};
+
+struct wire_cancel {
+    char *reason;
+};
+
+struct wire_query_owner {
+    bool demands_decision; /* a destination that has not read COMMIT answers NEVER, and keeps it */
+    uint32_t attempt;      /* the attempt in doubt; 0 = any */
+};
+
+enum wire_owner {
+    WIRE_OWNER_NEVER = 1,           /* has not run and never will */
+    WIRE_OWNER_RUNNING = 2,         /* owns the guest */
+    WIRE_OWNER_AWAITING_COMMIT = 3, /* LOADED, not committed, has promised nothing */
+    WIRE_OWNER_UNKNOWN = 4,         /* knows nothing of this migration id */
+};
+
+struct wire_owner_answer {
+    uint8_t answer; /* enum wire_owner */
+    uint32_t attempt;
+    char *detail;
+};
+
+struct wire_clock_ping {
+    uint32_t id;
+    uint64_t monotonic_ns; /* asker's clocks at sending */
+    uint64_t realtime_ns;
+};
+
+struct wire_clock_pong {
+    uint32_t id;
+    uint64_t ping_monotonic_ns;     /* copied from the ping */
+    uint64_t received_monotonic_ns; /* answerer's clocks */
+    uint64_t sent_monotonic_ns;
+    uint64_t sent_realtime_ns;
+};
+
+struct wire_rehearsal_report {
+    uint32_t n_sections;
+    uint64_t n_bytes;
+    uint64_t load_ns; /* decode and check, without commit */
+    bool is_ok;
+    char *detail; /* the sentence when not ok */
+};
+
+struct wire_phase {
+    char *name;
+    uint64_t start_ns; /* destination's CLOCK_MONOTONIC */
+    uint64_t length_ns;
+};
+
+struct wire_ledger {
+    uint32_t n_phases;
+    struct wire_phase *phases;
+};
+
+struct wire_keepalive {
+    uint64_t monotonic_ns;
+};
+
+struct wire_goodbye {
+    bool is_complete; /* this side has done all it had to do on the channel */
+};
+
+struct wire_end {
+    uint64_t n_records;  /* before this one, on this channel */
+    uint64_t n_pages;    /* in PAGES records, zero pages included */
+    uint64_t n_sections; /* all kinds */
+    uint64_t n_bytes;    /* of the stream before this record, preamble included */
+    uint64_t digest;     /* XXH3-64 over all record digests before this one, 8 bytes LE each */
+};
+
+#endif

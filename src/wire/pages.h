@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * PAGES packets: up to 1 MiB of pages of one RAM block, each page with its own digest.
+ *
+ * Sending: wire_pages_begin, wire_pages_add for each page (zero test and digest in one pass over
+ * the page), wire_pages_send. The pages' bytes are not copied: they go out of guest memory.
+ * Receiving: wire_pages_parse checks the whole page table against the block, wire_pages_receive
+ * reads plain pages straight into guest memory, fills zero pages, and verifies each page's digest.
+ *
+ * Threads: one packet belongs to one thread; nothing here locks or allocates per page.
+ */
+#ifndef WIRE_PAGES_H
+#define WIRE_PAGES_H
+
+#include "wire/wire.h"
+
+enum wire_encoding {
+    WIRE_PAGE_PLAIN = 1,
+    WIRE_PAGE_ZERO = 2,
+    WIRE_PAGE_DELTA = 3, /* reserved, WIRE_FEATURE_DELTA */
+    WIRE_PAGE_ZSTD = 4,  /* reserved, WIRE_FEATURE_ZSTD */
+};
+
+#define WIRE_PAGES_FIXED_BYTES 24u
+#define WIRE_PAGES_RUN_BYTES   12u
+#define WIRE_PAGES_MAX_PAYLOAD                                                                     \
+    (WIRE_PAGES_FIXED_BYTES + WIRE_MAX_PACKET_PAGES * (WIRE_PAGES_RUN_BYTES + 8u))
+
+/* A packet being built. About 14 KiB: keep it in the channel thread, reuse it. */
+struct wire_pages_out;
+
+struct wire_pages_out *wire_pages_out_new(void);
+void wire_pages_out_free(struct wire_pages_out *packet);
+void wire_pages_begin(struct wire_pages_out *packet, uint32_t round, uint32_t block);
+/* Adds one page; pages must be added in ascending order. host: its 4096 bytes, which may change
+ * until the packet is sent (then the receiver may find it suspect). Returns false, adding nothing,
+ * when the packet is full or the page too far from the first: send it and begin again. */
+bool wire_pages_add(struct wire_pages_out *packet, uint64_t page, const uint8_t *host);
+uint32_t wire_pages_count(const struct wire_pages_out *packet);
+uint32_t wire_pages_zero_count(const struct wire_pages_out *packet);
+/* Sends what was added (nothing when empty) and empties the packet. */
+bool wire_pages_send(struct wire_pages_out *packet, struct wire_stream *stream, int64_t deadline_ns,
+                     GError **error);
+
+struct wire_page_run {
+    uint64_t first_page; /* of the block */
+    uint16_t n_pages;
+    enum wire_encoding encoding;
+    uint32_t data_bytes;
+    uint16_t first_digest; /* index into digests, for non-zero runs */
+};
+
+/* A received packet: reuse one per channel thread. */
+struct wire_pages_in {
+    uint32_t round;
+    uint32_t block;
+    uint32_t n_pages;
+    uint32_t n_zero;
+    uint16_t n_runs;
+    struct wire_page_run runs[WIRE_MAX_PACKET_PAGES];
+    uint64_t digests[WIRE_MAX_PACKET_PAGES];
+};
+
+/* Decodes and bounds the page table of a PAGES record. block_pages(opaque, block) gives the size
+ * of a block in pages, 0 when there is none. features: the agreed ones (reserved encodings are
+ * refused without them). Nothing of the bulk has been read when it returns. */
+bool wire_pages_parse(const struct wire_record *record, struct wire_pages_in *packet,
+                      uint64_t (*block_pages)(void *opaque, uint32_t block), void *opaque,
+                      uint64_t features, GError **error);
+
+/* Told of every page after it is in place: is_good false = its digest does not match (suspect). */
+typedef void (*wire_page_fn)(void *opaque, uint32_t block, uint64_t page, bool is_good);
+
+/* Reads the packet's pages into the block at host (its first byte), zero pages included (a page
+ * that is zero already is not written, so that it stays unallocated). on_page may be NULL.
+ * *n_bad receives the number of mismatches. */
+bool wire_pages_receive(struct wire_stream *stream, const struct wire_record *record,
+                        const struct wire_pages_in *packet, uint8_t *host, wire_page_fn on_page,
+                        void *opaque, uint32_t *n_bad, int64_t deadline_ns, GError **error);
+
+/* The digest of one page, and the zero test (early out). */
+uint64_t wire_page_digest(const uint8_t *page);
+bool wire_page_is_zero(const uint8_t *page);
+
+#endif
