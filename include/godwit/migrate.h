@@ -5,12 +5,15 @@
  * An embedder describes its machine by a struct gw_vm: its memory, its device-state registry, its
  * properties, and a handful of callbacks. The engine does the rest on its own threads and calls
  * the callbacks from its control thread, one at a time. Callbacks may block up to the deadline
- * they are given; they never call back into the engine.
+ * they are given; they never call back into the engine (except to note phases in the ledger).
  *
  * Ownership (docs/handover.md): the source's guest may run until COMMIT is sent; the destination's
  * only after COMMIT was read. Whoever may run is told by resume_at_source / run_at_destination.
  *
- * Owner of this header: the migrate room. PROVISIONAL where marked; names settled.
+ * Threads: every function below may be called from any thread and none blocks on the peer, the
+ * guest or a disk, except the two _free functions (they end the engine's threads) and _wait.
+ *
+ * Owner of this header: the migrate room.
  */
 #ifndef GODWIT_MIGRATE_H
 #define GODWIT_MIGRATE_H
@@ -19,6 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "godwit/error.h"
 #include "godwit/memory.h"
 #include "godwit/state.h"
 
@@ -26,60 +30,292 @@
 extern "C" {
 #endif
 
-struct gw_ledger;   /* blackout ledger, ledger accessors below in this header */
-struct gw_source;
+struct gw_channel;
 struct gw_destination;
+struct gw_ledger;
+struct gw_source;
 struct gw_state_registry;
+
+/* ---- Failures -------------------------------------------------------------------------------- */
+
+enum gw_side {
+    GW_SIDE_NONE = 0,
+    GW_SIDE_SOURCE = 1,
+    GW_SIDE_DESTINATION = 2,
+};
+const char *gw_side_name(enum gw_side side); /* "source", "destination", "none" */
+
+/* Why a migration ended badly: the side that failed first, and what it said. */
+struct gw_migrate_failure {
+    enum gw_side side; /* GW_SIDE_NONE: nothing failed */
+    int code;          /* enum gw_error_code */
+    char reason[2048]; /* sentences, separated by newlines when there are several findings */
+};
+
+/* ---- The ledger ------------------------------------------------------------------------------ */
+
+#define GW_LEDGER_NAME_SIZE 64
+
+/* One phase. Phases of depth 0 follow each other without gap from the first to the last instant of
+ * the blackout, so that their lengths sum to it exactly. Phases of depth 1 are parts (a disk, a
+ * device) of the phase of depth 0 before them and may overlap each other. */
+struct gw_ledger_phase {
+    char name[GW_LEDGER_NAME_SIZE];
+    enum gw_side side; /* where it happened; NONE: between the hosts */
+    uint32_t depth;    /* 0 or 1 */
+    int64_t start_ns;  /* since the start of the attempt's blackout */
+    uint64_t length_ns;
+};
+
+/* One blackout: the guest was stopped, and either went on at the source or at the destination. */
+struct gw_ledger_attempt {
+    uint64_t start_real_ns;  /* CLOCK_REALTIME at the source */
+    uint64_t blackout_ns;    /* sum of the phases of depth 0 */
+    uint64_t predicted_ns;   /* what the source had predicted */
+    uint64_t clock_error_ns; /* bound on the alignment of the hosts' clocks; 0: one clock */
+    bool is_handed_over;     /* the guest went on at the destination */
+    char reason[256];        /* why not, otherwise empty */
+    const struct gw_ledger_phase *phases;
+    uint32_t n_phases;
+};
+
+/* A ledger handed out by gw_source_get_ledger or gw_destination_get_ledger is a copy: plain data,
+ * owned by the caller. */
+void gw_ledger_free(struct gw_ledger *ledger);
+uint32_t gw_ledger_n_attempts(const struct gw_ledger *ledger);
+/* Valid as long as the ledger; the last attempt is the newest. NULL when out of range. */
+const struct gw_ledger_attempt *gw_ledger_attempt_at(const struct gw_ledger *ledger,
+                                                     uint32_t index);
+/* For callbacks: notes a part of the phase in progress. Times: CLOCK_MONOTONIC ns. The name is
+ * copied (and cut). Any thread. Ignored when no blackout is being booked. */
+void gw_ledger_note(struct gw_ledger *ledger, const char *name, uint64_t start_ns,
+                    uint64_t length_ns);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(gw_ledger, gw_ledger_free)
+typedef struct gw_ledger gw_ledger;
+
+/* ---- The embedder's machine ------------------------------------------------------------------ */
 
 /* Time facts handed to the embedder on the destination before devices are committed. */
 struct gw_clock_facts {
-    int64_t source_minus_local_ns;  /* CLOCK_REALTIME of the source minus ours, measured over the
-                                       return path; 0 when unknown (snapshot) */
-    uint64_t error_ns;              /* bound on it; UINT64_MAX when unknown */
-    uint64_t source_stop_real_ns;   /* source's CLOCK_REALTIME when its state was saved */
+    int64_t source_minus_local_ns; /* CLOCK_REALTIME of the source minus ours, measured over the
+                                      return path; 0 when unknown (snapshot) */
+    uint64_t error_ns;             /* bound on it; UINT64_MAX when unknown */
+    uint64_t source_stop_real_ns;  /* source's CLOCK_REALTIME when its state was saved */
 };
 
-/* The embedder's machine. Everything is borrowed and must outlive the engine object. Callbacks are
- * called on the engine's control thread. Those that return bool fill error on false. */
+/* What the embedder knows about its own speed (from earlier stops, say). Zero: unknown. */
+struct gw_vm_forecast {
+    uint64_t stop_ns;
+    uint64_t flush_ns;
+    uint64_t resume_ns;
+};
+
+/* Everything is borrowed and must outlive the engine object. Callbacks are called on the engine's
+ * control thread. Those that return bool fill error on false. A callback that is NULL is skipped.
+ */
 struct gw_vm {
     struct gw_memory *memory;
     struct gw_state_registry *registry;
     void *opaque;
 
     /* -- source -- */
-    /* Stops vCPUs, then devices (each named phase is added to the ledger by the engine through the
-     * phase callback it passes). deadline: CLOCK_MONOTONIC ns. On false the machine runs again as
+    /* Stops vCPUs, then devices. When it returns true nothing writes guest memory or device state
+     * until resume_at_source. deadline: CLOCK_MONOTONIC ns. On false the machine runs again as
      * before (or stays paused if it was). */
     bool (*stop)(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledger, GError **error);
-    /* Makes disks durable while stopped. Same contract. */
+    /* Makes disks durable while stopped. Writes no guest memory. On false: still stopped, and
+     * resume_at_source follows. */
     bool (*flush)(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledger, GError **error);
-    /* The handover failed or was cancelled before COMMIT: go on as before stop(). */
+    /* The handover failed, was cancelled, or is put off: go on as before stop(). */
     void (*resume_at_source)(void *opaque);
     /* The destination runs the guest. It never runs here again. */
     void (*released)(void *opaque);
+    /* Optional: called at any time before the blackout. */
+    void (*forecast)(void *opaque, struct gw_vm_forecast *forecast);
 
     /* -- destination -- */
-    /* All state is decoded and checked; about to commit it to the objects. */
+    /* All state is decoded and checked; about to commit it to the objects. It may come again for a
+     * later attempt of the same migration. */
     bool (*before_load)(void *opaque, const struct gw_clock_facts *facts, GError **error);
-    /* State is in the objects; make everything ready so that run is short. Nothing runs yet. */
+    /* State is in the objects; make everything ready so that run is short. Nothing runs yet. It
+     * may come again for a later attempt. */
     bool (*after_load)(void *opaque, GError **error);
-    /* COMMIT was read: run the guest now (or hold it paused if was_running is false). */
+    /* COMMIT was read: run the guest now (or hold it paused if was_running is false). Comes at
+     * most once in the life of a gw_destination. */
     void (*run_at_destination)(void *opaque, bool was_running, struct gw_ledger *ledger);
-    /* Before COMMIT it failed: whatever was loaded is worthless. */
+    /* Before COMMIT it failed: whatever was loaded is worthless. Another migration may follow. */
     void (*discarded)(void *opaque, const GError *why);
 
-    /* Was the guest running (not paused by its user) when the move began? Source only. */
+    /* Is the guest running (not paused by its user)? Source only; asked just before stop. */
     bool (*is_running)(void *opaque);
 };
 
+/* ---- Parameters and events ------------------------------------------------------------------- */
+
+enum gw_channel_role_hint { GW_ROLE_HINT_CONTROL = 1, GW_ROLE_HINT_PAGE = 2, GW_ROLE_HINT_URGENT };
+
 /* Budgets and settings; zero-initialised members mean the documented default. */
 struct gw_migrate_params {
-    uint64_t max_blackout_ns;       /* default 300 ms */
-    uint64_t max_time_ns;           /* 0: unlimited */
-    uint64_t max_bandwidth_bytes;   /* per second, 0: unlimited */
-    uint32_t channels;              /* page channels, default 1 in this version */
-    uint64_t silence_limit_ns;      /* default 10 s */
+    uint64_t max_blackout_ns;     /* default 300 ms */
+    uint64_t max_time_ns;         /* 0: unlimited; when it is spent the migration is cancelled */
+    uint64_t max_bandwidth_bytes; /* per second, all channels together; 0: unlimited */
+    uint32_t channels;            /* page channels, default 1, at most 64 */
+    uint64_t silence_limit_ns;    /* default 10 s; also bounds connecting and the handshake */
+    /* Optional: told of each channel as soon as it is open; may stack a filter on it (fault, trace)
+     * and returns the channel to use. It takes over `channel`. NULL refuses it. */
+    struct gw_channel *(*wrap)(void *opaque, struct gw_channel *channel,
+                               enum gw_channel_role_hint role, uint32_t index);
+    void *wrap_opaque;
 };
+#define GW_DEFAULT_MAX_BLACKOUT_NS  UINT64_C(300000000)
+#define GW_DEFAULT_SILENCE_LIMIT_NS UINT64_C(10000000000)
+
+enum gw_migrate_event {
+    GW_MIGRATE_EVENT_STATE = 1, /* value: the new state (gw_source_state / gw_destination_state) */
+    GW_MIGRATE_EVENT_ROUND,     /* value: the round that begins, from 1 */
+};
+/* Called on the engine's control thread, never with a lock held. Must not block and must not call
+ * _free or _wait; every other function is allowed. */
+struct gw_migrate_observer {
+    void (*event)(void *opaque, enum gw_migrate_event event, uint32_t value);
+    void *opaque;
+};
+
+/* ---- Source ---------------------------------------------------------------------------------- */
+
+/* The states of docs/handover.md. */
+enum gw_source_state {
+    GW_SOURCE_CONNECTING = 1, /* channels are being opened */
+    GW_SOURCE_HANDSHAKE,      /* schemas and RAM maps are compared */
+    GW_SOURCE_ROUNDS,         /* guest runs, pages are sent */
+    GW_SOURCE_BLACKOUT,       /* guest stopped here, COMMIT not sent */
+    GW_SOURCE_COMMITTED,      /* COMMIT sent, waiting for RUNNING */
+    GW_SOURCE_IN_DOUBT,       /* COMMIT sent and the link lost: guest stopped, asking */
+    GW_SOURCE_SAVING,         /* snapshot: guest stopped, everything is being written */
+    GW_SOURCE_COMPLETED,      /* final: the destination runs the guest (or an operator said so) */
+    GW_SOURCE_SAVED,          /* final: the snapshot is whole; the guest goes on here */
+    GW_SOURCE_FAILED,         /* final: the guest goes on here */
+    GW_SOURCE_CANCELLED,      /* final: the guest goes on here */
+    GW_SOURCE_N_STATES,
+};
+const char *gw_source_state_name(enum gw_source_state state); /* "in-doubt" */
+bool gw_source_state_is_final(enum gw_source_state state);
+
+/* A plain snapshot; all times in ns, all rates in bytes per second. */
+struct gw_source_status {
+    enum gw_source_state state;
+    uint8_t migration_id[16];
+    uint32_t n_channels;      /* page channels open */
+    uint64_t round;           /* from 1; 0 before the first */
+    uint64_t ram_bytes;       /* size of guest memory */
+    uint64_t bytes_sent;      /* everything, as counted before encoding to the link */
+    uint64_t page_bytes_sent; /* page channels only */
+    uint64_t pages_plain;
+    uint64_t pages_zero;
+    uint64_t pages_skipped;   /* never allocated: declared, not sent */
+    uint64_t pages_resent;    /* asked for again because they arrived damaged */
+    uint64_t remaining_bytes; /* of this round, and dirtied since as far as known */
+    uint64_t dirty_bytes_per_s;
+    uint64_t bandwidth_bytes_per_s; /* acknowledged by the destination; 0: not yet known */
+    uint64_t predicted_blackout_ns; /* if it switched over now; 0: not yet known */
+    uint64_t expected_left_ns;      /* UINT64_MAX: it does not converge or is not known */
+    bool is_converging;             /* false: the guest dirties faster than the link drains */
+    uint64_t setup_ns;              /* from start to the first page */
+    uint64_t total_ns;              /* from start to now or to the end */
+    uint64_t blackout_ns;           /* of the handover that succeeded, on the aligned clocks */
+    uint32_t failed_attempts;       /* switchovers that were put off */
+    struct gw_migrate_failure failure;
+    uint64_t max_blackout_ns, max_time_ns, max_bandwidth_bytes; /* as in force */
+};
+
+/* Starts a migration of vm to uri (docs: channel.h lists the schemes) on threads of its own. vm and
+ * what it points to are borrowed until _free; vm itself, params and observer are copied. observer
+ * may be NULL. NULL with error only for arguments that can never work. */
+struct gw_source *gw_source_start(const struct gw_vm *vm, const char *uri,
+                                  const struct gw_migrate_params *params,
+                                  const struct gw_migrate_observer *observer, GError **error);
+/* Writes a snapshot of vm (stopped meanwhile) to a one-way uri (file:, exec:, fd:). The same object
+ * and functions; ends in SAVED, FAILED or CANCELLED. */
+struct gw_source *gw_snapshot_start(const struct gw_vm *vm, const char *uri,
+                                    const struct gw_migrate_params *params,
+                                    const struct gw_migrate_observer *observer, GError **error);
+/* Asks to give up. Has its effect before COMMIT, none later. False when it is already too late. */
+bool gw_source_cancel(struct gw_source *source);
+void gw_source_get_status(struct gw_source *source, struct gw_source_status *status);
+/* A copy of the ledger so far; the caller frees it. */
+struct gw_ledger *gw_source_get_ledger(struct gw_source *source);
+/* New budgets for a migration under way: the three budgets are taken, the rest is ignored. */
+void gw_source_set_budgets(struct gw_source *source, const struct gw_migrate_params *params);
+
+enum gw_resolution {
+    GW_RESOLVE_RUN_HERE = 1, /* the operator vouches that the destination does not and never will */
+    GW_RESOLVE_RELEASE,      /* the operator vouches that the destination runs the guest */
+};
+/* Ends IN DOUBT by an operator's word. False with error in any other state. */
+bool gw_source_resolve(struct gw_source *source, enum gw_resolution resolution, GError **error);
+/* Waits until the state is final (true) or the deadline (CLOCK_MONOTONIC ns) has passed (false).
+ * Not from a callback. */
+bool gw_source_wait(struct gw_source *source, uint64_t deadline_ns);
+/* Cancels if it still can, ends the threads, frees. In COMMITTED or IN DOUBT the guest stays
+ * stopped and nobody asks any more: the embedder must not run it. Not from a callback. */
+void gw_source_free(struct gw_source *source);
+
+/* ---- Destination ----------------------------------------------------------------------------- */
+
+enum gw_destination_state {
+    GW_DESTINATION_LISTENING = 1, /* nobody came yet */
+    GW_DESTINATION_HANDSHAKE,     /* schemas and RAM maps are compared */
+    GW_DESTINATION_RECEIVING,     /* pages and device state arrive */
+    GW_DESTINATION_LOADED,        /* everything is in place; waiting for COMMIT */
+    GW_DESTINATION_RUNNING,       /* final: the guest was given to the embedder */
+    GW_DESTINATION_DISOWNED,      /* this migration's guest will never run here; another may come */
+    GW_DESTINATION_N_STATES,
+};
+const char *gw_destination_state_name(enum gw_destination_state state);
+
+struct gw_destination_status {
+    enum gw_destination_state state;
+    uint8_t migration_id[16]; /* of the current or last migration */
+    uint32_t n_channels;
+    uint64_t round;
+    uint64_t bytes_received;
+    uint64_t pages_plain;
+    uint64_t pages_zero;
+    uint64_t pages_suspect; /* now */
+    uint64_t pages_damaged; /* copies that arrived damaged, in total */
+    uint64_t total_ns;      /* from the first channel to now or to the end */
+    uint64_t blackout_ns;   /* when RUNNING; 0 when unknown (snapshot) */
+    uint32_t migrations;    /* how many came so far */
+    bool is_source_told;    /* the source has confirmed that it knows that we run */
+    bool was_running;       /* when RUNNING: the guest runs (true) or was handed over paused */
+    struct gw_migrate_failure failure; /* of the current or last migration */
+};
+
+/* Listens at uri for a source (tcp:, unix:), or reads a snapshot from it (file:, exec:, fd:), on
+ * threads of its own. It goes on listening after RUNNING or after a failure, to tell a source in
+ * doubt what became of its guest; keep it alive as long as the process can. After a failure it
+ * takes another migration. Failure to listen is reported here. */
+struct gw_destination *gw_destination_start(const struct gw_vm *vm, const char *uri,
+                                            const struct gw_migrate_params *params,
+                                            const struct gw_migrate_observer *observer,
+                                            GError **error);
+/* Where it listens, with the port filled in ("tcp:127.0.0.1:34567"); owned by the destination. */
+const char *gw_destination_uri(const struct gw_destination *destination);
+void gw_destination_get_status(struct gw_destination *destination,
+                               struct gw_destination_status *status);
+struct gw_ledger *gw_destination_get_ledger(struct gw_destination *destination);
+/* Gives up the migration under way (before COMMIT was read). False when there is none or too late.
+ */
+bool gw_destination_cancel(struct gw_destination *destination);
+/* Notes something that happened after the guest ran ("first packet out"), at a CLOCK_MONOTONIC ns.
+ * It is kept at depth 1 with the last attempt of this side's ledger. */
+void gw_destination_mark(struct gw_destination *destination, const char *name, uint64_t at_ns);
+/* Waits until RUNNING or DISOWNED (true) or the deadline has passed (false). Not from a callback.
+ */
+bool gw_destination_wait(struct gw_destination *destination, uint64_t deadline_ns);
+/* Before COMMIT was read the guest never runs. Ends the threads; frees. Not from a callback. */
+void gw_destination_free(struct gw_destination *destination);
 
 #ifdef __cplusplus
 }
