@@ -91,9 +91,6 @@ const struct gw_ledger_attempt *gw_ledger_attempt_at(const struct gw_ledger *led
 void gw_ledger_note(struct gw_ledger *ledger, const char *name, uint64_t start_ns,
                     uint64_t length_ns);
 
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(gw_ledger, gw_ledger_free)
-typedef struct gw_ledger gw_ledger;
-
 /* ---- The embedder's machine ------------------------------------------------------------------ */
 
 /* Time facts handed to the embedder on the destination before devices are committed. */
