@@ -6,10 +6,11 @@
  * is one memfd mapped once; its host address never changes. Everything else (MMIO) is not memory
  * and is not known here.
  *
- * Dirty log: while logging is on, each writer inside this process (software harts, device DMA)
- * sets one bit per page in the block's write_log. Writers outside (KVM) are dirty producers that
- * are asked for their log. A collection takes (exchanges with zero) the write logs, runs every
- * producer's barrier, and ORs the result into the caller's set.
+ * Dirty log: each writer inside this process sets one bit per page in the block's write_log:
+ * software harts while logging is on, device DMA always (one atomic OR orders its data against the
+ * start of a log too). Writers outside (KVM) are dirty producers that are asked for their log. A
+ * collection takes (exchanges with zero) the write logs, runs every producer's barrier, and ORs the
+ * result into the caller's set.
  *
  * ORDER: device DMA writes first and marks afterwards (gw_memory_note_write, release), so a taken
  * bit implies visible data. A software hart marks first and may keep a cached right to write the
@@ -39,31 +40,41 @@ struct gw_memory;
 /* One RAM block. All members are fixed after gw_memory_add_block; the arrays' words are atomic. */
 struct gw_ram_block {
     struct gw_memory *memory;
-    char *name;         /* unique, stable over versions: "ram", "ram.high" */
-    uint32_t index;     /* position in the memory, from 0 */
-    uint64_t gpa;       /* guest-physical address of the first byte, page aligned */
+    char *name;          /* unique, stable over versions: "ram", "ram.high" */
+    uint32_t index;      /* position in the memory, from 0 */
+    uint64_t gpa;        /* guest-physical address of the first byte, page aligned */
     uint64_t size_bytes; /* multiple of GW_PAGE_SIZE */
     uint64_t n_pages;
-    uint8_t *host;      /* mapping of fd, PROT_READ|PROT_WRITE, MAP_SHARED */
-    int fd;             /* memfd, owned by the block */
+    uint8_t *host;       /* mapping of fd, PROT_READ|PROT_WRITE, MAP_SHARED */
+    int fd;              /* memfd, owned by the block */
     uint64_t *write_log; /* n_pages bits (64 per word, bit i of word w = page 64*w+i); accessed with
-                            __atomic builtins; written only while logging is on */
-    uint64_t *watched;  /* n_pages bits: pages for which write watchers must be told (pages that hold
-                           decoded guest code). Set by watchers, cleared by who reports the write. */
+                            __atomic builtins; costs memory only where bits were set */
+    uint64_t *watched; /* n_pages bits: pages for which write watchers must be told (pages that hold
+                          decoded guest code). Set by watchers, cleared by who reports the write. */
 };
 
 /* A set of pages: one bitmap for each block of one memory. Plain data, owned by one thread. */
 struct gw_page_set {
     const struct gw_memory *memory;
-    uint64_t **words;   /* [n_blocks][ceil(n_pages/64)] */
-    uint64_t n_set;     /* pages in the set, kept by the functions below */
+    uint64_t **words; /* [n_blocks][ceil(n_pages/64)] */
+    uint64_t n_set;   /* pages in the set, kept by the functions below */
+};
+
+#define GW_MEMORY_ERROR (gw_memory_error_quark())
+GQuark gw_memory_error_quark(void);
+enum gw_memory_error {
+    GW_MEMORY_ERROR_INVALID = 1, /* bad name, alignment, size, range, overlap */
+    GW_MEMORY_ERROR_SYSTEM,      /* the kernel refused: memory, descriptors */
+    GW_MEMORY_ERROR_BUSY,        /* the log is in use (or not in use) */
+    GW_MEMORY_ERROR_PRODUCER,    /* for producers that have no domain of their own */
 };
 
 struct gw_memory *gw_memory_new(void);
 void gw_memory_free(struct gw_memory *memory);
 
 /* Adds a block backed by a fresh, sparse memfd. size_bytes and gpa: multiples of GW_PAGE_SIZE.
- * Returns the block (owned by the memory), NULL with error on overlap, bad alignment or no memory. */
+ * Returns the block (owned by the memory), NULL with error on overlap, bad alignment or no memory.
+ */
 struct gw_ram_block *gw_memory_add_block(struct gw_memory *memory, const char *name, uint64_t gpa,
                                          uint64_t size_bytes, GError **error);
 uint32_t gw_memory_n_blocks(const struct gw_memory *memory);
@@ -79,9 +90,21 @@ void *gw_memory_host(const struct gw_memory *memory, uint64_t gpa, uint64_t len)
 /* Copies; false when the range is not RAM (nothing is copied then). write also notes the write. */
 bool gw_memory_read(const struct gw_memory *memory, uint64_t gpa, void *to, uint64_t len);
 bool gw_memory_write(struct gw_memory *memory, uint64_t gpa, const void *from, uint64_t len);
-/* A device has written these bytes of the block: marks pages dirty (when logging) and tells the
- * write watchers about watched pages. */
+/* A device has written these bytes of the block: marks pages dirty and tells the write watchers
+ * about watched pages. Bytes outside of the block are ignored. */
 void gw_memory_note_write(struct gw_ram_block *block, uint64_t offset, uint64_t len);
+
+/* Next run of pages that were ever touched, at or after *page (never-touched pages read as zero and
+ * cost nothing; they need not be read to be known). false: none. Runs are what the kernel reports
+ * for the memfd (data, as opposed to holes), so they may hold zero pages, and pages touched during
+ * the call may be missed: ask while a dirty log runs. */
+bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *page,
+                                  uint64_t *n_pages);
+/* Makes pages present, contents unchanged, so that later writes do not fault. offset, len:
+ * multiples of GW_PAGE_SIZE. Blocks while the kernel zeroes fresh pages. */
+bool gw_memory_populate(struct gw_ram_block *block, uint64_t offset, uint64_t len, GError **error);
+/* Gives pages back to the host (balloon); they read as zero afterwards, which counts as a write. */
+bool gw_memory_discard(struct gw_ram_block *block, uint64_t offset, uint64_t len, GError **error);
 
 /* Watchers are told (from the writing thread) of writes into pages whose bit in block->watched is
  * set; the reporter has cleared the bit before the call. At most 4; added before threads start. */
@@ -100,27 +123,29 @@ struct gw_dirty_producer {
      * setting it again. Must also return promptly while vCPUs are stopped. */
     void (*barrier)(void *opaque);
 };
-void gw_memory_add_dirty_producer(struct gw_memory *memory, const struct gw_dirty_producer *producer,
-                                  void *opaque);
+void gw_memory_add_dirty_producer(struct gw_memory *memory,
+                                  const struct gw_dirty_producer *producer, void *opaque);
 
 /* One log user at a time. start clears all logs. */
 bool gw_memory_log_start(struct gw_memory *memory, GError **error);
 void gw_memory_log_stop(struct gw_memory *memory);
 bool gw_memory_is_logging(const struct gw_memory *memory); /* any thread, acquire */
 /* Takes everything dirtied since the last collection into set (OR). *n_new, if not NULL, receives
- * the number of pages that were not in the set before. */
+ * the number of pages that were not in the set before. When a producer fails, what had been taken
+ * is in the set, and what it could not say must be taken for dirty. */
 bool gw_memory_log_collect(struct gw_memory *memory, struct gw_page_set *set, uint64_t *n_new,
                            GError **error);
 
 struct gw_page_set *gw_page_set_new(const struct gw_memory *memory);
 void gw_page_set_free(struct gw_page_set *set);
-void gw_page_set_fill(struct gw_page_set *set);  /* every page of every block */
+void gw_page_set_fill(struct gw_page_set *set); /* every page of every block */
 void gw_page_set_clear(struct gw_page_set *set);
 bool gw_page_set_test(const struct gw_page_set *set, uint32_t block, uint64_t page);
 void gw_page_set_add(struct gw_page_set *set, uint32_t block, uint64_t first, uint64_t n_pages);
 void gw_page_set_remove(struct gw_page_set *set, uint32_t block, uint64_t first, uint64_t n_pages);
 void gw_page_set_or(struct gw_page_set *set, const struct gw_page_set *other);
-/* Next run of set pages at or after *page in the block, at most max_pages long; false at the end. */
+/* Next run of set pages at or after *page in the block, at most max_pages long; false at the end.
+ */
 bool gw_page_set_next_run(const struct gw_page_set *set, uint32_t block, uint64_t *page,
                           uint64_t *n_pages, uint64_t max_pages);
 

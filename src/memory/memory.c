@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * RAM blocks: creation, translation, access, allocation state.
+ *
+ * A block is a sealed memfd (it can neither shrink nor grow, so that no holder of the descriptor
+ * can make our mapping fault) mapped MAP_SHARED|MAP_NORESERVE: never-touched guest memory costs
+ * nothing, and the descriptor can be handed to another process.
+ */
+#include "memory/memory_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/bitmap.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+G_DEFINE_QUARK(gw - memory - error - quark, gw_memory_error)
+
+uint64_t *memory_lazy_words_new(uint64_t n_bits)
+{
+    size_t bytes = bitmap_n_words(n_bits) * sizeof(uint64_t);
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (at == MAP_FAILED) {
+        return NULL;
+    }
+    /* A huge page for a single dirty bit would defeat the purpose. */
+    (void)madvise(at, bytes, MADV_NOHUGEPAGE);
+    return at;
+}
+
+void memory_lazy_words_free(uint64_t *words, uint64_t n_bits)
+{
+    if (words) {
+        munmap(words, bitmap_n_words(n_bits) * sizeof(uint64_t));
+    }
+}
+
+static void block_free(void *opaque)
+{
+    struct gw_ram_block *block = opaque;
+
+    memory_lazy_words_free(block->watched, block->n_pages);
+    memory_lazy_words_free(block->write_log, block->n_pages);
+    if (block->host) {
+        munmap(block->host, block->size_bytes);
+    }
+    if (block->fd >= 0) {
+        close(block->fd);
+    }
+    g_free(block->name);
+    g_free(block);
+}
+
+struct gw_memory *gw_memory_new(void)
+{
+    struct gw_memory *memory = g_new0(struct gw_memory, 1);
+
+    memory->blocks = g_ptr_array_new_with_free_func(block_free);
+    return memory;
+}
+
+void gw_memory_free(struct gw_memory *memory)
+{
+    if (!memory) {
+        return;
+    }
+    if (memory->scratch) {
+        for (uint32_t i = 0; i < memory->blocks->len; i++) {
+            memory_lazy_words_free(memory->scratch[i], gw_memory_block(memory, i)->n_pages);
+        }
+        g_free(memory->scratch);
+    }
+    g_ptr_array_free(memory->blocks, TRUE);
+    g_free(memory);
+}
+
+static bool check_new_block(const struct gw_memory *memory, const char *name, uint64_t gpa,
+                            uint64_t size_bytes, GError **error)
+{
+    uint64_t last;
+
+    if (name[0] == '\0' || strlen(name) > 63) {
+        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
+                    "RAM block name '%.64s' is empty or longer than 63 bytes", name);
+        return false;
+    }
+    if (size_bytes == 0 || gpa % GW_PAGE_SIZE || size_bytes % GW_PAGE_SIZE ||
+        __builtin_add_overflow(gpa, size_bytes - 1, &last) || size_bytes > INT64_MAX) {
+        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
+                    "RAM block %s: address 0x%" G_GINT64_MODIFIER "x and size 0x%" G_GINT64_MODIFIER
+                    "x are not page-aligned or out of range",
+                    name, gpa, size_bytes);
+        return false;
+    }
+    for (uint32_t i = 0; i < memory->blocks->len; i++) {
+        const struct gw_ram_block *other = gw_memory_block(memory, i);
+        if (strcmp(other->name, name) == 0) {
+            g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
+                        "RAM block %s exists already", name);
+            return false;
+        }
+        if (gpa <= other->gpa + (other->size_bytes - 1) && other->gpa <= last) {
+            g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
+                        "RAM block %s overlaps RAM block %s", name, other->name);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool map_block(struct gw_ram_block *block, GError **error)
+{
+    g_autofree char *label = g_strconcat("godwit-", block->name, NULL);
+
+    block->fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (block->fd < 0 || ftruncate(block->fd, (off_t)block->size_bytes) < 0 ||
+        fcntl(block->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_SYSTEM,
+                    "RAM block %s: cannot create a memfd of %" G_GUINT64_FORMAT " bytes: %s",
+                    block->name, block->size_bytes, g_strerror(errno));
+        return false;
+    }
+    void *host = mmap(NULL, block->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                      block->fd, 0);
+    if (host == MAP_FAILED) {
+        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_SYSTEM,
+                    "RAM block %s: cannot map %" G_GUINT64_FORMAT " bytes: %s", block->name,
+                    block->size_bytes, g_strerror(errno));
+        return false;
+    }
+    block->host = host;
+    (void)madvise(host, block->size_bytes, MADV_DONTDUMP);
+    block->write_log = memory_lazy_words_new(block->n_pages);
+    block->watched = memory_lazy_words_new(block->n_pages);
+    if (!block->write_log || !block->watched) {
+        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_SYSTEM,
+                    "RAM block %s: no memory for its dirty log", block->name);
+        return false;
+    }
+    return true;
+}
+
+struct gw_ram_block *gw_memory_add_block(struct gw_memory *memory, const char *name, uint64_t gpa,
+                                         uint64_t size_bytes, GError **error)
+{
+    if (!check_new_block(memory, name, gpa, size_bytes, error)) {
+        return NULL;
+    }
+    struct gw_ram_block *block = g_new0(struct gw_ram_block, 1);
+    block->memory = memory;
+    block->name = g_strdup(name);
+    block->index = memory->blocks->len;
+    block->gpa = gpa;
+    block->size_bytes = size_bytes;
+    block->n_pages = size_bytes >> GW_PAGE_SHIFT;
+    if (!map_block(block, error)) {
+        block_free(block);
+        return NULL;
+    }
+    g_ptr_array_add(memory->blocks, block);
+    return block;
+}
+
+uint32_t gw_memory_n_blocks(const struct gw_memory *memory)
+{
+    return memory->blocks->len;
+}
+
+struct gw_ram_block *gw_memory_block(const struct gw_memory *memory, uint32_t index)
+{
+    return index < memory->blocks->len ? g_ptr_array_index(memory->blocks, index) : NULL;
+}
+
+struct gw_ram_block *gw_memory_block_by_name(const struct gw_memory *memory, const char *name)
+{
+    for (uint32_t i = 0; i < memory->blocks->len; i++) {
+        struct gw_ram_block *block = gw_memory_block(memory, i);
+        if (strcmp(block->name, name) == 0) {
+            return block;
+        }
+    }
+    return NULL;
+}
+
+uint64_t gw_memory_size_bytes(const struct gw_memory *memory)
+{
+    uint64_t size = 0;
+
+    for (uint32_t i = 0; i < memory->blocks->len; i++) {
+        size += gw_memory_block(memory, i)->size_bytes;
+    }
+    return size;
+}
+
+struct gw_ram_block *gw_memory_find(const struct gw_memory *memory, uint64_t gpa, uint64_t len)
+{
+    for (uint32_t i = 0; i < memory->blocks->len; i++) {
+        struct gw_ram_block *block = g_ptr_array_index(memory->blocks, i);
+        uint64_t offset = gpa - block->gpa;
+        /* GUEST: gpa and len are any numbers; an address below the block wraps to a huge offset. */
+        if (offset < block->size_bytes && len <= block->size_bytes - offset) {
+            return block;
+        }
+    }
+    return NULL;
+}
+
+void *gw_memory_host(const struct gw_memory *memory, uint64_t gpa, uint64_t len)
+{
+    const struct gw_ram_block *block = gw_memory_find(memory, gpa, len);
+
+    return block ? block->host + (gpa - block->gpa) : NULL;
+}
+
+bool gw_memory_read(const struct gw_memory *memory, uint64_t gpa, void *to, uint64_t len)
+{
+    const void *from = gw_memory_host(memory, gpa, len);
+
+    if (!from) {
+        return false;
+    }
+    memcpy(to, from, len);
+    return true;
+}
+
+bool gw_memory_write(struct gw_memory *memory, uint64_t gpa, const void *from, uint64_t len)
+{
+    struct gw_ram_block *block = gw_memory_find(memory, gpa, len);
+
+    if (!block) {
+        return false;
+    }
+    memcpy(block->host + (gpa - block->gpa), from, len);
+    gw_memory_note_write(block, gpa - block->gpa, len);
+    return true;
+}
+
+bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *page,
+                                  uint64_t *n_pages)
+{
+    if (*page >= block->n_pages) {
+        return false;
+    }
+    off_t from = (off_t)(*page << GW_PAGE_SHIFT);
+    off_t data = lseek(block->fd, from, SEEK_DATA);
+    if (data < 0) {
+        if (errno == ENXIO) {
+            return false;
+        }
+        data = from; /* holes cannot be told apart: all of it counts as touched */
+    }
+    off_t hole = lseek(block->fd, data, SEEK_HOLE);
+    if (hole < data || (uint64_t)hole > block->size_bytes) {
+        hole = (off_t)block->size_bytes;
+    }
+    *page = (uint64_t)data >> GW_PAGE_SHIFT;
+    *n_pages = (((uint64_t)hole + GW_PAGE_SIZE - 1) >> GW_PAGE_SHIFT) - *page;
+    return true;
+}
+
+static bool check_range(const struct gw_ram_block *block, uint64_t offset, uint64_t len,
+                        GError **error)
+{
+    if (offset % GW_PAGE_SIZE || len % GW_PAGE_SIZE || offset > block->size_bytes ||
+        len > block->size_bytes - offset) {
+        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
+                    "RAM block %s: offset 0x%" G_GINT64_MODIFIER
+                    "x and length 0x%" G_GINT64_MODIFIER "x are not whole pages of it",
+                    block->name, offset, len);
+        return false;
+    }
+    return true;
+}
+
+bool gw_memory_populate(struct gw_ram_block *block, uint64_t offset, uint64_t len, GError **error)
+{
+    if (!check_range(block, offset, len, error)) {
+        return false;
+    }
+    if (len == 0) {
+        return true;
+    }
+    int rc;
+    do {
+        rc = madvise(block->host + offset, len, MADV_POPULATE_WRITE);
+    } while (rc < 0 && (errno == EINTR || errno == EAGAIN));
+    if (rc < 0 && errno == EINVAL) { /* a kernel before 5.14: allocated, though not mapped */
+        rc = fallocate(block->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len);
+    }
+    if (rc < 0) {
+        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_SYSTEM,
+                    "RAM block %s: cannot populate %" G_GUINT64_FORMAT " bytes: %s", block->name,
+                    len, g_strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+bool gw_memory_discard(struct gw_ram_block *block, uint64_t offset, uint64_t len, GError **error)
+{
+    if (!check_range(block, offset, len, error)) {
+        return false;
+    }
+    if (len == 0) {
+        return true;
+    }
+    if (fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                  (off_t)len) < 0) {
+        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_SYSTEM,
+                    "RAM block %s: cannot discard %" G_GUINT64_FORMAT " bytes: %s", block->name,
+                    len, g_strerror(errno));
+        return false;
+    }
+    gw_memory_note_write(block, offset, len);
+    return true;
+}
