@@ -37,12 +37,16 @@ extern "C" {
 
 struct gw_memory;
 
+/* gpa of a block that is not in the guest-physical address space: found by name only. It moves with
+ * the guest like any other block. */
+#define GW_GPA_NONE UINT64_MAX
+
 /* One RAM block. All members are fixed after gw_memory_add_block; the arrays' words are atomic. */
 struct gw_ram_block {
     struct gw_memory *memory;
     char *name;          /* unique, stable over versions: "ram", "ram.high" */
     uint32_t index;      /* position in the memory, from 0 */
-    uint64_t gpa;        /* guest-physical address of the first byte, page aligned */
+    uint64_t gpa;        /* guest-physical address of the first byte, page aligned; GW_GPA_NONE */
     uint64_t size_bytes; /* multiple of GW_PAGE_SIZE */
     uint64_t n_pages;
     uint8_t *host;       /* mapping of fd, PROT_READ|PROT_WRITE, MAP_SHARED */
@@ -72,7 +76,8 @@ enum gw_memory_error {
 struct gw_memory *gw_memory_new(void);
 void gw_memory_free(struct gw_memory *memory);
 
-/* Adds a block backed by a fresh, sparse memfd. size_bytes and gpa: multiples of GW_PAGE_SIZE.
+/* Adds a block backed by a fresh, sparse memfd. size_bytes and gpa: multiples of GW_PAGE_SIZE (or
+ * gpa GW_GPA_NONE).
  * Returns the block (owned by the memory), NULL with error on overlap, bad alignment or no memory.
  */
 struct gw_ram_block *gw_memory_add_block(struct gw_memory *memory, const char *name, uint64_t gpa,

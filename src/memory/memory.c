@@ -86,12 +86,15 @@ static bool check_new_block(const struct gw_memory *memory, const char *name, ui
                             uint64_t size_bytes, GError **error)
 {
     uint64_t last;
+    bool is_mapped = gpa != GW_GPA_NONE;
 
     if (name[0] == '\0' || strlen(name) > 63) {
         g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
                     "RAM block name '%.64s' is empty or longer than 63 bytes", name);
         return false;
     }
+    if (!is_mapped)
+        gpa = 0;
     if (size_bytes == 0 || gpa % GW_PAGE_SIZE || size_bytes % GW_PAGE_SIZE ||
         __builtin_add_overflow(gpa, size_bytes - 1, &last) || size_bytes > INT64_MAX) {
         g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
@@ -107,7 +110,8 @@ static bool check_new_block(const struct gw_memory *memory, const char *name, ui
                         "RAM block %s exists already", name);
             return false;
         }
-        if (gpa <= other->gpa + (other->size_bytes - 1) && other->gpa <= last) {
+        if (is_mapped && other->gpa != GW_GPA_NONE && gpa <= other->gpa + (other->size_bytes - 1) &&
+            other->gpa <= last) {
             g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
                         "RAM block %s overlaps RAM block %s", name, other->name);
             return false;
@@ -204,6 +208,8 @@ struct gw_ram_block *gw_memory_find(const struct gw_memory *memory, uint64_t gpa
 {
     for (uint32_t i = 0; i < memory->blocks->len; i++) {
         struct gw_ram_block *block = g_ptr_array_index(memory->blocks, i);
+        if (block->gpa == GW_GPA_NONE)
+            continue;
         uint64_t offset = gpa - block->gpa;
         /* GUEST: gpa and len are any numbers; an address below the block wraps to a huge offset. */
         if (offset < block->size_bytes && len <= block->size_bytes - offset) {
