@@ -57,7 +57,8 @@ void pci_function_init(struct pci_function *fn, struct pci_host *host, unsigned 
  * memory-enable bit. */
 bool pci_function_add_bar(struct pci_function *fn, unsigned index, const char *name, uint64_t size,
                           bool is_64bit, const struct mmio_ops *ops, void *opaque, GError **error);
-/* Appends a capability of len bytes (incl. id and next); returns its offset. */
+/* Appends a capability of len bytes (incl. id and next, which body leaves out: it has len - 2);
+ * returns its offset. */
 uint8_t pci_function_add_cap(struct pci_function *fn, uint8_t id, const void *body, uint8_t len);
 void pci_function_set_intx(struct pci_function *fn, bool level);
 void pci_function_reset(struct pci_function *fn); /* config to reset values, BARs unmapped */
