@@ -52,14 +52,15 @@ int64_t gw_deadline_after_ms(int64_t ms);
 
 /* How a stream is cut into frames; given by the wire room so that filters know records. */
 struct gw_framing {
-    size_t head_bytes; /* bytes frame_bytes() wants to see (all frames are at least this long) */
-    /* Length of frame number `index` (0 is the preamble) from its first head_bytes; 0 = nonsense,
-     * the filter then treats the rest as unframed. */
-    uint64_t (*frame_bytes)(uint64_t index, const uint8_t *head);
-    /* Name of the frame's type, NULL for none. */
-    const char *(*frame_name)(uint64_t index, const uint8_t *head);
-    /* Label of the whole stream from frame 0, e.g. "5f3a...-control-0-source". */
-    void (*stream_label)(const uint8_t *head, char *label, size_t label_size);
+    size_t preamble_bytes; /* length of frame 0 */
+    size_t head_bytes; /* bytes frame_bytes() wants to see; every later frame is at least so long */
+    /* Length of a frame after the preamble from its first head_bytes; 0 = nonsense, the filter
+     * then treats the rest as unframed. */
+    uint64_t (*frame_bytes)(const uint8_t *head);
+    /* Name of the frame's type. */
+    const char *(*frame_name)(const uint8_t *head);
+    /* Label of the whole stream from its preamble, e.g. "5f3a...-control-0-source". */
+    void (*stream_label)(const uint8_t *preamble, char *label, size_t label_size);
 };
 
 struct gw_channel_options {

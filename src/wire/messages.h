@@ -7,7 +7,7 @@
  * compares the two. Strings are UTF-8 without NUL; decoded strings and lists are owned by the
  * message and freed by wire_message_clear. When sending, they are borrowed.
  *
- * Not here: PAGES (wire/pages.h) and the section records (wire/section.h), which carry bulk bytes.
+ * Not here: PAGES (wire/pages.h), which is not made of plain fields.
  */
 #ifndef WIRE_MESSAGES_H
 #define WIRE_MESSAGES_H
@@ -269,6 +269,32 @@ struct wire_keepalive {
 
 struct wire_goodbye {
     bool is_complete; /* this side has done all it had to do on the channel */
+};
+
+struct wire_section_begin { /* use wire/section.h */
+    uint32_t id;
+    uint32_t kind;
+    uint32_t instance;
+    uint32_t version;
+    uint32_t attempt;
+    uint64_t n_bytes;
+    char *name;
+};
+
+struct wire_section_part {
+    uint32_t id;
+    uint64_t offset;
+};
+
+struct wire_section_end {
+    uint32_t id;
+    uint32_t n_parts;
+    uint64_t n_bytes;
+    uint64_t digest;
+};
+
+struct wire_packet { /* reserved */
+    uint32_t nic;
 };
 
 struct wire_end {

@@ -71,12 +71,21 @@ bool wire_pages_parse(const struct wire_record *record, struct wire_pages_in *pa
 /* Told of every page after it is in place: is_good false = its digest does not match (suspect). */
 typedef void (*wire_page_fn)(void *opaque, uint32_t block, uint64_t page, bool is_good);
 
-/* Reads the packet's pages into the block at host (its first byte), zero pages included (a page
- * that is zero already is not written, so that it stays unallocated). on_page may be NULL.
+/* Where a block's pages go. Several channels may share written (its words are atomic). */
+struct wire_pages_sink {
+    uint8_t *host;     /* first byte of the block */
+    uint64_t *written; /* one bit per page: page was written since the memory was fresh (all zero).
+                          A zero page whose bit is clear is not touched at all, so that it stays
+                          unallocated. NULL: nothing is known, zero pages are compared first. */
+    wire_page_fn on_page; /* may be NULL */
+    void *opaque;
+};
+
+/* Reads the packet's pages into the block, fills zero pages, verifies every digest.
  * *n_bad receives the number of mismatches. */
 bool wire_pages_receive(struct wire_stream *stream, const struct wire_record *record,
-                        const struct wire_pages_in *packet, uint8_t *host, wire_page_fn on_page,
-                        void *opaque, uint32_t *n_bad, int64_t deadline_ns, GError **error);
+                        const struct wire_pages_in *packet, const struct wire_pages_sink *sink,
+                        uint32_t *n_bad, int64_t deadline_ns, GError **error);
 
 /* The digest of one page, and the zero test (early out). */
 uint64_t wire_page_digest(const uint8_t *page);

@@ -126,7 +126,7 @@ struct gw_channel *wire_stream_channel(struct wire_stream *stream);
 /* "control", "page 1": for messages. */
 const char *wire_stream_label(const struct wire_stream *stream);
 /* Any thread; starts as WIRE_IN_SETUP. Exactly one bit of enum wire_phase_set. Checked against
- * what is received and (as our own mistake, asserted) what is sent. */
+ * what is received and (GW_ERROR_STATE) what is sent. */
 void wire_stream_set_phase(struct wire_stream *stream, enum wire_phase_set phase);
 
 void wire_new_migration_id(uint8_t id[WIRE_ID_BYTES]);
