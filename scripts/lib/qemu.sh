@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The reference QEMU of bench/: unpacked into the cache with its own loader and libraries, never installed.
+# The reference QEMU of bench/: unpacked into the cache with its own libraries, never installed.
 
 qemu_present() {
     [ -x "$CACHE/qemu/qemu-system-riscv64" ]
@@ -14,22 +14,28 @@ qemu_fetch() {
         return 1
     }
     private_apt "$apt" apt-get install -q -y -d -t bookworm-backports -o APT::Get::AllowUnauthenticated=false \
-        -o Debug::NoLocking=true qemu-system-misc >"$apt/install.log" 2>&1 || {
+        -o Debug::NoLocking=true qemu-system-riscv >"$apt/install.log" 2>&1 || {
         tail -n 3 "$apt/install.log" >&2
         return 1
     }
     mkdir -p "$root/root"
+    # All its libraries but the C library, which must be of one piece with the system's loader.
     for deb in "$apt"/cache/archives/*.deb; do
-        dpkg-deb -x "$deb" "$root/root" || return 1
+        case $deb in
+        */libc6_* | */libgcc-s1_*) ;;
+        *) dpkg-deb -x "$deb" "$root/root" || return 1 ;;
+        esac
     done
-    # The tree has its own loader, so that the system's C library is not mixed in.
+    # Its built-in module folder is the system's, where another version's modules make it abort:
+    # name one, of the same length, that is not there.
+    sed -i "s#/usr/lib/$(uname -m)-linux-gnu/qemu#/nil/lib/$(uname -m)-linux-gnu/qemu#g" \
+        "$root/root/usr/bin/qemu-system-riscv64"
     cat >"$root/qemu-system-riscv64" <<'RUN'
 #!/bin/sh
 R=$(dirname "$(readlink -f "$0")")/root
-export QEMU_MODULE_DIR=/nonexistent
-exec "$(ls "$R"/lib64/ld-linux-*.so.2 "$R"/usr/lib64/ld-linux-*.so.2 2>/dev/null | head -n 1)" \
-    --library-path "$(ls -d "$R"/usr/lib/*-linux-gnu | head -n 1):$(ls -d "$R"/lib/*-linux-gnu | head -n 1)" \
-    --argv0 qemu-system-riscv64 "$R/usr/bin/qemu-system-riscv64" -L "$R/usr/share/qemu" "$@"
+T=$(uname -m)-linux-gnu
+export LD_LIBRARY_PATH="$R/usr/lib/$T:$R/lib/$T"
+exec "$R/usr/bin/qemu-system-riscv64" -L "$R/usr/share/qemu" "$@"
 RUN
     chmod 755 "$root/qemu-system-riscv64"
     "$root/qemu-system-riscv64" --version >"$root/VERSION" || return 1
