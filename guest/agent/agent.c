@@ -6,7 +6,8 @@
  * "error"; docs/guests.md lists the commands.
  *
  * Threads: one per connection, because that is the shortest thing that is right; the dirtier has
- * its own.  Not here: any defence. This program obeys whoever reaches it; it lives in test guests. */
+ * its own.  Not here: any defence. This program obeys whoever reaches it; it lives in test guests.
+ */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +30,7 @@
 #include "common/workload.h"
 
 #define CONTROL_PORT 7777
-#define ECHO_PORT 7007
+#define ECHO_PORT    7007
 
 struct session {
     struct dirtier *dirtier;

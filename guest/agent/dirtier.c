@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#define SLICE_NS 5000000ull
+#define SLICE_NS      5000000ull
 #define PAGES_PER_MIB (1048576u / PAGE_BYTES)
 
 struct dirtier {
@@ -131,8 +131,8 @@ bool dirtier_start(struct dirtier *d, const struct dirtier_config *config)
 
     pthread_mutex_lock(&d->lock);
     release_locked(d);
-    void *memory =
-        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (memory != MAP_FAILED) {
         d->config = *config;
         d->memory = memory;

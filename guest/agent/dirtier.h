@@ -3,9 +3,9 @@
 #ifndef GUEST_DIRTIER_H
 #define GUEST_DIRTIER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdbool.h>
 
 #include "common/workload.h"
 

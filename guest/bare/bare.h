@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What the bare-metal programs share: the board, the console, the device tree, a few lines of libc. */
+/* What the bare-metal programs share: the board, the console, the device tree, a few lines of libc.
+ */
 #ifndef GUEST_BARE_H
 #define GUEST_BARE_H
 
@@ -52,7 +53,7 @@ void print(const char *format, ...);
         value_;                                                                                    \
     })
 #define csr_write(name, value) __asm__ volatile("csrw " #name ", %0" ::"r"(value) : "memory")
-#define csr_set(name, value) __asm__ volatile("csrs " #name ", %0" ::"r"(value) : "memory")
-#define wfi() __asm__ volatile("wfi" ::: "memory")
+#define csr_set(name, value)   __asm__ volatile("csrs " #name ", %0" ::"r"(value) : "memory")
+#define wfi()                  __asm__ volatile("wfi" ::: "memory")
 
 #endif

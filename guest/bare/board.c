@@ -5,7 +5,7 @@
  * 0.4, chapter 5 (flattened format). */
 #include "bare.h"
 
-#define CLINT 0x02000000ul
+#define CLINT    0x02000000ul
 #define FINISHER 0x00100000ul
 
 enum { FDT_BEGIN_NODE = 1, FDT_END_NODE = 2, FDT_PROP = 3, FDT_NOP = 4, FDT_END = 9 };
@@ -49,10 +49,10 @@ enum node { NODE_OTHER, NODE_CHOSEN, NODE_MEMORY, NODE_CPUS };
 
 static enum node node_kind(const char *name)
 {
-    return is_same(name, "chosen")           ? NODE_CHOSEN
-           : starts_with(name, "memory@")    ? NODE_MEMORY
-           : is_same(name, "cpus")           ? NODE_CPUS
-                                             : NODE_OTHER;
+    return is_same(name, "chosen")        ? NODE_CHOSEN
+           : starts_with(name, "memory@") ? NODE_MEMORY
+           : is_same(name, "cpus")        ? NODE_CPUS
+                                          : NODE_OTHER;
 }
 
 static void take_property(struct board *board, enum node node, const char *name, const char *value,

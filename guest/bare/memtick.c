@@ -17,13 +17,13 @@
 
 #include <stdatomic.h>
 
-#define CAUSE_MSI 0x8000000000000003ull
-#define CAUSE_MTI 0x8000000000000007ull
-#define MIE_MSIE 0x08u
-#define MIE_MTIE 0x80u
-#define MSTATUS_MIE 0x08u
+#define CAUSE_MSI      0x8000000000000003ull
+#define CAUSE_MTI      0x8000000000000007ull
+#define MIE_MSIE       0x08u
+#define MIE_MTIE       0x80u
+#define MSTATUS_MIE    0x08u
 #define OVERDUE_VISITS 100000u /* visits that may pass while a timer interrupt is due */
-#define FP_SEED 0x400921fb54442d00ull
+#define FP_SEED        0x400921fb54442d00ull
 
 enum { BAD_MEMORY = 1, BAD_TIME = 2, BAD_TRAP = 3, BAD_REGISTERS = 4 };
 

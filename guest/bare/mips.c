@@ -215,8 +215,9 @@ enum { OP_PUSH, OP_ADD, OP_XOR, OP_DUP, OP_SHIFT, OP_JUMP_NOT_ZERO, OP_DEC, OP_S
 static uint64_t run_vm(uint64_t scale)
 {
     /* The stack holds the accumulator below the loop counter; the loop starts at 3. */
-    static const uint8_t code[] = {OP_PUSH, 1, OP_SWAP, OP_SWAP, OP_DUP, OP_SHIFT, OP_XOR, OP_PUSH,
-                                   3, OP_ADD, OP_SWAP, OP_DEC, OP_JUMP_NOT_ZERO, 3, OP_END};
+    static const uint8_t code[] = {OP_PUSH,  1,      OP_SWAP,          OP_SWAP, OP_DUP,
+                                   OP_SHIFT, OP_XOR, OP_PUSH,          3,       OP_ADD,
+                                   OP_SWAP,  OP_DEC, OP_JUMP_NOT_ZERO, 3,       OP_END};
     uint64_t stack[16], *top = stack;
     uint32_t pc = 0;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Self-checking dirtying of memory: what a page must hold follows from the pass and the cursor alone.
+/* Self-checking dirtying of memory: what a page must hold follows from the pass and the cursor
+ * alone.
  *
  * Model: a region is walked in passes. In pass P every page is visited once, in an order that is a
  * permutation chosen by P; at its visit a page must hold the content of pass P-1, all of it, and
@@ -17,7 +18,7 @@
 
 #define PAGE_BYTES 4096u
 #define PAGE_WORDS (PAGE_BYTES / 8u)
-#define GOLDEN 0x9e3779b97f4a7c15ull
+#define GOLDEN     0x9e3779b97f4a7c15ull
 
 /* How well the content compresses: not at all; very well; nearly all zero. */
 enum fill { FILL_RANDOM, FILL_TEXT, FILL_SPARSE };
@@ -117,7 +118,8 @@ static inline bool page_check(const struct region *r, uint64_t page, uint64_t pa
     }
     return true;
 bad:
-    *damage = (struct damage){.page = page, .pass = pass, .word = i, .wanted = wanted, .found = w[i]};
+    *damage =
+        (struct damage){.page = page, .pass = pass, .word = i, .wanted = wanted, .found = w[i]};
     return false;
 }
 
@@ -131,7 +133,8 @@ static inline uint64_t gcd_u64(uint64_t a, uint64_t b)
     return a;
 }
 
-/* The page visited at place `i` of pass `pass`: affine modulo the page count, hence a permutation. */
+/* The page visited at place `i` of pass `pass`: affine modulo the page count, hence a permutation.
+ */
 static inline uint64_t region_place(const struct region *r, uint64_t pass, uint64_t i)
 {
     if (!r->is_shuffled || r->pages < 3) {
