@@ -23,9 +23,9 @@ struct blockdev;
 enum blockdev_op {
     BLOCKDEV_READ = 1,
     BLOCKDEV_WRITE,
-    BLOCKDEV_FLUSH,        /* completed writes become durable; offset, length unused */
-    BLOCKDEV_DISCARD,      /* content becomes undefined (a hole where the file has holes) */
-    BLOCKDEV_WRITE_ZEROES, /* keeps the space allocated */
+    BLOCKDEV_FLUSH,              /* completed writes become durable; offset, length unused */
+    BLOCKDEV_DISCARD,            /* content becomes undefined (a hole where the file has holes) */
+    BLOCKDEV_WRITE_ZEROES,       /* keeps the space allocated */
     BLOCKDEV_WRITE_ZEROES_UNMAP, /* may deallocate */
 };
 
@@ -45,11 +45,11 @@ struct blockdev_request {
 };
 
 struct blockdev_info {
-    uint64_t size_bytes;    /* multiple of 512 */
-    uint32_t block_bytes;   /* logical block size, 512 or more */
+    uint64_t size_bytes;           /* multiple of 512 */
+    uint32_t block_bytes;          /* logical block size, 512 or more */
     uint32_t physical_block_bytes; /* preferred granularity, at least block_bytes */
     bool is_read_only;
-    bool can_discard;       /* DISCARD and WRITE_ZEROES_UNMAP make holes */
+    bool can_discard; /* DISCARD and WRITE_ZEROES_UNMAP make holes */
 };
 
 struct blockdev *blockdev_open(const char *path, bool is_read_only, struct io_loop *loop,

@@ -114,7 +114,8 @@ void mmio_bus_free(struct mmio_bus *bus);
 struct mmio_region *mmio_bus_add(struct mmio_bus *bus, const char *name, struct device *dev,
                                  uint64_t gpa, uint64_t size, const struct mmio_ops *ops,
                                  void *opaque, GError **error);
-/* UINT64_MAX: unmap. False when another region is in the way: then it is not mapped at all. */
+/* UINT64_MAX: unmap. False when another region is in the way: then it is not mapped until that
+ * one goes. */
 bool mmio_region_move(struct mmio_region *region, uint64_t gpa);
 /* For cpu_bus_ops: false when no region answers. */
 bool mmio_bus_read(struct mmio_bus *bus, uint64_t gpa, unsigned size, uint64_t *value);

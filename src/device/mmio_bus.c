@@ -25,7 +25,8 @@ struct mmio_region {
     const struct mmio_ops *ops;
     void *opaque;
     /* guarded by bus->lock */
-    uint64_t gpa; /* UINT64_MAX: not mapped */
+    uint64_t gpa;        /* UINT64_MAX: not mapped */
+    uint64_t wanted_gpa; /* differs from gpa while another region is in the way */
 };
 
 struct mmio_bus {
@@ -137,6 +138,7 @@ struct mmio_region *mmio_bus_add(struct mmio_bus *bus, const char *name, struct 
         region->ops = ops;
         region->opaque = opaque;
         region->gpa = UINT64_MAX;
+        region->wanted_gpa = gpa;
         g_ptr_array_add(bus->all, region);
         if (gpa != UINT64_MAX)
             map_locked(region, gpa);
@@ -147,28 +149,35 @@ struct mmio_region *mmio_bus_add(struct mmio_bus *bus, const char *name, struct 
     return region;
 }
 
+/* Maps what had to wait for others to go, oldest region first. */
+static void map_waiting_locked(struct mmio_bus *bus)
+{
+    for (guint i = 0; i < bus->all->len; i++) {
+        struct mmio_region *region = g_ptr_array_index(bus->all, i);
+        if (region->gpa == UINT64_MAX && region->wanted_gpa != UINT64_MAX &&
+            !find_overlap(bus, region->wanted_gpa, region->size_bytes))
+            map_locked(region, region->wanted_gpa);
+    }
+}
+
 bool mmio_region_move(struct mmio_region *region, uint64_t gpa)
 {
     struct mmio_bus *bus = region->bus;
     if (gpa != UINT64_MAX && range_wraps(gpa, region->size_bytes))
-        return false;
+        gpa = UINT64_MAX;
     pthread_rwlock_wrlock(&bus->lock);
-    bool ok = true;
-    if (gpa != region->gpa) {
-        uint64_t old = region->gpa;
-        if (old != UINT64_MAX) {
+    if (gpa != region->wanted_gpa) {
+        region->wanted_gpa = gpa;
+        if (region->gpa != UINT64_MAX) {
             g_ptr_array_remove(bus->mapped, region);
             region->gpa = UINT64_MAX;
         }
-        if (gpa != UINT64_MAX) {
-            /* GUEST: a BAR may be programmed onto anything; what is there already stays there. */
-            ok = !find_overlap(bus, gpa, region->size_bytes);
-            if (ok)
-                map_locked(region, gpa);
-        }
+        /* GUEST: a BAR may be programmed onto anything; what is there already stays there. */
+        map_waiting_locked(bus);
     }
+    bool is_there = region->gpa == gpa;
     pthread_rwlock_unlock(&bus->lock);
-    return ok;
+    return is_there;
 }
 
 /* Finds who answers all of an access; false when nobody does or it is not naturally aligned. */

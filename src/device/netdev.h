@@ -32,7 +32,7 @@
 struct netdev;
 
 struct netdev_client {
-    struct device *dev; /* its lock is held around the callbacks */
+    struct device *dev;             /* its lock is held around the callbacks */
     void (*readable)(void *opaque); /* netdev_receive may have a frame */
     void (*writable)(void *opaque); /* netdev_send may succeed again */
     void *opaque;
@@ -46,8 +46,8 @@ struct netdev_ops {
     /* One frame into iov; returns its length (cut when it did not fit), -EAGAIN when there is
      * none, or another -errno. */
     ssize_t (*receive)(struct netdev *net, const struct iovec *iov, unsigned n_iov);
-    void (*want_readable)(struct netdev *net, bool is_wanted); /* any thread; initially off */
-    void (*want_writable)(struct netdev *net, bool is_wanted); /* any thread; initially off */
+    void (*want_readable)(struct netdev *net, bool is_wanted);      /* any thread; initially off */
+    void (*want_writable)(struct netdev *net, bool is_wanted);      /* any thread; initially off */
     void (*set_rx_offloads)(struct netdev *net, unsigned offloads); /* NETDEV_RX_*; may be NULL */
     void (*free)(struct netdev *net); /* not with the client's lock held */
 };

@@ -6,7 +6,8 @@
  * (ecam.c for `virt`) maps configuration space and routes INTx. MSI-X has its place in
  * struct pci_function for the `pc` machine.
  *
- * Locks: configuration and BAR accesses run under the function's device lock.
+ * Locks: configuration and BAR accesses run under the function's device lock. The host's device
+ * lock is outside of it, the interrupt controller's inside.
  */
 #ifndef GODWIT_DEVICE_PCI_H
 #define GODWIT_DEVICE_PCI_H
@@ -39,6 +40,7 @@ struct pci_function {
      * written: it has just changed them (after masks). */
     void (*config_reading)(struct pci_function *fn, unsigned offset, unsigned size);
     void (*config_written)(struct pci_function *fn, unsigned offset, unsigned size);
+    uint8_t reset_config[PCI_CONFIG_SIZE]; /* as built */
     /* guarded by dev.lock; saved by pci_function_state */
     uint8_t config[PCI_CONFIG_SIZE];
     bool is_intx_asserted; /* the function's own wish, before the INTx disable bit */
@@ -62,6 +64,7 @@ bool pci_function_add_bar(struct pci_function *fn, unsigned index, const char *n
 uint8_t pci_function_add_cap(struct pci_function *fn, uint8_t id, const void *body, uint8_t len);
 void pci_function_set_intx(struct pci_function *fn, bool level);
 void pci_function_reset(struct pci_function *fn); /* config to reset values, BARs unmapped */
+void pci_function_clear(struct pci_function *fn); /* detaches; device_clear included */
 bool pci_function_is_bus_master(const struct pci_function *fn);
 /* Configuration access with semantics (masks, BAR moves, command register). */
 uint32_t pci_function_config_read(struct pci_function *fn, unsigned offset, unsigned size);
@@ -83,6 +86,8 @@ struct pci_host_config {
 struct pci_host *pci_host_new(const struct pci_host_config *config, GError **error);
 void pci_host_free(struct pci_host *host);
 struct device *pci_host_device(struct pci_host *host); /* the host bridge 00:00.0 */
+/* Puts the finished function into its slot and gives it INTA. */
 bool pci_host_attach(struct pci_host *host, struct pci_function *fn, GError **error);
+void pci_host_detach(struct pci_host *host, struct pci_function *fn); /* before it is freed */
 
 #endif

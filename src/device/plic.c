@@ -58,7 +58,8 @@ static void put_bit(uint32_t *words, unsigned source, bool value)
     words[source / 32] = value ? words[source / 32] | bit : words[source / 32] & ~bit;
 }
 
-/* The best source a context may take: highest priority above `above`, then lowest number; 0: none. */
+/* The best source a context may take: highest priority above `above`, then lowest number; 0: none.
+ */
 static unsigned best_source(const struct plic *plic, unsigned context, uint32_t above)
 {
     unsigned best = 0;
