@@ -5,9 +5,9 @@
  * Model: a flat array of bytes, a multiple of 512 long, kept in a raw file or block device and
  * driven by io_uring. Requests complete in any order; one that was submitted always completes.
  *
- * Threads: submit and flush_batch are called with the client's device lock held, from the loop's
- * thread. done() runs on the loop's thread with the client's device lock held, never from inside
- * submit. Nothing here blocks.
+ * Threads: submit and kick are called on any thread with the client's device lock held, which
+ * guards the submission side. done() runs on the loop's thread with the client's device lock held,
+ * never from inside submit or kick. Nothing here blocks.
  */
 #ifndef GODWIT_DEVICE_BLOCKDEV_H
 #define GODWIT_DEVICE_BLOCKDEV_H

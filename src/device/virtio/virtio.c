@@ -280,7 +280,7 @@ void virtio_device_clear(struct virtio_device *vdev)
 {
     g_clear_pointer(&vdev->bell, io_bell_free);
     g_clear_pointer(&vdev->fault, g_free);
-    device_clear(&vdev->pci.dev);
+    pci_function_clear(&vdev->pci);
     pthread_cond_destroy(&vdev->idle);
 }
 
@@ -312,18 +312,23 @@ void virtio_device_prepare_stop(struct device *dev)
     virtio_update_live(vdev);
 }
 
-bool virtio_device_stop(struct device *dev, uint64_t deadline_ns, GError **error)
+bool virtio_wait(struct virtio_device *vdev, uint64_t deadline_ns)
 {
-    struct virtio_device *vdev = virtio_from_device(dev);
     struct timespec deadline = {
         .tv_sec = (time_t)(deadline_ns / 1000000000u),
         .tv_nsec = (long)(deadline_ns % 1000000000u),
     };
 
+    return pthread_cond_timedwait(&vdev->idle, &vdev->pci.dev.lock, &deadline) != ETIMEDOUT;
+}
+
+bool virtio_device_stop(struct device *dev, uint64_t deadline_ns, GError **error)
+{
+    struct virtio_device *vdev = virtio_from_device(dev);
+
     virtio_device_prepare_stop(dev);
     while (vdev->n_held) {
-        if (pthread_cond_timedwait(&vdev->idle, &dev->lock, &deadline) == ETIMEDOUT &&
-            vdev->n_held) {
+        if (!virtio_wait(vdev, deadline_ns) && vdev->n_held) {
             g_set_error(error, GW_DEVICE_ERROR, GW_DEVICE_ERROR_TIMEOUT,
                         "%s: %u requests still in flight at the deadline", dev->id, vdev->n_held);
             return false;

@@ -27,6 +27,7 @@
 #include <linux/virtio_ids.h>
 
 #include "device/pci.h"
+#include "device/virtio/devices.h"
 #include "device/virtio/queue.h"
 
 #define VIRTIO_MAX_QUEUES       8
@@ -76,7 +77,7 @@ struct virtio_device {
     struct io_bell *bell;
     uint64_t features_offered;
     uint8_t n_queues;
-    pthread_cond_t idle; /* n_held fell to zero; with the device lock */
+    pthread_cond_t idle; /* with the device lock: n_held fell to zero, a flush is done */
     /* guarded by the device lock; saved */
     uint8_t status;
     uint8_t isr;
@@ -95,14 +96,6 @@ struct virtio_device {
     unsigned n_held;
     char *fault;           /* why the device is broken, or NULL */
     uint8_t window_offset; /* of the configuration access capability in PCI configuration */
-};
-
-struct virtio_config {
-    const char *id; /* "virtio-blk/0": device id */
-    struct pci_host *host;
-    unsigned slot;
-    struct gw_memory *memory; /* borrowed, outlives the device */
-    struct io_loop *loop;     /* borrowed, outlives the device */
 };
 
 /* state's object is vdev itself. */
@@ -162,6 +155,8 @@ static inline bool virtio_may_answer(const struct virtio_device *vdev)
 /* A request is kept beyond this callback. release may finish a reset: touch no queue after it. */
 void virtio_hold(struct virtio_device *vdev);
 void virtio_release(struct virtio_device *vdev);
+/* Waits for pthread_cond_broadcast(&vdev->idle) with the device lock released; false: deadline. */
+bool virtio_wait(struct virtio_device *vdev, uint64_t deadline_ns);
 
 /* ---- between virtio.c and pci.c ---- */
 

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The virtio devices a machine can have. Each constructor makes the device, attaches it to the PCI
+ * host at config->slot and returns it in reset state, or NULL with error. device_free frees it.
+ *
+ * Names: state instances carry config->id. Back ends given to a constructor belong to the device
+ * from then on, also when the constructor fails.
+ */
+#ifndef GODWIT_DEVICE_VIRTIO_DEVICES_H
+#define GODWIT_DEVICE_VIRTIO_DEVICES_H
+
+#include "device/blockdev.h"
+#include "device/netdev.h"
+#include "device/pci.h"
+
+struct virtio_config {
+    const char *id; /* "virtio-blk/0": device id */
+    struct pci_host *host;
+    unsigned slot;
+    struct gw_memory *memory; /* borrowed, outlives the device */
+    struct io_loop *loop;     /* borrowed, outlives the device */
+};
+
+/* Random numbers from the host's generator; fails while that is not seeded yet. */
+struct device *virtio_rng_new(const struct virtio_config *config, GError **error);
+
+/* serial: up to 20 bytes for GET_ID, NULL for none. */
+struct device *virtio_blk_new(const struct virtio_config *config, struct blockdev *disk,
+                              const char *serial, GError **error);
+
+#endif
