@@ -361,7 +361,7 @@ static void *accept_loop(void *opaque)
     int on = 1;
 
     for (;;) {
-        int fd = accept4(server->fd, NULL, NULL, SOCK_CLOEXEC);
+        int fd = accept(server->fd, NULL, NULL);
         if (fd < 0) {
             continue;
         }

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+# A thin front for meson and scripts/. `make help` lists what there is.
+
+# SAN=address,undefined or SAN=thread builds and tests with sanitizers, in a folder of its own.
+SAN ?=
+BUILD ?= $(if $(findstring thread,$(SAN)),build-tsan,$(if $(SAN),build-asan,build))
+MESON_ARGS := $(if $(SAN),-Db_sanitize=$(SAN) -Db_lundef=false)
+
+.PHONY: help demo check bench build setup format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make build    set up the machine and build into $(BUILD)/'
+	@echo 'make demo     move a running Debian guest between two processes, back and forth'
+	@echo 'make check    static checks, unit tests, system tests; SAN=address,undefined or SAN=thread'
+	@echo 'make bench    measurements beside QEMU and iperf3; never part of the tests'
+	@echo 'make format   put all C files through clang-format'
+	@echo 'make clean    remove the build folders (the cache of guest parts stays)'
+
+# The work of setting up and building, kept quiet unless it goes wrong.
+prepare = scripts/setup --for $(1) && scripts/build $(BUILD) $(MESON_ARGS)
+
+setup:
+	@scripts/setup --for check
+
+build:
+	@$(call prepare,demo)
+
+demo:
+	@$(call prepare,demo)
+	@GODWIT_BUILD=$(abspath $(BUILD)) scripts/demo $(DEMO_ARGS)
+
+check:
+	@$(call prepare,check)
+	@scripts/run-checks --build $(BUILD)
+
+bench: MESON_ARGS += --buildtype=release -Db_ndebug=false
+bench: BUILD = build-bench
+bench:
+	@$(call prepare,bench)
+	@GODWIT_BUILD=$(abspath $(BUILD)) bench/run $(BENCH_ARGS)
+
+format:
+	@scripts/check-format --fix
+
+clean:
+	@rm -rf build build-asan build-tsan build-bench
