@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Bandwidth limit: a token bucket that any number of channels share without a lock.
+ *
+ * Model: the bucket is one number, the moment at which all bytes granted so far will have been
+ * sent at the set rate (the "theoretical arrival time" of the generic cell rate algorithm). A
+ * writer adds the duration of its next piece to it and waits until the moment before that; the
+ * bucket's depth is how far that moment may lie in the past. Pieces are at most 5 ms long, so a
+ * new rate takes effect at once and channels take turns.
+ *
+ * ORDER: relaxed; nothing else is published through these numbers.
+ */
+#include "channel/channel_impl.h"
+
+#define BURST_NS        (5 * NS_PER_MS)
+#define MIN_PIECE_BYTES UINT64_C(4096)
+#define MAX_PIECE_BYTES (UINT64_C(4) << 20)
+
+struct gw_rate_limit {
+    _Atomic uint32_t n_refs;
+    _Atomic uint64_t bytes_per_s; /* 0: unlimited */
+    _Atomic int64_t busy_until_ns;
+};
+
+struct rate_channel {
+    struct gw_channel layer;
+    struct gw_rate_limit *limit; /* one reference */
+};
+
+struct gw_rate_limit *gw_rate_limit_new(uint64_t bytes_per_s)
+{
+    struct gw_rate_limit *limit = g_new0(struct gw_rate_limit, 1);
+
+    atomic_init(&limit->n_refs, 1);
+    atomic_init(&limit->bytes_per_s, bytes_per_s);
+    atomic_init(&limit->busy_until_ns, 0);
+    return limit;
+}
+
+struct gw_rate_limit *gw_rate_limit_ref(struct gw_rate_limit *limit)
+{
+    atomic_fetch_add_explicit(&limit->n_refs, 1, memory_order_relaxed);
+    return limit;
+}
+
+void gw_rate_limit_unref(struct gw_rate_limit *limit)
+{
+    if (limit != NULL && atomic_fetch_sub_explicit(&limit->n_refs, 1, memory_order_acq_rel) == 1) {
+        g_free(limit);
+    }
+}
+
+void gw_rate_limit_set(struct gw_rate_limit *limit, uint64_t bytes_per_s)
+{
+    atomic_store_explicit(&limit->bytes_per_s, bytes_per_s, memory_order_relaxed);
+}
+
+static int64_t duration_ns(uint64_t n_bytes, uint64_t bytes_per_s)
+{
+    return (int64_t)((double)n_bytes * (double)NS_PER_S / (double)bytes_per_s);
+}
+
+/* Reserves time for the piece; returns when it may be sent. */
+static int64_t reserve(struct gw_rate_limit *limit, int64_t cost_ns)
+{
+    int64_t now_ns = channel_now_ns();
+    int64_t old = atomic_load_explicit(&limit->busy_until_ns, memory_order_relaxed);
+    int64_t start;
+
+    do {
+        start = MAX(old, now_ns - BURST_NS);
+    } while (!atomic_compare_exchange_weak_explicit(&limit->busy_until_ns, &old, start + cost_ns,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return start;
+}
+
+static ssize_t rate_readv(struct gw_channel *channel, const struct iovec *iov, size_t n_iov,
+                          int64_t deadline_ns, GError **error)
+{
+    return channel->next->ops->readv(channel->next, iov, n_iov, deadline_ns, error);
+}
+
+static ssize_t rate_writev(struct gw_channel *channel, const struct iovec *iov, size_t n_iov,
+                           int64_t deadline_ns, GError **error)
+{
+    struct gw_rate_limit *limit = ((struct rate_channel *)channel)->limit;
+    struct gw_channel *next = channel->next;
+    uint64_t rate = atomic_load_explicit(&limit->bytes_per_s, memory_order_relaxed);
+    struct iovec piece[CHANNEL_MAX_IOV];
+
+    if (rate == 0) {
+        return next->ops->writev(next, iov, n_iov, deadline_ns, error);
+    }
+    size_t max_bytes =
+        (size_t)CLAMP(rate / (uint64_t)(NS_PER_S / BURST_NS), MIN_PIECE_BYTES, MAX_PIECE_BYTES);
+    size_t n_piece = channel_iov_cut(iov, n_iov, 0, max_bytes, piece, CHANNEL_MAX_IOV);
+    size_t wanted = channel_iov_bytes(piece, n_piece);
+    int64_t when_ns = reserve(limit, duration_ns(wanted, rate));
+    if (when_ns > channel_now_ns() &&
+        !channel_core_pause(channel->core, when_ns, false, deadline_ns, error)) {
+        return -1;
+    }
+    ssize_t n = next->ops->writev(next, piece, n_piece, deadline_ns, error);
+    if (n >= 0 && (size_t)n < wanted) {
+        atomic_fetch_sub_explicit(&limit->busy_until_ns, duration_ns(wanted - (size_t)n, rate),
+                                  memory_order_relaxed);
+    }
+    return n;
+}
+
+static bool rate_finish(struct gw_channel *channel, int64_t deadline_ns, GError **error)
+{
+    return channel->next->ops->finish(channel->next, deadline_ns, error);
+}
+
+static void rate_shutdown(struct gw_channel *channel)
+{
+    channel->next->ops->shutdown(channel->next);
+}
+
+static void rate_free(struct gw_channel *channel)
+{
+    struct rate_channel *self = (struct rate_channel *)channel;
+
+    channel->next->ops->free(channel->next);
+    gw_rate_limit_unref(self->limit);
+    g_free(self);
+}
+
+static const struct channel_ops rate_ops = {
+    .readv = rate_readv,
+    .writev = rate_writev,
+    .finish = rate_finish,
+    .shutdown = rate_shutdown,
+    .free = rate_free,
+};
+
+struct gw_channel *channel_rate_new(struct gw_channel *next, struct gw_rate_limit *limit)
+{
+    struct rate_channel *self = g_new0(struct rate_channel, 1);
+
+    channel_layer_init(&self->layer, &rate_ops, next->core, next);
+    self->limit = gw_rate_limit_ref(limit);
+    return &self->layer;
+}
