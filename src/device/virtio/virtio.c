@@ -341,8 +341,8 @@ bool virtio_device_stop(struct device *dev, uint64_t deadline_ns, GError **error
 
 static bool refuse(GError **error, const char *what, uint64_t value)
 {
-    g_set_error(error, GW_STATE_ERROR, GW_STATE_ERROR_VALUE, "%s (0x%" G_GINT64_MODIFIER "x)", what,
-                value);
+    g_set_error(error, GW_DEVICE_ERROR, GW_DEVICE_ERROR_CONFIG, "%s (0x%" G_GINT64_MODIFIER "x)",
+                what, value);
     return false;
 }
 
