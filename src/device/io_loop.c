@@ -17,14 +17,16 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/fdio.h"
+#include "base/latency.h"
 #include "device/io_poller.h"
-#include "device/probe.h"
 
 #define TIMER_SLACK_NS 1000
 
@@ -97,11 +99,8 @@ struct io_loop {
 
 static void loop_wake(struct io_loop *loop)
 {
-    if (atomic_exchange(&loop->is_sleeping, false)) {
-        uint64_t one = 1;
-        ssize_t n = write(loop->wake_fd, &one, sizeof one);
-        (void)n; /* EAGAIN: already counted up, it will wake */
-    }
+    if (atomic_exchange(&loop->is_sleeping, false))
+        fd_event_signal(loop->wake_fd);
 }
 
 static bool is_on_loop_thread(const struct io_loop *loop)
@@ -118,7 +117,7 @@ static void item_init(struct io_item *item, struct io_loop *loop, struct device 
     item->dev = dev;
     item->opaque = opaque;
     item->list = list;
-    item->probe = probe_new(loop->book, dev, name);
+    item->probe = latency_book_probe_f(loop->book, "%s/%s", dev->id, name);
     pthread_mutex_lock(&loop->lock);
     g_ptr_array_add(list, item);
     pthread_mutex_unlock(&loop->lock);
@@ -304,7 +303,7 @@ static void dispatch_sources(struct io_loop *loop)
             continue;
         short events = g_array_index(loop->poll_set, struct pollfd, k + 1).revents;
         struct io_item item = source->item;
-        uint64_t begin_ns = probe_begin(item.probe);
+        uint64_t began_ns = latency_begin();
         pthread_mutex_lock(&item.dev->lock);
         pthread_mutex_lock(&loop->lock);
         bool is_wanted = source->is_enabled;
@@ -313,7 +312,7 @@ static void dispatch_sources(struct io_loop *loop)
             source->fn(item.dev, item.opaque, (unsigned short)events);
         pthread_mutex_unlock(&item.dev->lock);
         if (is_wanted)
-            probe_end(item.probe, begin_ns);
+            latency_end(item.probe, began_ns, 0);
         release(loop);
     }
 }
@@ -335,21 +334,21 @@ static void dispatch_bells(struct io_loop *loop)
         if (!bell)
             continue;
         struct io_item item = bell->item;
-        uint64_t begin_ns = probe_begin(item.probe);
+        uint64_t began_ns = latency_begin();
         pthread_mutex_lock(&item.dev->lock);
         bool is_wanted = atomic_load(&bell->is_enabled) && atomic_exchange(&bell->is_rung, false);
         if (is_wanted)
             bell->fn(item.dev, item.opaque);
         pthread_mutex_unlock(&item.dev->lock);
         if (is_wanted)
-            probe_end(item.probe, begin_ns);
+            latency_end(item.probe, began_ns, 0);
         release(loop);
     }
 }
 
 static void dispatch_timers(struct io_loop *loop)
 {
-    uint64_t now_ns = guest_clock_host_ns();
+    uint64_t now_ns = clock_mono_ns();
     ready_begin(loop);
     for (guint i = 0; i < loop->timers->len; i++) {
         struct io_timer *timer = g_ptr_array_index(loop->timers, i);
@@ -362,7 +361,7 @@ static void dispatch_timers(struct io_loop *loop)
         if (!timer)
             continue;
         struct io_item item = timer->item;
-        uint64_t begin_ns = probe_begin(item.probe);
+        uint64_t began_ns = latency_begin();
         pthread_mutex_lock(&item.dev->lock);
         pthread_mutex_lock(&loop->lock);
         bool is_due = timer->deadline_ns <= now_ns;
@@ -373,7 +372,7 @@ static void dispatch_timers(struct io_loop *loop)
             timer->fn(item.dev, item.opaque);
         pthread_mutex_unlock(&item.dev->lock);
         if (is_due)
-            probe_end(item.probe, begin_ns);
+            latency_end(item.probe, began_ns, 0);
         release(loop);
     }
 }
@@ -392,11 +391,11 @@ static void dispatch_pollers(struct io_loop *loop)
         struct pollfd *fds = &g_array_index(loop->poll_set, struct pollfd, 0) + poller->first;
         guint n = poller->n;
         poller->n = 0; /* a poller that is new in this turn has none */
-        uint64_t begin_ns = probe_begin(item.probe);
+        uint64_t began_ns = latency_begin();
         pthread_mutex_lock(&item.dev->lock);
         poller->ops->dispatch(item.dev, item.opaque, fds, n);
         pthread_mutex_unlock(&item.dev->lock);
-        probe_end(item.probe, begin_ns);
+        latency_end(item.probe, began_ns, 0);
         release(loop);
     }
 }
@@ -482,10 +481,8 @@ static void sleep_until(struct io_loop *loop, uint64_t deadline_ns, bool may_sle
 {
     struct timespec timeout = {0};
     if (may_sleep && deadline_ns != UINT64_MAX) {
-        uint64_t now_ns = guest_clock_host_ns();
-        uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
-        timeout.tv_sec = (time_t)(left_ns / 1000000000u);
-        timeout.tv_nsec = (long)(left_ns % 1000000000u);
+        uint64_t now_ns = clock_mono_ns();
+        timeout = clock_timespec(deadline_ns > now_ns ? deadline_ns - now_ns : 0);
     }
     bool is_endless = may_sleep && deadline_ns == UINT64_MAX;
     struct pollfd *fds = &g_array_index(loop->poll_set, struct pollfd, 0);
@@ -493,16 +490,16 @@ static void sleep_until(struct io_loop *loop, uint64_t deadline_ns, bool may_sle
     if (n < 0) /* EINTR, ENOMEM: nothing is known to be ready */
         for (guint i = 0; i < loop->poll_set->len; i++)
             fds[i].revents = 0;
-    if (fds[0].revents) {
-        uint64_t count;
-        ssize_t got = read(loop->wake_fd, &count, sizeof count);
-        (void)got;
-    }
+    if (fds[0].revents)
+        fd_event_take(loop->wake_fd);
 }
 
 static void *loop_thread(void *opaque)
 {
     struct io_loop *loop = opaque;
+    sigset_t all;
+    sigfillset(&all); /* signals are the main thread's; a write to a broken pipe just fails here */
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
     prctl(PR_SET_TIMERSLACK, TIMER_SLACK_NS);
     for (;;) {
         pthread_mutex_lock(&loop->lock);

@@ -14,7 +14,7 @@
 
 #include <string.h>
 
-#include "device/probe.h"
+#include "base/latency.h"
 
 struct mmio_region {
     /* fixed after construction */
@@ -143,7 +143,7 @@ struct mmio_region *mmio_bus_add(struct mmio_bus *bus, const char *name, struct 
         if (gpa != UINT64_MAX)
             map_locked(region, gpa);
         if (!dev->probe)
-            dev->probe = probe_new(bus->book, dev, "mmio");
+            dev->probe = latency_book_probe_f(bus->book, "%s/mmio", dev->id);
     }
     pthread_rwlock_unlock(&bus->lock);
     return region;
@@ -213,11 +213,11 @@ bool mmio_bus_read(struct mmio_bus *bus, uint64_t gpa, unsigned size, uint64_t *
     if (size < region->ops->min_size || size > region->ops->max_size)
         return true;
     struct device *dev = region->dev;
-    uint64_t begin_ns = probe_begin(dev->probe);
+    uint64_t began_ns = latency_begin();
     pthread_mutex_lock(&dev->lock);
     *value = region->ops->read(dev, region->opaque, offset, size) & size_mask(size);
     pthread_mutex_unlock(&dev->lock);
-    probe_end(dev->probe, begin_ns);
+    latency_end(dev->probe, began_ns, offset);
     return true;
 }
 
@@ -230,10 +230,10 @@ bool mmio_bus_write(struct mmio_bus *bus, uint64_t gpa, unsigned size, uint64_t 
     if (size < region->ops->min_size || size > region->ops->max_size)
         return true;
     struct device *dev = region->dev;
-    uint64_t begin_ns = probe_begin(dev->probe);
+    uint64_t began_ns = latency_begin();
     pthread_mutex_lock(&dev->lock);
     region->ops->write(dev, region->opaque, offset, size, value & size_mask(size));
     pthread_mutex_unlock(&dev->lock);
-    probe_end(dev->probe, begin_ns);
+    latency_end(dev->probe, began_ns, offset);
     return true;
 }
