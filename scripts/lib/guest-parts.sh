@@ -111,7 +111,7 @@ guest_parts_fetch() {
     rm -rf "$CACHE"/guest/.staging-* "$apt"
     if ! private_apt_init "$apt" riscv64 "$GUEST_SUITE"; then
         echo "cannot read Debian's $GUEST_SUITE package lists through this machine's apt sources:" >&2
-        tail -n 3 "$apt/update.log" 2>/dev/null >&2
+        grep -hE '^(E|W|Err):' "$apt/update.log" | head -n 3 >&2
         return 1
     fi
     local -A jobs=()
