@@ -390,8 +390,8 @@ static void blk_free(struct device *dev)
 {
     struct blk *blk = (struct blk *)virtio_from_device(dev);
 
+    blockdev_free(blk->disk); /* its sources refer to the device */
     virtio_device_clear(&blk->virtio);
-    blockdev_free(blk->disk);
     while (blk->free_requests) {
         struct request *request = blk->free_requests;
         blk->free_requests = request->next_free;

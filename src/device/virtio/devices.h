@@ -28,4 +28,8 @@ struct device *virtio_rng_new(const struct virtio_config *config, GError **error
 struct device *virtio_blk_new(const struct virtio_config *config, struct blockdev *disk,
                               const char *serial, GError **error);
 
+/* mac: of the guest's interface (unicast, not zero). */
+struct device *virtio_net_new(const struct virtio_config *config, struct netdev *back,
+                              const uint8_t mac[6], GError **error);
+
 #endif

@@ -304,6 +304,11 @@ enum virtqueue_take virtqueue_take(struct virtqueue *queue, struct virtqueue_cha
     return VIRTQUEUE_TAKEN;
 }
 
+bool virtqueue_is_empty(const struct virtqueue *queue)
+{
+    return !queue->is_mapped || load_u16(queue->avail.host + AVAIL_IDX) == queue->next_avail;
+}
+
 void virtqueue_untake(struct virtqueue *queue)
 {
     queue->next_avail--;
@@ -365,13 +370,15 @@ static void set_used_flags(struct virtqueue *queue, uint16_t flags)
     note_ring(&queue->used, USED_FLAGS, 2);
 }
 
-bool virtqueue_enable_notify(struct virtqueue *queue)
+bool virtqueue_enable_notify_past(struct virtqueue *queue, unsigned n)
 {
+    uint16_t seen = (uint16_t)(queue->next_avail + n);
+
     if (!queue->is_mapped)
         return false;
     if (queue->has_event_idx) {
         uint64_t offset = USED_RING + (uint64_t)queue->size * USED_ELEM_BYTES;
-        store_u16(queue->used.host + offset, queue->next_avail);
+        store_u16(queue->used.host + offset, seen);
         note_ring(&queue->used, offset, 2);
     } else {
         set_used_flags(queue, 0);
@@ -379,7 +386,12 @@ bool virtqueue_enable_notify(struct virtqueue *queue)
     /* ORDER: our wish before the driver's index; the driver writes its index, fences, and then
      * looks at the wish (SPEC 2.7.13). One of both sees the other. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    return load_u16(queue->avail.host + AVAIL_IDX) != queue->next_avail;
+    return load_u16(queue->avail.host + AVAIL_IDX) != seen;
+}
+
+bool virtqueue_enable_notify(struct virtqueue *queue)
+{
+    return virtqueue_enable_notify_past(queue, 0);
 }
 
 void virtqueue_disable_notify(struct virtqueue *queue)

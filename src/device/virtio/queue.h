@@ -99,6 +99,8 @@ void virtqueue_unmap(struct virtqueue *queue);
 /* Takes the next chain. VIRTQUEUE_BROKEN sets error. */
 enum virtqueue_take virtqueue_take(struct virtqueue *queue, struct virtqueue_chain *chain,
                                    GError **error);
+/* Is nothing available? A hint for the device's convenience: virtqueue_take judges. */
+bool virtqueue_is_empty(const struct virtqueue *queue);
 /* Puts the chain taken last back, as if never taken. */
 void virtqueue_untake(struct virtqueue *queue);
 /* Returns a chain to the driver; written is the number of bytes the device wrote from the start
@@ -111,6 +113,8 @@ bool virtqueue_wants_interrupt(struct virtqueue *queue);
 
 /* Asks the driver for notifications. True: something is available already, so look again. */
 bool virtqueue_enable_notify(struct virtqueue *queue);
+/* The same for a device that has seen n available chains, which do not suffice. */
+bool virtqueue_enable_notify_past(struct virtqueue *queue, unsigned n);
 /* A hint; the driver may notify nevertheless. */
 void virtqueue_disable_notify(struct virtqueue *queue);
 

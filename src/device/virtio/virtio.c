@@ -405,7 +405,5 @@ bool virtio_post_load(struct virtio_device *vdev, GError **error)
             virtqueue_unmap(queue);
         }
     }
-    if (vdev->ops->features_set && (vdev->status & VIRTIO_CONFIG_S_FEATURES_OK))
-        vdev->ops->features_set(vdev);
     return true;
 }

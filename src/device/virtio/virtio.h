@@ -60,7 +60,7 @@ struct virtio_ops {
                        const uint8_t *bytes);
     /* Drops what the driver had set up; queues and features are reset after it. May be NULL. */
     void (*reset)(struct virtio_device *vdev);
-    /* Features were accepted (FEATURES_OK), or restored by a load. May be NULL. */
+    /* Features were accepted (FEATURES_OK). May be NULL. */
     void (*features_set)(struct virtio_device *vdev);
     /* The device begins or ceases to be active: start/stop of the machine, DRIVER_OK, reset,
      * breakage. Called with the new value on each change. May be NULL. */
@@ -139,7 +139,7 @@ void virtio_answer_all(struct virtio_device *vdev, struct virtqueue *queue,
                        virtio_answer_fn answer);
 /* Handle the queue soon, as if the driver had notified. */
 void virtio_kick_queue(struct virtio_device *vdev, unsigned queue);
-/* The configuration the driver sees has changed. */
+/* The configuration the driver sees has changed: tells it. */
 void virtio_config_changed(struct virtio_device *vdev);
 /* The driver broke a rule. */
 void virtio_break(struct virtio_device *vdev, const char *format, ...) G_GNUC_PRINTF(2, 3);
