@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a board is: a name, a vCPU backend, and the functions that place memory, devices and boot
+ * files. The machine does the rest.
+ */
+#ifndef GODWIT_MACHINE_BOARD_H
+#define GODWIT_MACHINE_BOARD_H
+
+#include <glib.h>
+#include <pthread.h>
+
+#include "cpu/backend.h"
+#include "device/device.h"
+#include "device/pci.h"
+#include "machine/boot.h"
+#include "machine/machine.h"
+
+struct board {
+    const char *name;
+    const char *title;
+    const struct cpu_backend_ops *cpu;
+    uint64_t min_memory_bytes, max_memory_bytes;
+    unsigned max_cpus;
+    uint64_t clock_hz;
+    /* Adds RAM blocks and bus devices to the machine (machine_add_device), in start order. The
+     * vCPUs exist already. */
+    bool (*build)(struct machine *machine, const struct machine_config *config, GError **error);
+    /* Adds the guest-visible blocks of RAM. */
+    bool (*add_memory)(struct machine *machine, GError **error);
+    /* Places firmware, kernel and the rest. */
+    bool (*plan_boot)(struct machine *machine, const struct machine_config *config,
+                      struct boot_plan *plan, GPtrArray *keep, GError **error);
+    void (*free)(struct machine *machine); /* what build made that is no device; may be NULL */
+};
+
+const struct board *board_find(const char *name);
+/* NULL-terminated. */
+const struct board *const *board_all(void);
+extern const struct board board_virt;
+
+/* What the guest asked of the platform and has not got yet. Saved with the machine. */
+enum machine_request {
+    MACHINE_REQUEST_NONE = 0,
+    MACHINE_REQUEST_RESET,
+    MACHINE_REQUEST_OFF,
+    MACHINE_N_REQUESTS,
+};
+
+struct machine_job;
+
+struct machine {
+    /* fixed after construction */
+    const struct board *board;
+    char *name;
+    uint64_t memory_bytes;
+    unsigned n_cpus;
+    GMainContext *context;
+    struct gw_memory *memory;
+    struct gw_ram_block *boot_block;
+    struct latency_book *book;
+    struct mmio_bus *bus;
+    struct io_loop *loop;
+    struct cpu_backend *cpu;
+    struct pci_host *pci;
+    GPtrArray *devices; /* struct device *, in start order; stopped in the reverse order */
+    GPtrArray *chardevs;
+    struct gw_state_registry *registry;
+    struct gw_vm vm;
+    void *board_data;
+    pthread_t life_thread;
+    bool has_life_thread;
+
+    /* Held around everything that starts, stops or resets the parts. */
+    pthread_mutex_t op_lock;
+    bool parts_run; /* guarded by op_lock: devices and vCPUs are started */
+    /* Owned by the engine's control thread: how long these took last. */
+    uint64_t last_stop_ns, last_flush_ns, last_resume_ns;
+
+    /* guarded by lock */
+    pthread_mutex_t lock;
+    pthread_cond_t wake; /* life thread: job, request or state change; CLOCK_MONOTONIC */
+    enum life_state state;
+    bool ran_before_blackout;
+    struct machine_job *first_job, *last_job;
+    bool wants_exit;
+    char *broken_reason;
+    void (*discarded)(void *opaque, const GError *why);
+    void *discarded_opaque;
+
+    /* owned by the main thread */
+    GArray *listeners;
+    struct machine_announce announce;
+    GSource *announce_timer;
+    unsigned announce_done;
+
+    /* Saved members. request and request_code: guarded by lock, stable while vCPUs are stopped.
+     * The others belong to who saves or loads. */
+    struct guest_clock clock;
+    uint32_t request; /* enum machine_request */
+    uint32_t request_code;
+    uint64_t saved_ticks;
+    uint64_t saved_real_ns;
+    struct gw_clock_facts clock_facts; /* of the load under way */
+};
+
+/* Takes over the device: starts, stops, resets, saves and frees it from now on. */
+bool machine_add_device(struct machine *machine, struct device *dev, GError **error);
+/* The guest asks for a reset or to be switched off (exit code). From vCPU threads. */
+void machine_request(struct machine *machine, enum machine_request request, unsigned code);
+/* devices.c: builds one device of the command line into PCI slot `slot`. */
+bool machine_add_pci_device(struct machine *machine, const struct device_config *config,
+                            unsigned slot, unsigned index_of_kind, GError **error);
+
+extern const struct gw_state_desc machine_state_desc;
+
+#endif

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/* A machine's parts: construction, the bus, the registry, and the facts others may ask for. */
+#include "machine/machine.h"
+
+#include <string.h>
+
+#include "base/latency.h"
+#include "godwit/error.h"
+#include "machine/board.h"
+#include "machine/chardevs.h"
+#include "machine/machine_life.h"
+
+/* ---- boards ---------------------------------------------------------------------------------- */
+
+static const struct board *const boards[] = {&board_virt, NULL};
+
+const struct board *const *board_all(void)
+{
+    return boards;
+}
+
+const struct board *board_find(const char *name)
+{
+    for (size_t i = 0; boards[i]; i++)
+        if (strcmp(boards[i]->name, name) == 0)
+            return boards[i];
+    return NULL;
+}
+
+/* ---- what vCPUs call ------------------------------------------------------------------------- */
+
+static bool bus_read(void *opaque, unsigned vcpu, uint64_t gpa, unsigned size, uint64_t *value)
+{
+    return mmio_bus_read(((struct machine *)opaque)->bus, gpa, size, value);
+}
+
+static bool bus_write(void *opaque, unsigned vcpu, uint64_t gpa, unsigned size, uint64_t value)
+{
+    return mmio_bus_write(((struct machine *)opaque)->bus, gpa, size, value);
+}
+
+static const struct cpu_bus_ops bus_ops = {bus_read, bus_write};
+
+static void cpu_fatal(void *opaque, unsigned vcpu, const char *reason)
+{
+    machine_break(opaque, vcpu, reason);
+}
+
+/* ---- construction ---------------------------------------------------------------------------- */
+
+bool machine_add_device(struct machine *machine, struct device *dev, GError **error)
+{
+    g_ptr_array_add(machine->devices, dev);
+    return !dev->state || gw_state_registry_add(machine->registry, dev->id, dev->state,
+                                                dev->state_object, error);
+}
+
+static bool check_config(const struct board *board, const struct machine_config *config,
+                         GError **error)
+{
+    if (config->memory_bytes < board->min_memory_bytes ||
+        config->memory_bytes > board->max_memory_bytes || config->memory_bytes % (1u << 20) != 0) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "memory of %" G_GUINT64_FORMAT " bytes: machine %s takes whole MiB from %"
+                    G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT " MiB",
+                    config->memory_bytes, board->name, board->min_memory_bytes >> 20,
+                    board->max_memory_bytes >> 20);
+        return false;
+    }
+    if (config->n_cpus < 1 || config->n_cpus > board->max_cpus) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "%u CPUs: machine %s takes 1 to %u",
+                    config->n_cpus, board->name, board->max_cpus);
+        return false;
+    }
+    return true;
+}
+
+static bool add_cpus(struct machine *machine, GError **error)
+{
+    struct cpu_config config = {
+        .n_vcpus = machine->n_cpus,
+        .memory = machine->memory,
+        .clock = &machine->clock,
+        .bus = &bus_ops,
+        .bus_opaque = machine,
+        .fatal = cpu_fatal,
+        .fatal_opaque = machine,
+    };
+    const struct cpu_backend_ops *ops = machine->board->cpu;
+
+    machine->cpu = ops->create(&config, error);
+    if (!machine->cpu)
+        return false;
+    for (unsigned i = 0; i < machine->n_cpus; i++) {
+        const struct gw_state_desc *desc;
+        void *object;
+        char id[32];
+
+        ops->get_state(machine->cpu, i, &desc, &object);
+        g_snprintf(id, sizeof id, "hart/%u", i);
+        if (!gw_state_registry_add(machine->registry, id, desc, object, error))
+            return false;
+    }
+    return true;
+}
+
+static bool add_facts(struct machine *machine, GError **error)
+{
+    const char *board[] = {machine->board->name, NULL};
+    g_autofree char *cpus = g_strdup_printf("%u", machine->n_cpus);
+    const char *n_cpus[] = {cpus, NULL};
+
+    return gw_state_registry_add(machine->registry, "machine", &machine_state_desc, machine,
+                                 error) &&
+           gw_state_registry_add_property(machine->registry, "machine", GW_PROPERTY_EQUAL, false,
+                                          board, error) &&
+           gw_state_registry_add_property(machine->registry, "cpus", GW_PROPERTY_EQUAL, false,
+                                          n_cpus, error) &&
+           gw_state_registry_add_property(machine->registry, "cpu-features", GW_PROPERTY_INCLUDE,
+                                          false, machine->board->cpu->features(machine->cpu), error);
+}
+
+/* Reads the boot files, packs them and puts them into the "boot" block. A destination without files
+ * gets an empty block, which the move fills. */
+static bool add_boot(struct machine *machine, const struct machine_config *config, GError **error)
+{
+    g_autoptr(GBytes) packed = NULL;
+
+    if (!config->is_incoming || config->kernel || config->bios) {
+        struct boot_plan plan = {0};
+        g_autoptr(GPtrArray) keep = g_ptr_array_new();
+        if (!machine->board->plan_boot(machine, config, &plan, keep, error))
+            return false;
+        packed = boot_pack(&plan, error);
+        if (!packed)
+            return false;
+    }
+    machine->boot_block = gw_memory_add_block(machine->memory, BOOT_BLOCK_NAME, GW_GPA_NONE,
+                                              boot_block_bytes(packed), error);
+    if (!machine->boot_block)
+        return false;
+    if (packed)
+        boot_store(machine->boot_block, packed);
+    return true;
+}
+
+static bool build(struct machine *machine, const struct machine_config *config, GError **error)
+{
+    machine->memory = gw_memory_new();
+    machine->registry = gw_state_registry_new();
+    machine->devices = g_ptr_array_new();
+    machine->chardevs = g_ptr_array_new_with_free_func((GDestroyNotify)chardevs_free_one);
+    machine->listeners = g_array_new(FALSE, FALSE, sizeof(struct machine_listener));
+    machine->book = latency_book_new();
+    machine->bus = mmio_bus_new(machine->book);
+    machine->loop = io_loop_new("devices", machine->book);
+    guest_clock_init(&machine->clock, machine->board->clock_hz, 0);
+    machine_vm_init(machine);
+
+    return check_config(machine->board, config, error) && machine->board->add_memory(machine, error) &&
+           add_cpus(machine, error) && machine->board->build(machine, config, error) &&
+           add_boot(machine, config, error) && add_facts(machine, error);
+}
+
+struct machine *machine_new(const struct machine_config *config, GMainContext *context,
+                            GError **error)
+{
+    const struct board *board = board_find(config->board);
+    if (!board) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "machine \"%s\" is not known",
+                    config->board);
+        return NULL;
+    }
+    struct machine *machine = g_new0(struct machine, 1);
+    machine->board = board;
+    machine->name = g_strdup(config->name);
+    machine->memory_bytes = config->memory_bytes;
+    machine->n_cpus = config->n_cpus;
+    machine->context = g_main_context_ref(context);
+    machine_life_init(machine);
+    if (!build(machine, config, error)) {
+        machine_free(machine);
+        return NULL;
+    }
+    machine_life_start(machine);
+    return machine;
+}
+
+void machine_free(struct machine *machine)
+{
+    if (!machine)
+        return;
+    machine_life_end(machine);
+    if (machine->cpu)
+        machine->board->cpu->free(machine->cpu);
+    while (machine->devices && machine->devices->len > 0)
+        device_free(g_ptr_array_steal_index(machine->devices, machine->devices->len - 1));
+    if (machine->board->free)
+        machine->board->free(machine);
+    g_clear_pointer(&machine->devices, g_ptr_array_unref);
+    g_clear_pointer(&machine->chardevs, g_ptr_array_unref);
+    g_clear_pointer(&machine->pci, pci_host_free);
+    g_clear_pointer(&machine->loop, io_loop_free);
+    g_clear_pointer(&machine->bus, mmio_bus_free);
+    g_clear_pointer(&machine->registry, gw_state_registry_free);
+    g_clear_pointer(&machine->memory, gw_memory_free);
+    g_clear_pointer(&machine->book, latency_book_free);
+    g_clear_pointer(&machine->listeners, g_array_unref);
+    g_main_context_unref(machine->context);
+    g_free(machine->broken_reason);
+    g_free(machine->name);
+    g_free(machine);
+}
+
+/* ---- facts ----------------------------------------------------------------------------------- */
+
+const char *machine_name(const struct machine *machine)
+{
+    return machine->name;
+}
+
+const char *machine_board(const struct machine *machine)
+{
+    return machine->board->name;
+}
+
+uint64_t machine_memory_bytes(const struct machine *machine)
+{
+    return machine->memory_bytes;
+}
+
+unsigned machine_n_cpus(const struct machine *machine)
+{
+    return machine->n_cpus;
+}
+
+void machine_cpu_stats(struct machine *machine, unsigned vcpu, struct cpu_stats *stats)
+{
+    machine->board->cpu->get_stats(machine->cpu, vcpu, stats);
+}
+
+const struct gw_state_registry *machine_registry(const struct machine *machine)
+{
+    return machine->registry;
+}
+
+struct latency_book *machine_latency_book(struct machine *machine)
+{
+    return machine->book;
+}
+
+const struct gw_vm *machine_vm(struct machine *machine)
+{
+    return &machine->vm;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The machine's life as the files of this folder share it: the life thread, starting and stopping
+ * the parts, notices.
+ */
+#ifndef GODWIT_MACHINE_MACHINE_LIFE_H
+#define GODWIT_MACHINE_MACHINE_LIFE_H
+
+#include "machine/board.h"
+
+struct machine_listener {
+    machine_notice_fn fn;
+    void *opaque;
+};
+
+void machine_life_init(struct machine *machine);
+void machine_life_start(struct machine *machine);
+/* Stops the parts, ends the life thread, destroys the locks. */
+void machine_life_end(struct machine *machine);
+
+/* A vCPU can never go on. From vCPU threads. */
+void machine_break(struct machine *machine, unsigned vcpu, const char *reason);
+
+/* The one place where the state changes. False with error when the table says no; the state is then
+ * unchanged. */
+bool machine_post(struct machine *machine, enum life_event event, GError **error);
+
+/* op_lock held. */
+void machine_start_parts_locked(struct machine *machine);
+/* On false the parts run as before. deadline_ns: CLOCK_MONOTONIC. ledger may be NULL. */
+bool machine_stop_parts_locked(struct machine *machine, uint64_t deadline_ns,
+                               struct gw_ledger *ledger, GError **error);
+
+/* Any thread: listeners hear of it on the main context. */
+void machine_notify(struct machine *machine, const struct machine_notice *notice);
+
+void machine_vm_init(struct machine *machine);
+
+uint64_t machine_real_ns(void);
+
+#endif
