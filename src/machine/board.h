@@ -18,6 +18,7 @@
 struct board {
     const char *name;
     const char *title;
+    const char *target; /* QEMU's name of the instruction set */
     const struct cpu_backend_ops *cpu;
     uint64_t min_memory_bytes, max_memory_bytes;
     unsigned max_cpus;

@@ -2,6 +2,7 @@
 /* A machine's parts: construction, the bus, the registry, and the facts others may ask for. */
 #include "machine/machine.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/latency.h"
@@ -237,6 +238,28 @@ unsigned machine_n_cpus(const struct machine *machine)
 void machine_cpu_stats(struct machine *machine, unsigned vcpu, struct cpu_stats *stats)
 {
     machine->board->cpu->get_stats(machine->cpu, vcpu, stats);
+}
+
+/* The kernel knows each thread's name, and vCPU threads are called vcpu/N. */
+unsigned machine_cpu_thread(struct machine *machine, unsigned vcpu)
+{
+    g_autoptr(GDir) tasks = g_dir_open("/proc/self/task", 0, NULL);
+    char wanted[32];
+    const char *tid;
+
+    g_snprintf(wanted, sizeof wanted, "vcpu/%u\n", vcpu);
+    while (tasks && (tid = g_dir_read_name(tasks)) != NULL) {
+        g_autofree char *path = g_build_filename("/proc/self/task", tid, "comm", NULL);
+        g_autofree char *name = NULL;
+        if (g_file_get_contents(path, &name, NULL, NULL) && strcmp(name, wanted) == 0)
+            return (unsigned)strtoul(tid, NULL, 10);
+    }
+    return 0;
+}
+
+const char *machine_target(const struct machine *machine)
+{
+    return machine->board->target;
 }
 
 const struct gw_state_registry *machine_registry(const struct machine *machine)

@@ -82,6 +82,10 @@ const char *machine_board(const struct machine *machine);
 uint64_t machine_memory_bytes(const struct machine *machine);
 unsigned machine_n_cpus(const struct machine *machine);
 void machine_cpu_stats(struct machine *machine, unsigned vcpu, struct cpu_stats *stats);
+/* Thread id of a vCPU on the host, or 0 when it is not known. */
+unsigned machine_cpu_thread(struct machine *machine, unsigned vcpu);
+/* QEMU's name of the instruction set: "riscv64". */
+const char *machine_target(const struct machine *machine);
 const struct gw_state_registry *machine_registry(const struct machine *machine);
 struct latency_book *machine_latency_book(struct machine *machine);
 

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/* A machine's migrations: start, observe, keep the last one's account. */
+#include "machine/migration.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "godwit/error.h"
+
+struct listener {
+    migration_notice_fn fn;
+    void *opaque;
+};
+
+struct migration {
+    struct machine *machine;
+    GMainContext *context;
+    struct gw_migrate_params params;
+    struct gw_source *source;
+    struct gw_destination *destination;
+    bool is_snapshot;
+    bool exits_on_error;
+    GArray *listeners;
+};
+
+/* ---- notices --------------------------------------------------------------------------------- */
+
+struct notice_call {
+    struct migration *migration;
+    struct migration_notice notice;
+    char *detail;
+};
+
+static gboolean deliver(gpointer opaque)
+{
+    struct notice_call *call = opaque;
+    struct migration *migration = call->migration;
+
+    call->notice.wants_exit =
+        call->notice.kind == MIGRATION_NOTICE_DISCARDED && migration->exits_on_error;
+    for (guint i = 0; i < migration->listeners->len; i++) {
+        struct listener *l = &g_array_index(migration->listeners, struct listener, i);
+        l->fn(l->opaque, &call->notice);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+static void call_free(gpointer opaque)
+{
+    struct notice_call *call = opaque;
+    g_free(call->detail);
+    g_free(call);
+}
+
+/* From the engine's threads. */
+static void notify(struct migration *migration, enum migration_notice_kind kind, unsigned value,
+                   const char *detail)
+{
+    struct notice_call *call = g_new0(struct notice_call, 1);
+    GSource *source = g_idle_source_new();
+
+    call->migration = migration;
+    call->detail = g_strdup(detail);
+    call->notice = (struct migration_notice){
+        .kind = kind, .value = value, .real_ns = clock_real_ns(), .detail = call->detail};
+    g_source_set_priority(source, G_PRIORITY_DEFAULT);
+    g_source_set_callback(source, deliver, call, call_free);
+    g_source_attach(source, migration->context);
+    g_source_unref(source);
+}
+
+static void on_source_event(void *opaque, enum gw_migrate_event event, uint32_t value)
+{
+    struct migration *migration = opaque;
+
+    if (event == GW_MIGRATE_EVENT_ROUND) {
+        notify(migration, MIGRATION_NOTICE_PASS, value, NULL);
+        return;
+    }
+    if (value == GW_SOURCE_IN_DOUBT)
+        machine_set_doubt(migration->machine);
+    notify(migration, MIGRATION_NOTICE_SOURCE, value, NULL);
+}
+
+static void on_destination_event(void *opaque, enum gw_migrate_event event, uint32_t value)
+{
+    notify(opaque,
+           event == GW_MIGRATE_EVENT_ROUND ? MIGRATION_NOTICE_PASS : MIGRATION_NOTICE_DESTINATION,
+           value, NULL);
+}
+
+static void on_discarded(void *opaque, const GError *why)
+{
+    notify(opaque, MIGRATION_NOTICE_DISCARDED, 0, why ? why->message : NULL);
+}
+
+void migration_add_listener(struct migration *migration, migration_notice_fn fn, void *opaque)
+{
+    struct listener listener = {fn, opaque};
+    g_array_append_val(migration->listeners, listener);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+struct migration *migration_new(struct machine *machine, GMainContext *context)
+{
+    struct migration *migration = g_new0(struct migration, 1);
+
+    migration->machine = machine;
+    migration->context = context;
+    migration->listeners = g_array_new(FALSE, FALSE, sizeof(struct listener));
+    migration->params = (struct gw_migrate_params){
+        .max_blackout_ns = GW_DEFAULT_MAX_BLACKOUT_NS,
+        .channels = 1,
+        .silence_limit_ns = GW_DEFAULT_SILENCE_LIMIT_NS,
+    };
+    machine_set_discarded_fn(machine, on_discarded, migration);
+    return migration;
+}
+
+void migration_free(struct migration *migration)
+{
+    if (!migration)
+        return;
+    g_clear_pointer(&migration->source, gw_source_free);
+    g_clear_pointer(&migration->destination, gw_destination_free);
+    machine_set_discarded_fn(migration->machine, NULL, NULL);
+    g_array_unref(migration->listeners);
+    g_free(migration);
+}
+
+const struct gw_migrate_params *migration_params(const struct migration *migration)
+{
+    return &migration->params;
+}
+
+void migration_set_params(struct migration *migration, const struct gw_migrate_params *params)
+{
+    migration->params = *params;
+    if (migration_is_active(migration))
+        gw_source_set_budgets(migration->source, params);
+}
+
+/* ---- outgoing -------------------------------------------------------------------------------- */
+
+bool migration_is_active(struct migration *migration)
+{
+    struct gw_source_status status;
+
+    if (!migration->source)
+        return false;
+    gw_source_get_status(migration->source, &status);
+    return !gw_source_state_is_final(status.state);
+}
+
+static bool begin(struct migration *migration, const char *uri, bool is_snapshot, GError **error)
+{
+    const struct gw_migrate_observer observer = {on_source_event, migration};
+    enum life_state state = machine_state(migration->machine);
+
+    if (migration_is_active(migration)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE, "a migration is under way already");
+        return false;
+    }
+    if (state != LIFE_RUNNING && state != LIFE_PAUSED) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE, "cannot %s: the machine %s",
+                    is_snapshot ? "save" : "migrate", life_state_phrase(state));
+        return false;
+    }
+    struct gw_source *source =
+        (is_snapshot ? gw_snapshot_start : gw_source_start)(machine_vm(migration->machine), uri,
+                                                            &migration->params, &observer, error);
+    if (!source)
+        return false;
+    g_clear_pointer(&migration->source, gw_source_free);
+    migration->source = source;
+    migration->is_snapshot = is_snapshot;
+    return true;
+}
+
+bool migration_start(struct migration *migration, const char *uri, GError **error)
+{
+    /* A one-way channel has no destination that could answer: what goes into it is a snapshot. */
+    bool is_one_way = g_str_has_prefix(uri, "file:") || g_str_has_prefix(uri, "exec:");
+    return begin(migration, uri, is_one_way, error);
+}
+
+bool migration_save(struct migration *migration, const char *uri, GError **error)
+{
+    return begin(migration, uri, true, error);
+}
+
+bool migration_cancel(struct migration *migration, GError **error)
+{
+    if (migration_is_active(migration) && gw_source_cancel(migration->source))
+        return true;
+    g_set_error(error, GW_ERROR, GW_ERROR_STATE,
+                migration_is_active(migration)
+                    ? "the guest was handed over already, it is too late to cancel"
+                    : "there is no migration to cancel");
+    return false;
+}
+
+bool migration_resolve(struct migration *migration, enum gw_resolution resolution, GError **error)
+{
+    if (migration->source)
+        return gw_source_resolve(migration->source, resolution, error);
+    g_set_error(error, GW_ERROR, GW_ERROR_STATE, "there is no migration in doubt");
+    return false;
+}
+
+/* ---- incoming -------------------------------------------------------------------------------- */
+
+bool migration_listen(struct migration *migration, const char *uri, bool exits_on_error,
+                      GError **error)
+{
+    const struct gw_migrate_observer observer = {on_destination_event, migration};
+    enum life_state state = machine_state(migration->machine);
+
+    if (state != LIFE_INCOMING) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE, "cannot receive a guest: the machine %s",
+                    life_state_phrase(state));
+        return false;
+    }
+    if (migration->destination) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE, "already listening at %s",
+                    gw_destination_uri(migration->destination));
+        return false;
+    }
+    migration->exits_on_error = exits_on_error;
+    migration->destination = gw_destination_start(machine_vm(migration->machine), uri,
+                                                  &migration->params, &observer, error);
+    return migration->destination != NULL;
+}
+
+struct gw_source *migration_source(struct migration *migration)
+{
+    return migration->source;
+}
+
+struct gw_destination *migration_destination(struct migration *migration)
+{
+    return migration->destination;
+}
+
+bool migration_is_snapshot(const struct migration *migration)
+{
+    return migration->is_snapshot;
+}

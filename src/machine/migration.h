@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A machine's migrations: at most one under way, the parameters for the next, the last one's account.
+ *
+ * Model: the engine (godwit/migrate.h) does the work; this is who starts it, keeps it, and tells the
+ * monitor about it. A machine has been a destination at most once (by its command line or by
+ * migrate-incoming) and can then be a source any number of times until its guest is gone.
+ *
+ * Threads: all functions belong to the main thread; notices come on the main thread.
+ */
+#ifndef GODWIT_MACHINE_MIGRATION_H
+#define GODWIT_MACHINE_MIGRATION_H
+
+#include "godwit/migrate.h"
+#include "machine/machine.h"
+
+struct migration;
+
+enum migration_notice_kind {
+    MIGRATION_NOTICE_SOURCE = 1,  /* value: enum gw_source_state */
+    MIGRATION_NOTICE_DESTINATION, /* value: enum gw_destination_state */
+    MIGRATION_NOTICE_PASS,        /* value: the round that begins */
+    MIGRATION_NOTICE_DISCARDED,   /* an incoming guest was lost before COMMIT; detail says why */
+};
+
+struct migration_notice {
+    enum migration_notice_kind kind;
+    unsigned value;
+    uint64_t real_ns;
+    bool wants_exit; /* DISCARDED: nobody will try again, the process has no purpose */
+    const char *detail;
+};
+
+typedef void (*migration_notice_fn)(void *opaque, const struct migration_notice *notice);
+
+struct migration *migration_new(struct machine *machine, GMainContext *context);
+/* Blocks while the engines end their threads. Before machine_free. */
+void migration_free(struct migration *migration);
+void migration_add_listener(struct migration *migration, migration_notice_fn fn, void *opaque);
+
+const struct gw_migrate_params *migration_params(const struct migration *migration);
+/* Also takes effect on a migration under way (budgets only). */
+void migration_set_params(struct migration *migration, const struct gw_migrate_params *params);
+
+bool migration_start(struct migration *migration, const char *uri, GError **error);
+bool migration_save(struct migration *migration, const char *uri, GError **error);
+/* exits_on_error: see MIGRATION_NOTICE_DISCARDED. The machine must wait for a guest
+ * (MACHINE_OP_AWAIT). */
+bool migration_listen(struct migration *migration, const char *uri, bool exits_on_error,
+                      GError **error);
+bool migration_cancel(struct migration *migration, GError **error);
+bool migration_resolve(struct migration *migration, enum gw_resolution resolution, GError **error);
+
+/* The newest of each kind, or NULL. Valid until the next call into this room. */
+struct gw_source *migration_source(struct migration *migration);
+struct gw_destination *migration_destination(struct migration *migration);
+/* The outgoing one is a snapshot. */
+bool migration_is_snapshot(const struct migration *migration);
+/* A migration is under way from here and has not ended. */
+bool migration_is_active(struct migration *migration);
+
+#endif

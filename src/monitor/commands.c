@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/* The table of monitor commands. */
+#include <string.h>
+
+#include "monitor/command.h"
+
+static const char *const resolutions[] = {"run-here", "release", NULL};
+
+#define REQUIRED true
+#define OPTIONAL false
+
+static const struct command commands[] = {
+    {"query-version", "The version of the monitor", {{NULL}}, run_query_version, NULL},
+    {"query-commands", "The names of all commands", {{NULL}}, run_query_commands, NULL},
+    {"query-name", "The machine's name", {{NULL}}, run_query_name, NULL},
+    {"query-status", "Whether the guest runs, and if not, why", {{NULL}}, run_query_status, NULL},
+    {"query-cpus-fast", "The vCPUs", {{NULL}}, run_query_cpus_fast, NULL},
+    {"query-memory-size-summary", "The size of guest memory", {{NULL}},
+     run_query_memory_size_summary, NULL},
+    {"query-latency",
+     "The latency book: how long handlers took, the worst with their names",
+     {{"reset", ARG_BOOL, OPTIONAL, 0, 0, NULL, "forget what was recorded, after answering"}},
+     run_query_latency,
+     NULL},
+    {"stop", "Pause the guest", {{NULL}}, NULL, start_stop},
+    {"cont", "Let the guest go on", {{NULL}}, NULL, start_cont},
+    {"system_reset", "Reset the machine", {{NULL}}, NULL, start_system_reset},
+    {"system_powerdown",
+     "Ask the guest to switch off (this board has no power button: only the event is sent)",
+     {{NULL}},
+     NULL,
+     start_system_powerdown},
+    {"quit",
+     "End the process; the guest is lost unless it was handed over",
+     {{"force", ARG_BOOL, OPTIONAL, 0, 0, NULL, "also while the guest's ownership is in doubt"}},
+     run_quit,
+     NULL},
+    {"announce-self",
+     "Announce the guest's network addresses",
+     {{"initial", ARG_INT, OPTIONAL, 1, 100000, NULL, "ms from the first to the second"},
+      {"max", ARG_INT, OPTIONAL, 1, 100000, NULL, "ms between two at most"},
+      {"rounds", ARG_INT, OPTIONAL, 1, 1000, NULL, "how many"},
+      {"step", ARG_INT, OPTIONAL, 0, 10000, NULL, "ms more each time"}},
+     run_announce_self,
+     NULL},
+    {"migrate",
+     "Move the guest (tcp:, unix:), or write a snapshot (file:, exec:, fd:)",
+     {{"uri", ARG_STRING, REQUIRED, 0, 0, NULL, "where to"},
+      {"detach", ARG_BOOL, OPTIONAL, 0, 0, NULL, "accepted and ignored: it always is"}},
+     run_migrate,
+     NULL},
+    {"snapshot-to",
+     "Write a snapshot; the guest is stopped meanwhile and goes on",
+     {{"uri", ARG_STRING, REQUIRED, 0, 0, NULL, "file:, exec: or fd:"}},
+     run_snapshot_save,
+     NULL},
+    {"migrate-incoming",
+     "Listen for a guest",
+     {{"uri", ARG_STRING, REQUIRED, 0, 0, NULL, "where to listen"},
+      {"exit-on-error", ARG_BOOL, OPTIONAL, 0, 0, NULL, "end the process when it fails (true)"}},
+     run_migrate_incoming,
+     NULL},
+    {"migrate_cancel", "Give up the migration under way", {{NULL}}, run_migrate_cancel, NULL},
+    {"migrate-set-parameters",
+     "Budgets and settings of migrations",
+     {{"downtime-limit", ARG_INT, OPTIONAL, 1, 2000000, NULL, "longest blackout, ms"},
+      {"max-bandwidth", ARG_INT, OPTIONAL, 0, 0, NULL, "bytes per second, 0: unlimited"},
+      {"max-time", ARG_INT, OPTIONAL, 0, 1000000000, NULL, "ms in all, 0: unlimited"},
+      {"multifd-channels", ARG_INT, OPTIONAL, 1, 64, NULL, "page channels"},
+      {"silence-limit", ARG_INT, OPTIONAL, 1, 3600000, NULL, "ms without a byte: link is dead"}},
+     run_migrate_set_parameters,
+     NULL},
+    {"query-migrate-parameters", "Budgets and settings in force", {{NULL}},
+     run_query_migrate_parameters, NULL},
+    {"query-migrate", "The migration under way or the last one", {{NULL}}, run_query_migrate,
+     NULL},
+    {"query-blackout", "The blackout ledger", {{NULL}}, run_query_blackout, NULL},
+    {"resolve",
+     "End a doubt: say, as one who knows, which side owns the guest",
+     {{"decision", ARG_STRING, REQUIRED, 0, 0, resolutions,
+       "run-here: the destination does not and never will; release: it runs there"}},
+     run_resolve,
+     NULL},
+};
+
+const struct command *command_table(size_t *n)
+{
+    *n = G_N_ELEMENTS(commands);
+    return commands;
+}
+
+const struct command *command_find(const char *name)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+json_t *run_query_commands(struct monitor *monitor, const json_t *args, GError **error)
+{
+    json_t *list = json_array();
+
+    json_array_append_new(list, json_pack("{s:s}", "name", "qmp_capabilities"));
+    for (size_t i = 0; i < G_N_ELEMENTS(commands); i++)
+        json_array_append_new(list, json_pack("{s:s}", "name", commands[i].name));
+    return list;
+}
