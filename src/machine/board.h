@@ -62,9 +62,9 @@ struct machine {
     struct mmio_bus *bus;
     struct io_loop *loop;
     struct cpu_backend *cpu;
-    struct pci_host *pci;
-    GPtrArray *devices; /* struct device *, in start order; stopped in the reverse order */
-    GPtrArray *chardevs;
+    struct pci_host *pci; /* one of the devices */
+    GPtrArray *devices;   /* struct device *, in start order; stopped in the reverse order */
+    GPtrArray *chardevs;  /* struct chardev *; freed after the devices */
     struct gw_state_registry *registry;
     struct gw_vm vm;
     void *board_data;
@@ -111,6 +111,9 @@ void machine_request(struct machine *machine, enum machine_request request, unsi
 /* devices.c: builds one device of the command line into PCI slot `slot`. */
 bool machine_add_pci_device(struct machine *machine, const struct device_config *config,
                             unsigned slot, unsigned index_of_kind, GError **error);
+
+/* Opens a host side for a console; the machine keeps and frees it. */
+struct chardev *machine_open_chardev(struct machine *machine, const char *spec, GError **error);
 
 extern const struct gw_state_desc machine_state_desc;
 

@@ -70,6 +70,30 @@ bool boot_plan_add_image(struct boot_plan *plan, const char *what, const struct 
     return true;
 }
 
+struct keeper {
+    void *what;
+    GDestroyNotify free_what;
+};
+
+static void keeper_free(gpointer opaque)
+{
+    struct keeper *keeper = opaque;
+    keeper->free_what(keeper->what);
+    g_free(keeper);
+}
+
+GPtrArray *boot_keep_new(void)
+{
+    return g_ptr_array_new_with_free_func(keeper_free);
+}
+
+void boot_keep(GPtrArray *keep, void *what, GDestroyNotify free_what)
+{
+    struct keeper *keeper = g_new(struct keeper, 1);
+    *keeper = (struct keeper){what, free_what};
+    g_ptr_array_add(keep, keeper);
+}
+
 /* Appends one segment as a zstd frame; the zeros after its bytes cost next to nothing. */
 static bool pack_segment(GByteArray *out, const struct boot_segment *segment,
                          struct stored_segment *stored, GError **error)
@@ -169,11 +193,11 @@ static bool restore_segment(const struct gw_ram_block *block, struct gw_memory *
         return false;
     }
     size_t n = ZSTD_decompress(to, s->size, block->host + s->stored_at, s->stored_bytes);
-    gw_memory_note_write(gw_memory_find(memory, s->gpa, s->size),
-                         s->gpa - gw_memory_find(memory, s->gpa, s->size)->gpa, s->size);
+    struct gw_ram_block *ram = gw_memory_find(memory, s->gpa, s->size);
+    gw_memory_note_write(ram, s->gpa - ram->gpa, s->size);
     if (ZSTD_isError(n) || n != s->size) {
-        g_set_error(error, GW_ERROR, GW_ERROR_CORRUPT, "boot store: segment for " HEX ": %s", s->gpa,
-                    ZSTD_isError(n) ? ZSTD_getErrorName(n) : "shorter than stated");
+        g_set_error(error, GW_ERROR, GW_ERROR_CORRUPT, "boot store: segment for " HEX ": %s",
+                    s->gpa, ZSTD_isError(n) ? ZSTD_getErrorName(n) : "shorter than stated");
         return false;
     }
     return true;
@@ -204,7 +228,8 @@ bool boot_restore(const struct gw_ram_block *block, struct gw_memory *memory, ui
     }
     if (header.seed_bytes) {
         if (getrandom(seed, header.seed_bytes, GRND_NONBLOCK) != (ssize_t)header.seed_bytes)
-            memset(seed, 0, sizeof seed); /* the host has no entropy yet: then neither has the guest */
+            memset(seed, 0,
+                   sizeof seed); /* the host has no entropy yet: then neither has the guest */
         else if (!gw_memory_write(memory, header.seed_gpa, seed, header.seed_bytes)) {
             g_set_error(error, GW_ERROR, GW_ERROR_CORRUPT, "boot store: seed at " HEX " is not RAM",
                         header.seed_gpa);

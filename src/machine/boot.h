@@ -56,6 +56,10 @@ bool boot_plan_add(struct boot_plan *plan, const char *what, uint64_t gpa, const
 bool boot_plan_add_image(struct boot_plan *plan, const char *what, const struct image *image,
                          uint64_t gpa, uint64_t *entry, uint64_t *end, GError **error);
 
+/* What a plan borrows is kept in an array made by boot_keep_new and freed with it. */
+GPtrArray *boot_keep_new(void);
+void boot_keep(GPtrArray *keep, void *what, GDestroyNotify free_what);
+
 /* The plan in its stored form. */
 GBytes *boot_pack(const struct boot_plan *plan, GError **error);
 /* Size of the block that holds a packed plan (NULL: no plan, as on a destination). */

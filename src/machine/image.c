@@ -47,8 +47,8 @@ static bool parse_linux(struct image *image, const uint8_t *bytes, uint64_t n_by
     }
     if (header.image_size > IMAGE_MAX_BYTES) {
         g_set_error(error, GW_ERROR, GW_ERROR_LIMIT,
-                    "Linux Image claims a size of %" G_GUINT64_FORMAT " bytes, at most %" G_GUINT64_FORMAT
-                    " are accepted",
+                    "Linux Image claims a size of %" G_GUINT64_FORMAT
+                    " bytes, at most %" G_GUINT64_FORMAT " are accepted",
                     header.image_size, IMAGE_MAX_BYTES);
         return false;
     }

@@ -42,8 +42,8 @@ struct image {
     uint64_t memory_bytes; /* not ELF: space it needs from its place on (bss included) */
 };
 
-/* Opens and checks a boot file. what ("kernel") names it in messages. Raw kinds are accepted as they
- * are: any file that is neither ELF nor a Linux Image is raw. */
+/* Opens and checks a boot file. what ("kernel") names it in messages. Raw kinds are accepted as
+ * they are: any file that is neither ELF nor a Linux Image is raw. */
 struct image *image_open(const char *path, const char *what, GError **error);
 /* The same for bytes already at hand (tests, fuzzing); file may be NULL. The bytes are borrowed. */
 bool image_parse(struct image *image, const uint8_t *bytes, uint64_t n_bytes, GError **error);

@@ -27,7 +27,7 @@ enum life_state {
 };
 
 enum life_event {
-    LIFE_EV_LAUNCH = 1,   /* start what was built */
+    LIFE_EV_LAUNCH = 1, /* start what was built */
     LIFE_EV_LAUNCH_PAUSED,
     LIFE_EV_AWAIT,        /* become a destination */
     LIFE_EV_ADOPT,        /* COMMIT was read: the guest is ours and runs */

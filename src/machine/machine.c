@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "base/latency.h"
+#include "device/chardev.h"
 #include "godwit/error.h"
 #include "machine/board.h"
-#include "machine/chardevs.h"
 #include "machine/machine_life.h"
 
 /* ---- boards ---------------------------------------------------------------------------------- */
@@ -52,8 +52,8 @@ static void cpu_fatal(void *opaque, unsigned vcpu, const char *reason)
 bool machine_add_device(struct machine *machine, struct device *dev, GError **error)
 {
     g_ptr_array_add(machine->devices, dev);
-    return !dev->state || gw_state_registry_add(machine->registry, dev->id, dev->state,
-                                                dev->state_object, error);
+    return !dev->state ||
+           gw_state_registry_add(machine->registry, dev->id, dev->state, dev->state_object, error);
 }
 
 static bool check_config(const struct board *board, const struct machine_config *config,
@@ -62,8 +62,9 @@ static bool check_config(const struct board *board, const struct machine_config 
     if (config->memory_bytes < board->min_memory_bytes ||
         config->memory_bytes > board->max_memory_bytes || config->memory_bytes % (1u << 20) != 0) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
-                    "memory of %" G_GUINT64_FORMAT " bytes: machine %s takes whole MiB from %"
-                    G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT " MiB",
+                    "memory of %" G_GUINT64_FORMAT
+                    " bytes: machine %s takes whole MiB from %" G_GUINT64_FORMAT
+                    " to %" G_GUINT64_FORMAT " MiB",
                     config->memory_bytes, board->name, board->min_memory_bytes >> 20,
                     board->max_memory_bytes >> 20);
         return false;
@@ -118,7 +119,8 @@ static bool add_facts(struct machine *machine, GError **error)
            gw_state_registry_add_property(machine->registry, "cpus", GW_PROPERTY_EQUAL, false,
                                           n_cpus, error) &&
            gw_state_registry_add_property(machine->registry, "cpu-features", GW_PROPERTY_INCLUDE,
-                                          false, machine->board->cpu->features(machine->cpu), error);
+                                          false, machine->board->cpu->features(machine->cpu),
+                                          error);
 }
 
 /* Reads the boot files, packs them and puts them into the "boot" block. A destination without files
@@ -129,7 +131,7 @@ static bool add_boot(struct machine *machine, const struct machine_config *confi
 
     if (!config->is_incoming || config->kernel || config->bios) {
         struct boot_plan plan = {0};
-        g_autoptr(GPtrArray) keep = g_ptr_array_new();
+        g_autoptr(GPtrArray) keep = boot_keep_new();
         if (!machine->board->plan_boot(machine, config, &plan, keep, error))
             return false;
         packed = boot_pack(&plan, error);
@@ -150,7 +152,7 @@ static bool build(struct machine *machine, const struct machine_config *config, 
     machine->memory = gw_memory_new();
     machine->registry = gw_state_registry_new();
     machine->devices = g_ptr_array_new();
-    machine->chardevs = g_ptr_array_new_with_free_func((GDestroyNotify)chardevs_free_one);
+    machine->chardevs = g_ptr_array_new_with_free_func((GDestroyNotify)chardev_free);
     machine->listeners = g_array_new(FALSE, FALSE, sizeof(struct machine_listener));
     machine->book = latency_book_new();
     machine->bus = mmio_bus_new(machine->book);
@@ -158,9 +160,10 @@ static bool build(struct machine *machine, const struct machine_config *config, 
     guest_clock_init(&machine->clock, machine->board->clock_hz, 0);
     machine_vm_init(machine);
 
-    return check_config(machine->board, config, error) && machine->board->add_memory(machine, error) &&
-           add_cpus(machine, error) && machine->board->build(machine, config, error) &&
-           add_boot(machine, config, error) && add_facts(machine, error);
+    return check_config(machine->board, config, error) &&
+           machine->board->add_memory(machine, error) && add_cpus(machine, error) &&
+           machine->board->build(machine, config, error) && add_boot(machine, config, error) &&
+           add_facts(machine, error);
 }
 
 struct machine *machine_new(const struct machine_config *config, GMainContext *context,
@@ -192,15 +195,14 @@ void machine_free(struct machine *machine)
     if (!machine)
         return;
     machine_life_end(machine);
-    if (machine->cpu)
-        machine->board->cpu->free(machine->cpu);
     while (machine->devices && machine->devices->len > 0)
         device_free(g_ptr_array_steal_index(machine->devices, machine->devices->len - 1));
+    if (machine->cpu)
+        machine->board->cpu->free(machine->cpu);
     if (machine->board->free)
         machine->board->free(machine);
     g_clear_pointer(&machine->devices, g_ptr_array_unref);
     g_clear_pointer(&machine->chardevs, g_ptr_array_unref);
-    g_clear_pointer(&machine->pci, pci_host_free);
     g_clear_pointer(&machine->loop, io_loop_free);
     g_clear_pointer(&machine->bus, mmio_bus_free);
     g_clear_pointer(&machine->registry, gw_state_registry_free);

@@ -38,6 +38,7 @@ enum machine_notice_kind {
     MACHINE_NOTICE_SHUTDOWN,  /* is_by_guest, exit_code */
     MACHINE_NOTICE_POWERDOWN, /* a user asked the guest to switch off */
     MACHINE_NOTICE_BROKEN,    /* detail: why no vCPU can go on */
+    MACHINE_NOTICE_ESCAPE,    /* the user at the console asked to quit */
 };
 
 struct machine_notice {

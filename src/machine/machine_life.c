@@ -4,9 +4,9 @@
  *
  * Model: users' commands (stop, cont, reset) are jobs, carried out one after another by the life
  * thread, so that neither the monitor nor a vCPU ever waits for a disk. What the guest asks for
- * (reset, power off) is remembered in machine->request and carried out by the same thread as soon as
- * the state allows it. A request that meets a switchover is not carried out here: it travels with
- * the machine's state and the destination carries it out.
+ * (reset, power off) is remembered in machine->request and carried out by the same thread as soon
+ * as the state allows it. A request that meets a switchover is not carried out here: it travels
+ * with the machine's state and the destination carries it out.
  *
  * Locks: the state changes only under op_lock, in machine_post; lock alone suffices to read it.
  */
@@ -20,7 +20,7 @@
 /* How long a user's stop may wait for a disk. The blackout's own limit comes from the engine. */
 #define USER_STOP_LIMIT_NS UINT64_C(10000000000)
 /* A part of the blackout shorter than this is not worth a line of its own in the ledger. */
-#define LEDGER_MIN_NS UINT64_C(20000)
+#define LEDGER_MIN_NS      UINT64_C(20000)
 
 struct machine_job {
     struct machine_job *next;
@@ -347,8 +347,7 @@ static void give_up(struct machine *machine, const char *why)
 {
     machine_stop_parts_locked(machine, user_deadline(), NULL, NULL);
     machine_post(machine, LIFE_EV_BREAK, NULL);
-    machine_notify(machine,
-                   &(struct machine_notice){.kind = MACHINE_NOTICE_BROKEN, .detail = why});
+    machine_notify(machine, &(struct machine_notice){.kind = MACHINE_NOTICE_BROKEN, .detail = why});
 }
 
 static void serve_guest(struct machine *machine)

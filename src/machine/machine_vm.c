@@ -5,9 +5,10 @@
  *
  * Model of time: the saved state holds the guest's counter and the wall clock (CLOCK_REALTIME) of
  * one instant at the source. The destination knows how far its own wall clock is from the source's
- * (struct gw_clock_facts) and lets the counter continue as if it had never stopped: saved ticks plus
- * the time that has really passed, whether that was a millisecond or half a year. When the clocks
- * disagree so that less than no time has passed, it continues from the saved ticks: never backwards.
+ * (struct gw_clock_facts) and lets the counter continue as if it had never stopped: saved ticks
+ * plus the time that has really passed, whether that was a millisecond or half a year. When the
+ * clocks disagree so that less than no time has passed, it continues from the saved ticks: never
+ * backwards.
  */
 #include <string.h>
 
@@ -258,8 +259,8 @@ static gboolean announce_round(gpointer opaque)
     for (guint i = 0; i < machine->devices->len; i++)
         device_announce(g_ptr_array_index(machine->devices, i));
     if (++machine->announce_done < machine->announce.rounds) {
-        unsigned ms = machine->announce.initial_ms +
-                      machine->announce_done * machine->announce.step_ms;
+        unsigned ms =
+            machine->announce.initial_ms + machine->announce_done * machine->announce.step_ms;
         machine->announce_timer = g_timeout_source_new(MIN(ms, machine->announce.max_ms));
         g_source_set_callback(machine->announce_timer, announce_round, machine, NULL);
         g_source_attach(machine->announce_timer, machine->context);

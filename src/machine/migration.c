@@ -167,9 +167,8 @@ static bool begin(struct migration *migration, const char *uri, bool is_snapshot
                     is_snapshot ? "save" : "migrate", life_state_phrase(state));
         return false;
     }
-    struct gw_source *source =
-        (is_snapshot ? gw_snapshot_start : gw_source_start)(machine_vm(migration->machine), uri,
-                                                            &migration->params, &observer, error);
+    struct gw_source *source = (is_snapshot ? gw_snapshot_start : gw_source_start)(
+        machine_vm(migration->machine), uri, &migration->params, &observer, error);
     if (!source)
         return false;
     g_clear_pointer(&migration->source, gw_source_free);

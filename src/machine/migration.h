@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A machine's migrations: at most one under way, the parameters for the next, the last one's account.
+ * A machine's migrations: at most one under way, the parameters for the next, the last one's
+ * account.
  *
- * Model: the engine (godwit/migrate.h) does the work; this is who starts it, keeps it, and tells the
- * monitor about it. A machine has been a destination at most once (by its command line or by
+ * Model: the engine (godwit/migrate.h) does the work; this is who starts it, keeps it, and tells
+ * the monitor about it. A machine has been a destination at most once (by its command line or by
  * migrate-incoming) and can then be a source any number of times until its guest is gone.
  *
  * Threads: all functions belong to the main thread; notices come on the main thread.

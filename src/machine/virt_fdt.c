@@ -92,11 +92,12 @@ static bool has_feature(const struct virt_fdt_params *p, const char *name)
     return p->cpu_features && g_strv_contains((const gchar *const *)p->cpu_features, name);
 }
 
-/* Multi-letter extensions in the order the ISA manual gives; present when the backend names them. */
+/* Multi-letter extensions in the order the ISA manual gives; present when the backend names them.
+ */
 static const char *const extensions[] = {
-    "zicbom",      "zicboz",      "zicntr", "zicsr", "zifencei", "zihintntl", "zihintpause",
-    "zihpm",       "zawrs",       "zba",    "zbb",   "zbc",      "zbs",       "sstc",
-    "svadu",       "svinval",     "svnapot", "svpbmt",
+    "zicbom",      "zicboz", "zicntr", "zicsr",   "zifencei", "zihintntl",
+    "zihintpause", "zihpm",  "zawrs",  "zba",     "zbb",      "zbc",
+    "zbs",         "sstc",   "svadu",  "svinval", "svnapot",  "svpbmt",
 };
 
 static void write_isa(struct writer *w, const struct virt_fdt_params *p)
@@ -168,8 +169,7 @@ static void write_irqchips(struct writer *w, const struct virt_fdt_params *p)
     end(w);
 
     begin_at(w, "plic", plic->gpa);
-    put(w, "compatible", "sifive,plic-1.0.0\0riscv,plic0",
-        sizeof "sifive,plic-1.0.0\0riscv,plic0");
+    put(w, "compatible", "sifive,plic-1.0.0\0riscv,plic0", sizeof "sifive,plic-1.0.0\0riscv,plic0");
     put_reg(w, plic);
     put_cell(w, "#interrupt-cells", 1);
     put_cell(w, "#address-cells", 0);

@@ -42,9 +42,8 @@ static bool check_value(const struct command_arg *arg, const json_t *value, GErr
     if (arg->type == ARG_INT) {
         json_int_t n = json_integer_value(value);
         if (n < arg->min || (arg->max != 0 && n > arg->max)) {
-            g_autofree char *upper = arg->max
-                                         ? g_strdup_printf(" to %" G_GINT64_FORMAT, arg->max)
-                                         : g_strdup(" or more");
+            g_autofree char *upper = arg->max ? g_strdup_printf(" to %" G_GINT64_FORMAT, arg->max)
+                                              : g_strdup(" or more");
             g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                         "Parameter '%s' expects %" G_GINT64_FORMAT "%s, got %" JSON_INTEGER_FORMAT,
                         arg->name, arg->min, upper, n);
@@ -65,7 +64,8 @@ bool command_check_args(const struct command *command, const json_t *args, GErro
     const char *key;
     json_t *value;
 
-    json_object_foreach ((json_t *)args, key, value) {
+    json_object_foreach((json_t *)args, key, value)
+    {
         const struct command_arg *arg = NULL;
         for (size_t i = 0; i < COMMAND_MAX_ARGS && command->args[i].name; i++)
             if (strcmp(command->args[i].name, key) == 0)

@@ -21,7 +21,7 @@ struct command_arg {
     const char *name;
     enum arg_type type;
     bool is_required;
-    int64_t min, max; /* ARG_INT; max 0: no limit */
+    int64_t min, max;           /* ARG_INT; max 0: no limit */
     const char *const *choices; /* ARG_STRING: NULL-terminated, or NULL */
     const char *help;
 };
@@ -58,8 +58,9 @@ bool arg_bool(const json_t *args, const char *name, bool fallback);
 bool arg_has(const json_t *args, const char *name);
 
 /* commands_migrate.c and commands_machine.c: the handlers the table names. */
-#define MONITOR_RUN(name)   json_t *name(struct monitor *monitor, const json_t *args, GError **error)
-#define MONITOR_START(name) void name(struct monitor_call *call, struct monitor *monitor, const json_t *args)
+#define MONITOR_RUN(name) json_t *name(struct monitor *monitor, const json_t *args, GError **error)
+#define MONITOR_START(name)                                                                        \
+    void name(struct monitor_call *call, struct monitor *monitor, const json_t *args)
 
 MONITOR_RUN(run_query_version);
 MONITOR_RUN(run_query_commands);

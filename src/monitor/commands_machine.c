@@ -101,10 +101,10 @@ static json_t *latency_to_json(const struct latency_summary *summary)
     json_t *worst = json_array();
 
     for (size_t i = 0; i < HISTOGRAM_N_WORST && ns->worst[i].value > 0; i++)
-        json_array_append_new(
-            worst, json_pack("{s:I, s:I, s:I}", "ns", (json_int_t)ns->worst[i].value, "at-real-ns",
-                             (json_int_t)ns->worst[i].at_real_ns, "detail",
-                             (json_int_t)ns->worst[i].detail));
+        json_array_append_new(worst,
+                              json_pack("{s:I, s:I, s:I}", "ns", (json_int_t)ns->worst[i].value,
+                                        "at-real-ns", (json_int_t)ns->worst[i].at_real_ns, "detail",
+                                        (json_int_t)ns->worst[i].detail));
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name", summary->name,
                      "count", (json_int_t)ns->count, "sum-ns", (json_int_t)ns->sum, "p50-ns",
                      (json_int_t)ns->p50, "p90-ns", (json_int_t)ns->p90, "p99-ns",
@@ -147,6 +147,8 @@ void monitor_on_machine_notice(void *opaque, const struct machine_notice *notice
         data = json_pack("{s:s, s:s}", "action", "pause", "detail",
                          notice->detail ? notice->detail : "");
         break;
+    case MACHINE_NOTICE_ESCAPE:
+        return;
     default:
         break;
     }

@@ -77,11 +77,11 @@ json_t *run_query_migrate_parameters(struct monitor *monitor, const json_t *args
 /* ---- query-migrate --------------------------------------------------------------------------- */
 
 static const char *const source_words[GW_SOURCE_N_STATES] = {
-    [GW_SOURCE_CONNECTING] = "setup",     [GW_SOURCE_HANDSHAKE] = "setup",
-    [GW_SOURCE_ROUNDS] = "active",        [GW_SOURCE_BLACKOUT] = "device",
-    [GW_SOURCE_COMMITTED] = "device",     [GW_SOURCE_IN_DOUBT] = "device",
-    [GW_SOURCE_SAVING] = "device",        [GW_SOURCE_COMPLETED] = "completed",
-    [GW_SOURCE_SAVED] = "completed",      [GW_SOURCE_FAILED] = "failed",
+    [GW_SOURCE_CONNECTING] = "setup",    [GW_SOURCE_HANDSHAKE] = "setup",
+    [GW_SOURCE_ROUNDS] = "active",       [GW_SOURCE_BLACKOUT] = "device",
+    [GW_SOURCE_COMMITTED] = "device",    [GW_SOURCE_IN_DOUBT] = "device",
+    [GW_SOURCE_SAVING] = "device",       [GW_SOURCE_COMPLETED] = "completed",
+    [GW_SOURCE_SAVED] = "completed",     [GW_SOURCE_FAILED] = "failed",
     [GW_SOURCE_CANCELLED] = "cancelled",
 };
 
@@ -128,17 +128,16 @@ static json_t *source_ram(const struct gw_source_status *s)
     put_int(ram, "pages-per-second",
             (uint64_t)((double)(s->pages_plain + s->pages_zero) * 1e9 / (double)total_ns));
     put_int(ram, "multifd-bytes", s->page_bytes_sent);
-    json_object_set_new(ram, "mbps",
-                        json_real((double)s->bandwidth_bytes_per_s * MBIT_PER_BYTE));
+    json_object_set_new(ram, "mbps", json_real((double)s->bandwidth_bytes_per_s * MBIT_PER_BYTE));
     put_int(ram, "pages-resent", s->pages_resent);
     return ram;
 }
 
 static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
 {
-    json_t *info = json_pack("{s:s, s:s, s:s, s:b}", "status", source_words[s->state], "role",
-                             "source", "state", gw_source_state_name(s->state), "snapshot",
-                             is_snapshot);
+    json_t *info =
+        json_pack("{s:s, s:s, s:s, s:b}", "status", source_words[s->state], "role", "source",
+                  "state", gw_source_state_name(s->state), "snapshot", is_snapshot);
 
     put_ms(info, "total-time", s->total_ns);
     put_ms(info, "setup-time", s->setup_ns);
@@ -224,12 +223,11 @@ static json_t *attempt_to_json(const struct gw_ledger_attempt *attempt)
 
     for (uint32_t i = 0; i < attempt->n_phases; i++)
         json_array_append_new(phases, phase_to_json(&attempt->phases[i]));
-    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:s, s:o}", "start-real-ns",
-                     (json_int_t)attempt->start_real_ns, "blackout-ns",
-                     (json_int_t)attempt->blackout_ns, "predicted-ns",
-                     (json_int_t)attempt->predicted_ns, "clock-error-ns",
-                     (json_int_t)attempt->clock_error_ns, "handed-over", attempt->is_handed_over,
-                     "reason", attempt->reason, "phases", phases);
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:b, s:s, s:o}", "start-real-ns", (json_int_t)attempt->start_real_ns,
+        "blackout-ns", (json_int_t)attempt->blackout_ns, "predicted-ns",
+        (json_int_t)attempt->predicted_ns, "clock-error-ns", (json_int_t)attempt->clock_error_ns,
+        "handed-over", attempt->is_handed_over, "reason", attempt->reason, "phases", phases);
 }
 
 json_t *run_query_blackout(struct monitor *monitor, const json_t *args, GError **error)

@@ -3,7 +3,8 @@
  * Cuts a stream of bytes into JSON texts, with limits, before any parser sees them.
  *
  * Model: QMP messages are JSON objects with nothing, spaces or newlines between them. The cutter
- * only follows strings, escapes and brackets; whether a text is valid JSON is the parser's business.
+ * only follows strings, escapes and brackets; whether a text is valid JSON is the parser's
+ * business.
  */
 #ifndef GODWIT_MONITOR_JSON_STREAM_H
 #define GODWIT_MONITOR_JSON_STREAM_H
@@ -24,9 +25,9 @@ struct json_stream {
 
 void json_stream_init(struct json_stream *stream);
 void json_stream_clear(struct json_stream *stream);
-/* Takes bytes until a message is whole; returns how many were taken. *message receives the message's
- * bytes (valid until the next call; NUL-terminated, length *len) or NULL when more are needed.
- * Returns -1 with error when a limit is broken; the stream is then of no more use. */
+/* Takes bytes until a message is whole; returns how many were taken. *message receives the
+ * message's bytes (valid until the next call; NUL-terminated, length *len) or NULL when more are
+ * needed. Returns -1 with error when a limit is broken; the stream is then of no more use. */
 gssize json_stream_feed(struct json_stream *stream, const char *bytes, gsize n_bytes,
                         const char **message, gsize *len, GError **error);
 

@@ -23,8 +23,8 @@ struct client {
     GByteArray *unread; /* arrived, not looked at yet (a command is being answered) */
     GString *queued;    /* to be written */
     bool is_negotiated;
-    bool is_closing;    /* after the queue has been written */
-    bool is_processing; /* client_process is on the stack */
+    bool is_closing;           /* after the queue has been written */
+    bool is_processing;        /* client_process is on the stack */
     struct monitor_call *call; /* not answered yet; the next command waits */
 };
 
@@ -220,13 +220,13 @@ static void handle_message(struct client *client, const char *text, gsize len)
     json_t *id = json_object_get(message, "id");
     const char *name = json_string_value(json_object_get(message, "execute"));
     json_t *args = json_object_get(message, "arguments");
-    json_object_foreach (message, key, value)
-        if (!g_strv_contains(members, key)) {
-            g_autofree char *why = g_strdup_printf("QMP input member '%s' is unexpected", key);
-            send_error(client, id, "GenericError", why);
-            json_decref(message);
-            return;
-        }
+    json_object_foreach(message, key, value) if (!g_strv_contains(members, key))
+    {
+        g_autofree char *why = g_strdup_printf("QMP input member '%s' is unexpected", key);
+        send_error(client, id, "GenericError", why);
+        json_decref(message);
+        return;
+    }
     if (!name)
         send_error(client, id, "GenericError", "QMP input lacks a string member 'execute'");
     else if (args && !json_is_object(args))
@@ -353,8 +353,8 @@ static gboolean on_connection(gint fd, GIOCondition condition, gpointer opaque)
     json_stream_init(&client->stream);
     client_want_input(client, true);
     g_ptr_array_add(monitor->clients, client);
-    client_send(client, json_pack("{s:{s:o, s:[]}}", "QMP", "version", version_object(),
-                                  "capabilities"));
+    client_send(client,
+                json_pack("{s:{s:o, s:[]}}", "QMP", "version", version_object(), "capabilities"));
     return G_SOURCE_CONTINUE;
 }
 
