@@ -14,7 +14,7 @@ qemu_fetch() {
         return 1
     }
     private_apt "$apt" apt-get install -q -y -d -t bookworm-backports -o APT::Get::AllowUnauthenticated=false \
-        -o Debug::NoLocking=true qemu-system-riscv >"$apt/install.log" 2>&1 || {
+        -o Debug::NoLocking=true qemu-system-riscv ipxe-qemu >"$apt/install.log" 2>&1 || {
         tail -n 3 "$apt/install.log" >&2
         return 1
     }
@@ -35,7 +35,7 @@ qemu_fetch() {
 R=$(dirname "$(readlink -f "$0")")/root
 T=$(uname -m)-linux-gnu
 export LD_LIBRARY_PATH="$R/usr/lib/$T:$R/lib/$T"
-exec "$R/usr/bin/qemu-system-riscv64" -L "$R/usr/share/qemu" "$@"
+exec "$R/usr/bin/qemu-system-riscv64" -L "$R/usr/share/qemu" -L "$R/usr/lib/ipxe/qemu" "$@"
 RUN
     chmod 755 "$root/qemu-system-riscv64"
     "$root/qemu-system-riscv64" --version >"$root/VERSION" || return 1
