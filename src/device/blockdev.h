@@ -39,9 +39,8 @@ struct blockdev_request {
     /* result: 0 when all of len_bytes was done, else -errno. */
     void (*done)(struct blockdev_request *request, int result);
     /* The back end's own while submitted. */
-    uint64_t done_bytes;
-    unsigned first_iov;
-    void *backend_data;
+    struct blockdev_request *next;
+    int result;
 };
 
 struct blockdev_info {
@@ -52,7 +51,10 @@ struct blockdev_info {
     bool can_discard; /* DISCARD and WRITE_ZEROES_UNMAP make holes */
 };
 
-struct blockdev *blockdev_open(const char *path, bool is_read_only, struct io_loop *loop,
+/* spec: PATH[,cache=writeback|none][,engine=auto|uring|threads][,readonly]. cache=none goes around
+ * the host's page cache. engine=auto takes io_uring where the host allows it, else threads. The
+ * file is not locked: in a move both processes have it open, and the handover says who writes. */
+struct blockdev *blockdev_open(const char *spec, bool is_read_only, struct io_loop *loop,
                                GError **error);
 /* Not with the client's lock held; no request may be in flight. */
 void blockdev_free(struct blockdev *disk);

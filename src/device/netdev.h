@@ -49,6 +49,12 @@ struct netdev_ops {
     void (*want_readable)(struct netdev *net, bool is_wanted);      /* any thread; initially off */
     void (*want_writable)(struct netdev *net, bool is_wanted);      /* any thread; initially off */
     void (*set_rx_offloads)(struct netdev *net, unsigned offloads); /* NETDEV_RX_*; may be NULL */
+    /* The client's device starts or has stopped; any thread. While stopped a back end gives up what
+     * another process on this host may need in order to go on with the guest (listening ports);
+     * frames stay queued. May be NULL. */
+    void (*set_running)(struct netdev *net, bool is_running);
+    /* The client is known: make sources. Any thread, without its lock. May be NULL. */
+    void (*attach)(struct netdev *net);
     void (*free)(struct netdev *net); /* not with the client's lock held */
 };
 
@@ -59,9 +65,36 @@ struct netdev {
     bool has_vnet_header;
 };
 
+/* Specifications:
+ *     tap,ifname=NAME        an existing TAP interface, or a new one when allowed to make it
+ *     tap,fd=NUMBER          a TAP descriptor that was inherited
+ *     user[,hostfwd=tcp:[HOST]:PORT-[GUEST]:PORT]...[,restrict=on]
+ *                            NAT by libslirp: 10.0.2.0/24, router and host 10.0.2.2, DNS 10.0.2.3,
+ *                            first guest 10.0.2.15; also udp. Ports are listened on while the
+ *                            device runs, so two processes on one host can hand a guest over
+ *     none                   a cable that ends nowhere
+ */
+struct netdev *netdev_open(const char *spec, struct io_loop *loop, GError **error);
+static inline void
+netdev_free(struct netdev *net) /* not with the client's lock held; NULL is fine */
+{
+    if (net)
+        net->ops->free(net);
+}
+
+/* Once, before anything else is called; not with the client's lock held. */
 static inline void netdev_set_client(struct netdev *net, const struct netdev_client *client)
 {
     net->client = *client;
+    if (net->ops->attach)
+        net->ops->attach(net);
+}
+
+/* From the client's start and stop, with its lock held. */
+static inline void netdev_set_running(struct netdev *net, bool is_running)
+{
+    if (net->ops->set_running)
+        net->ops->set_running(net, is_running);
 }
 
 #endif
