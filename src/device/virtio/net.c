@@ -411,8 +411,15 @@ static void net_start(struct device *dev)
     struct net *net = to_net(virtio_from_device(dev));
 
     virtio_device_start(dev);
+    netdev_set_running(net->back, true);
     if (net->n_announces)
         io_timer_set(net->announce_timer, 0);
+}
+
+static void net_prepare_stop(struct device *dev)
+{
+    netdev_set_running(to_net(virtio_from_device(dev))->back, false);
+    virtio_device_prepare_stop(dev);
 }
 
 static void net_free(struct device *dev)
@@ -436,7 +443,7 @@ static const struct virtio_ops ops = {
     .device = {.type = "virtio-net",
                .reset = virtio_device_reset,
                .start = net_start,
-               .prepare_stop = virtio_device_prepare_stop,
+               .prepare_stop = net_prepare_stop,
                .stop = virtio_device_stop,
                .announce = net_announce,
                .free = net_free},
