@@ -10,6 +10,7 @@
 #define GODWIT_DEVICE_VIRTIO_DEVICES_H
 
 #include "device/blockdev.h"
+#include "device/chardev.h"
 #include "device/netdev.h"
 #include "device/pci.h"
 
@@ -31,5 +32,25 @@ struct device *virtio_blk_new(const struct virtio_config *config, struct blockde
 /* mac: of the guest's interface (unicast, not zero). */
 struct device *virtio_net_new(const struct virtio_config *config, struct netdev *back,
                               const uint8_t mac[6], GError **error);
+
+/* One port: the guest's hvc0. */
+struct device *virtio_console_new(const struct virtio_config *config, struct chardev *chardev,
+                                  GError **error);
+
+struct device *virtio_balloon_new(const struct virtio_config *config, GError **error);
+
+#define VIRTIO_BALLOON_N_STATS 10 /* by VIRTIO_BALLOON_S_* of linux/virtio_balloon.h */
+
+struct virtio_balloon_info {
+    uint64_t target_pages;                  /* of 4 KiB: what the guest was asked to give up */
+    uint64_t actual_pages;                  /* what it says it has given up */
+    uint64_t stats[VIRTIO_BALLOON_N_STATS]; /* what the guest said last; UINT64_MAX: nothing */
+};
+
+/* These take the device lock: call them without it, from any thread. */
+void virtio_balloon_set_target(struct device *balloon, uint64_t pages);
+void virtio_balloon_get_info(struct device *balloon, struct virtio_balloon_info *info);
+/* Asks the guest for fresh statistics; they arrive later. */
+void virtio_balloon_ask_stats(struct device *balloon);
 
 #endif

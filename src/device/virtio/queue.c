@@ -438,18 +438,27 @@ size_t virtqueue_chain_read(const struct virtqueue_chain *chain, size_t offset, 
     return done;
 }
 
-/* Segments are few and blocks fewer, so the block is found again instead of being kept. */
-static void note_host(const struct gw_memory *memory, const void *host, size_t len)
+/* Blocks are few, so a segment's is found again instead of being kept with each segment. */
+struct gw_ram_block *virtqueue_segment_block(const struct virtqueue *queue,
+                                             const struct iovec *segment, uint64_t *offset)
 {
-    for (uint32_t i = 0; i < gw_memory_n_blocks(memory); i++) {
-        struct gw_ram_block *block = gw_memory_block(memory, i);
-        uint64_t offset = (uint64_t)((uintptr_t)host - (uintptr_t)block->host);
+    for (uint32_t i = 0; i < gw_memory_n_blocks(queue->memory); i++) {
+        struct gw_ram_block *block = gw_memory_block(queue->memory, i);
 
-        if (offset < block->size_bytes) {
-            gw_memory_note_write(block, offset, len);
-            return;
-        }
+        *offset = (uint64_t)((uintptr_t)segment->iov_base - (uintptr_t)block->host);
+        if (*offset < block->size_bytes)
+            return block;
     }
+    return NULL;
+}
+
+static void note_segment(const struct virtqueue *queue, const struct iovec *segment)
+{
+    uint64_t offset;
+    struct gw_ram_block *block = virtqueue_segment_block(queue, segment, &offset);
+
+    if (block)
+        gw_memory_note_write(block, offset, segment->iov_len);
 }
 
 void virtqueue_note_data(struct virtqueue *queue, const struct virtqueue_chain *chain,
@@ -459,7 +468,7 @@ void virtqueue_note_data(struct virtqueue *queue, const struct virtqueue_chain *
     unsigned n = virtqueue_slice(chain->iov + chain->n_out, chain->n_in, offset, len, part);
 
     for (unsigned i = 0; i < n; i++)
-        note_host(queue->memory, part[i].iov_base, part[i].iov_len);
+        note_segment(queue, &part[i]);
 }
 
 size_t virtqueue_chain_write(struct virtqueue *queue, const struct virtqueue_chain *chain,
@@ -471,7 +480,7 @@ size_t virtqueue_chain_write(struct virtqueue *queue, const struct virtqueue_cha
 
     for (unsigned i = 0; i < n; i++) {
         memcpy(part[i].iov_base, (const uint8_t *)from + done, part[i].iov_len);
-        note_host(queue->memory, part[i].iov_base, part[i].iov_len);
+        note_segment(queue, &part[i]);
         done += part[i].iov_len;
     }
     return done;

@@ -127,6 +127,9 @@ size_t virtqueue_chain_write(struct virtqueue *queue, const struct virtqueue_cha
 /* len bytes at offset of the writable part were written by other means (readv, io_uring). */
 void virtqueue_note_data(struct virtqueue *queue, const struct virtqueue_chain *chain,
                          size_t offset, size_t len);
+/* The block that a segment of a chain lies in. */
+struct gw_ram_block *virtqueue_segment_block(const struct virtqueue *queue,
+                                             const struct iovec *segment, uint64_t *offset);
 /* The range [offset, offset+len) of n segments as segments of its own; returns their number. to
  * has room for n entries. */
 unsigned virtqueue_slice(const struct iovec *iov, unsigned n, size_t offset, size_t len,
