@@ -68,8 +68,9 @@ enum wire_feature {
 #define WIRE_MAX_SENTENCES   1024u
 #define WIRE_MAX_RESEND_RUNS 4096u
 #define WIRE_MAX_PHASES      4096u
-#define WIRE_MAX_NAME        255u  /* bytes of a name string */
-#define WIRE_MAX_SENTENCE    4096u /* bytes of a sentence string */
+#define WIRE_MAX_NAME        255u       /* bytes of a name string */
+#define WIRE_GPA_NONE        UINT64_MAX /* a block outside of the guest's address space */
+#define WIRE_MAX_SENTENCE    4096u      /* bytes of a sentence string */
 
 struct wire_hello {
     uint32_t page_shift;       /* 12 */

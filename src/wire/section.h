@@ -43,10 +43,11 @@ void wire_section_clear(struct wire_section *section);
 
 struct wire_section_reader *wire_section_reader_new(void);
 void wire_section_reader_free(struct wire_section_reader *reader);
-/* Feeds SECTION_BEGIN, _PART or _END. When a section is whole and right, *section is filled and
- * *is_whole true. Fails on order, size, digest and limits. */
+/* Feeds SECTION_BEGIN, _PART (reads its bulk) or _END. When a section is whole and right, *section
+ * is filled and *is_whole true. Fails on order, size, digest and limits. */
 bool wire_section_feed(struct wire_section_reader *reader, const struct wire_record *record,
-                       struct wire_section *section, bool *is_whole, GError **error);
+                       struct wire_section *section, bool *is_whole, int64_t deadline_ns,
+                       GError **error);
 /* Whether a section has begun and not ended. */
 bool wire_section_is_open(const struct wire_section_reader *reader);
 /* Starts the totals and the digest of STATE_END afresh (new attempt or rehearsal). */
@@ -57,7 +58,7 @@ bool wire_section_check_state_end(const struct wire_section_reader *reader,
                                   const struct wire_record *record,
                                   const struct wire_state_end *end, GError **error);
 
-/* The sender's side: totals of WIRE_SECTION_DEVICE sections sent on the stream since the begin. */
+/* The sender's side: totals of device or rehearsal sections sent on the stream since the begin. */
 void wire_state_begin(struct wire_stream *stream, uint32_t attempt);
 /* Sends STATE_END with them. *sent, if not NULL, receives what was sent. */
 bool wire_send_state_end(struct wire_stream *stream, struct wire_state_end *sent,

@@ -153,7 +153,7 @@ bool wire_receive_bulk(struct wire_stream *stream, const struct iovec *iov, size
                        int64_t deadline_ns, GError **error);
 bool wire_skip_bulk(struct wire_stream *stream, int64_t deadline_ns, GError **error);
 /* Receives and decodes exactly this type. An ABORT or CANCEL instead becomes the peer's sentence
- * (PEER, CANCELLED); KEEPALIVE is passed over; anything else is CORRUPT. */
+ * (PEER, CANCELLED); KEEPALIVE is passed over, CLOCK_PING answered; anything else is CORRUPT. */
 bool wire_expect_sized(struct wire_stream *stream, enum wire_type type, void *message,
                        size_t message_bytes, int64_t deadline_ns, GError **error);
 #define wire_expect(stream, type, message, deadline_ns, error)                                     \
@@ -164,6 +164,8 @@ bool wire_decode_sized(const struct wire_record *record, void *message, size_t m
 #define wire_decode(record, message, error)                                                        \
     wire_decode_sized((record), (message), sizeof *(message), (error))
 void wire_message_clear(enum wire_type type, void *message);
+/* Answers a received CLOCK_PING at once. */
+bool wire_answer_ping(const struct wire_record *ping, int64_t deadline_ns, GError **error);
 
 /* Fails with "record NAME SEQ: <phrase>" (CORRUPT unless another code is given). */
 void wire_record_error(const struct wire_record *record, int code, GError **error,

@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * PAGES packets: building page tables over guest memory, and receiving pages straight into it.
+ *
+ * Wire: docs/wire-format.md section 6.
+ *
+ * The cost per page is one zero test, which for most pages that are not zero ends at the first
+ * cache line, and one XXH3-64. Adjacent pages of one kind become one run and one iovec, so that a
+ * packet of consecutive pages goes out in one sendmsg of two pieces.
+ *
+ * On the receiving side the bulk is read in pieces of CHUNK_PAGES and each page is verified while
+ * it is still in the cache.
+ */
+#include "wire/pages.h"
+
+#include <assert.h>
+#include <inttypes.h>
+
+#include "base/zero.h"
+#include "wire/stream_impl.h"
+
+#define CHUNK_PAGES 64u
+
+struct wire_pages_out {
+    uint32_t round;
+    uint32_t block;
+    uint64_t first_page;
+    uint64_t next_page; /* the smallest that may be added */
+    uint32_t n_pages;
+    uint32_t n_zero;
+    uint32_t n_digests;
+    uint32_t n_runs;
+    uint32_t n_iov;
+    struct {
+        uint64_t first_page;
+        uint16_t n_pages;
+        uint8_t encoding;
+    } runs[WIRE_MAX_PACKET_PAGES];
+    uint64_t digests[WIRE_MAX_PACKET_PAGES];
+    struct iovec iov[WIRE_MAX_PACKET_PAGES];
+    uint8_t payload[WIRE_PAGES_MAX_PAYLOAD];
+};
+
+uint64_t wire_page_digest(const uint8_t *page)
+{
+    return XXH3_64bits(page, WIRE_PAGE_BYTES);
+}
+
+bool wire_page_is_zero(const uint8_t *page)
+{
+    return page_is_zero(page);
+}
+
+/* ---- sending ---- */
+
+struct wire_pages_out *wire_pages_out_new(void)
+{
+    return g_new0(struct wire_pages_out, 1);
+}
+
+void wire_pages_out_free(struct wire_pages_out *packet)
+{
+    g_free(packet);
+}
+
+static void packet_empty(struct wire_pages_out *packet)
+{
+    packet->n_pages = 0;
+    packet->n_zero = 0;
+    packet->n_digests = 0;
+    packet->n_runs = 0;
+    packet->n_iov = 0;
+}
+
+void wire_pages_begin(struct wire_pages_out *packet, uint32_t round, uint32_t block)
+{
+    packet_empty(packet);
+    packet->round = round;
+    packet->block = block;
+    packet->next_page = 0;
+}
+
+static void add_bytes(struct wire_pages_out *packet, const uint8_t *host)
+{
+    struct iovec *last = packet->n_iov > 0 ? &packet->iov[packet->n_iov - 1] : NULL;
+
+    if (last != NULL && (const uint8_t *)last->iov_base + last->iov_len == host) {
+        last->iov_len += WIRE_PAGE_BYTES;
+    } else {
+        packet->iov[packet->n_iov++] = (struct iovec){(void *)(uintptr_t)host, WIRE_PAGE_BYTES};
+    }
+}
+
+bool wire_pages_add(struct wire_pages_out *packet, uint64_t page, const uint8_t *host)
+{
+    if (packet->n_pages == 0) {
+        packet->first_page = page;
+    } else if (packet->n_pages == WIRE_MAX_PACKET_PAGES ||
+               page - packet->first_page > UINT32_MAX - WIRE_MAX_PACKET_PAGES) {
+        return false;
+    }
+    assert(page >= packet->next_page);
+    uint8_t encoding = page_is_zero(host) ? WIRE_PAGE_ZERO : WIRE_PAGE_PLAIN;
+    if (packet->n_runs > 0 && packet->runs[packet->n_runs - 1].encoding == encoding &&
+        packet->next_page == page) {
+        packet->runs[packet->n_runs - 1].n_pages++;
+    } else {
+        packet->runs[packet->n_runs].first_page = page;
+        packet->runs[packet->n_runs].n_pages = 1;
+        packet->runs[packet->n_runs].encoding = encoding;
+        packet->n_runs++;
+    }
+    if (encoding == WIRE_PAGE_ZERO) {
+        packet->n_zero++;
+    } else {
+        packet->digests[packet->n_digests++] = wire_page_digest(host);
+        add_bytes(packet, host);
+    }
+    packet->n_pages++;
+    packet->next_page = page + 1;
+    return true;
+}
+
+uint32_t wire_pages_count(const struct wire_pages_out *packet)
+{
+    return packet->n_pages;
+}
+
+uint32_t wire_pages_zero_count(const struct wire_pages_out *packet)
+{
+    return packet->n_zero;
+}
+
+/* Writes the page table; returns its size. */
+static uint32_t build_table(struct wire_pages_out *packet)
+{
+    uint8_t *at = packet->payload;
+
+    wire_store_u32(at, packet->round);
+    wire_store_u32(at + 4, packet->block);
+    wire_store_u64(at + 8, packet->first_page);
+    wire_store_u16(at + 16, (uint16_t)packet->n_runs);
+    wire_store_u16(at + 18, (uint16_t)packet->n_pages);
+    wire_store_u32(at + 20, packet->n_digests);
+    at += WIRE_PAGES_FIXED_BYTES;
+    for (uint32_t i = 0; i < packet->n_runs; i++) {
+        bool is_zero = packet->runs[i].encoding == WIRE_PAGE_ZERO;
+        wire_store_u32(at, (uint32_t)(packet->runs[i].first_page - packet->first_page));
+        wire_store_u16(at + 4, packet->runs[i].n_pages);
+        at[6] = packet->runs[i].encoding;
+        at[7] = 0;
+        wire_store_u32(at + 8, is_zero ? 0 : packet->runs[i].n_pages * WIRE_PAGE_BYTES);
+        at += WIRE_PAGES_RUN_BYTES;
+    }
+    for (uint32_t i = 0; i < packet->n_digests; i++) {
+        wire_store_u64(at, packet->digests[i]);
+        at += 8;
+    }
+    return (uint32_t)(at - packet->payload);
+}
+
+bool wire_pages_send(struct wire_pages_out *packet, struct wire_stream *stream, int64_t deadline_ns,
+                     GError **error)
+{
+    if (packet->n_pages == 0) {
+        return true;
+    }
+    uint32_t payload_bytes = build_table(packet);
+    if (!wire_send_raw(stream, WIRE_PAGES, packet->payload, payload_bytes, packet->iov,
+                       packet->n_iov, deadline_ns, error)) {
+        return false;
+    }
+    wire_count(&stream->pages_out, packet->n_pages);
+    packet_empty(packet);
+    return true;
+}
+
+/* ---- the page table ---- */
+
+struct table {
+    struct wire_reader reader;
+    struct wire_pages_in *packet;
+    uint64_t first_page;
+    uint64_t n_block_pages;
+    uint64_t next_page;
+    uint32_t n_digests;
+    uint64_t n_data;
+    uint64_t features;
+};
+
+static bool is_encoding_agreed(uint64_t encoding, uint64_t features)
+{
+    switch (encoding) {
+    case WIRE_PAGE_PLAIN:
+    case WIRE_PAGE_ZERO:
+        return true;
+    case WIRE_PAGE_DELTA:
+        return features & (UINT64_C(1) << WIRE_FEATURE_DELTA);
+    case WIRE_PAGE_ZSTD:
+        return features & (UINT64_C(1) << WIRE_FEATURE_ZSTD);
+    default:
+        return false;
+    }
+}
+
+/* Each run is read once into locals, checked, then stored. */
+static void parse_run(struct table *t, uint32_t index)
+{
+    struct wire_reader *r = &t->reader;
+    uint64_t offset = wire_get_uint(r, 4, "runs.offset");
+    uint64_t n_pages = wire_get_ranged(r, 2, 1, WIRE_MAX_PACKET_PAGES, "runs.n_pages");
+    uint64_t encoding = wire_get_uint(r, 1, "runs.encoding");
+    wire_get_ranged(r, 1, 0, 0, "runs.reserved");
+    uint64_t data_bytes = wire_get_uint(r, 4, "runs.data_bytes");
+    uint64_t first = t->first_page + offset; /* first_page < n_block_pages: no overflow */
+
+    if ((index == 0 && offset != 0) || first < t->next_page) {
+        wire_reader_fail(r, GW_ERROR_CORRUPT, "runs.offset", "run %u is out of order", index);
+    } else if (first >= t->n_block_pages || n_pages > t->n_block_pages - first) {
+        wire_reader_fail(r, GW_ERROR_LIMIT, "runs.offset",
+                         "run %u ends behind the block's %" PRIu64 " pages", index,
+                         t->n_block_pages);
+    } else if (!is_encoding_agreed(encoding, t->features)) {
+        wire_reader_fail(r, GW_ERROR_REFUSED, "runs.encoding",
+                         "run %u has encoding %" PRIu64 ", which was not agreed", index, encoding);
+    }
+    uint64_t plain_bytes = n_pages * WIRE_PAGE_BYTES;
+    bool is_right = encoding == WIRE_PAGE_PLAIN  ? data_bytes == plain_bytes
+                    : encoding == WIRE_PAGE_ZERO ? data_bytes == 0
+                                                 : data_bytes >= 1 && data_bytes <= plain_bytes;
+    if (!is_right) {
+        wire_reader_fail(r, GW_ERROR_CORRUPT, "runs.data_bytes",
+                         "run %u has %" PRIu64 " bytes for %" PRIu64 " pages", index, data_bytes,
+                         n_pages);
+    }
+    if (r->bad_field != NULL) {
+        return;
+    }
+    t->packet->runs[index] = (struct wire_page_run){.first_page = first,
+                                                    .n_pages = (uint16_t)n_pages,
+                                                    .encoding = (enum wire_encoding)encoding,
+                                                    .data_bytes = (uint32_t)data_bytes,
+                                                    .first_digest = (uint16_t)t->n_digests};
+    t->next_page = first + n_pages;
+    t->packet->n_pages += (uint32_t)n_pages;
+    t->n_data += data_bytes;
+    if (encoding == WIRE_PAGE_ZERO) {
+        t->packet->n_zero += (uint32_t)n_pages;
+    } else {
+        t->n_digests += (uint32_t)n_pages;
+    }
+    if (t->packet->n_pages > WIRE_MAX_PACKET_PAGES) {
+        wire_reader_fail(r, GW_ERROR_LIMIT, "n_pages", "the runs have more than %u pages",
+                         WIRE_MAX_PACKET_PAGES);
+    }
+}
+
+static void expect(struct wire_reader *r, const char *field, uint64_t found, uint64_t expected)
+{
+    if (found != expected) {
+        wire_reader_fail(r, GW_ERROR_CORRUPT, field, "found %" PRIu64 ", expected %" PRIu64, found,
+                         expected);
+    }
+}
+
+static void parse_table(struct table *t, uint32_t bulk_bytes,
+                        uint64_t (*block_pages)(void *opaque, uint32_t block), void *opaque)
+{
+    struct wire_reader *r = &t->reader;
+    struct wire_pages_in *packet = t->packet;
+
+    packet->round = (uint32_t)wire_get_uint(r, 4, "round");
+    packet->block = (uint32_t)wire_get_ranged(r, 4, 0, WIRE_MAX_RAM_BLOCKS - 1, "block");
+    t->first_page = wire_get_uint(r, 8, "first_page");
+    uint64_t n_runs = wire_get_ranged(r, 2, 1, WIRE_MAX_PACKET_PAGES, "n_runs");
+    uint64_t n_pages = wire_get_ranged(r, 2, 1, WIRE_MAX_PACKET_PAGES, "n_pages");
+    uint64_t n_digests = wire_get_ranged(r, 4, 0, WIRE_MAX_PACKET_PAGES, "n_digests");
+    if (r->bad_field != NULL) {
+        return;
+    }
+    t->n_block_pages = block_pages(opaque, packet->block);
+    if (t->n_block_pages == 0) {
+        wire_reader_fail(r, GW_ERROR_CORRUPT, "block", "there is no block %u", packet->block);
+    } else if (t->first_page >= t->n_block_pages) {
+        wire_reader_fail(r, GW_ERROR_LIMIT, "first_page",
+                         "%" PRIu64 " is behind the block's %" PRIu64 " pages", t->first_page,
+                         t->n_block_pages);
+    }
+    for (uint32_t i = 0; i < n_runs && r->bad_field == NULL; i++) {
+        parse_run(t, i);
+    }
+    packet->n_runs = (uint16_t)n_runs;
+    expect(r, "n_pages", n_pages, packet->n_pages);
+    expect(r, "n_digests", n_digests, t->n_digests);
+    expect(r, "bulk", bulk_bytes, t->n_data);
+    expect(r, "length", wire_reader_left(r), UINT64_C(8) * t->n_digests);
+    for (uint32_t i = 0; i < t->n_digests && r->bad_field == NULL; i++) {
+        packet->digests[i] = wire_get_uint(r, 8, "digests");
+    }
+}
+
+bool wire_pages_parse(const struct wire_record *record, struct wire_pages_in *packet,
+                      uint64_t (*block_pages)(void *opaque, uint32_t block), void *opaque,
+                      uint64_t features, GError **error)
+{
+    struct table t = {.packet = packet, .features = features};
+
+    assert(record->type->type == WIRE_PAGES);
+    packet->n_pages = 0;
+    packet->n_zero = 0;
+    packet->n_runs = 0;
+    wire_reader_init(&t.reader, record->payload, record->payload_bytes);
+    parse_table(&t, record->bulk_bytes, block_pages, opaque);
+    if (t.reader.bad_field != NULL) {
+        wire_record_error(record, (int)t.reader.bad_code, error, "field %s: %s", t.reader.bad_field,
+                          t.reader.bad_why);
+        return false;
+    }
+    return true;
+}
+
+/* ---- receiving ---- */
+
+static bool is_written(const struct wire_pages_sink *sink, uint64_t page)
+{
+    return sink->written == NULL ||
+           (__atomic_load_n(&sink->written[page / 64], __ATOMIC_RELAXED) >> (page % 64)) & 1;
+}
+
+/* Marks [first, first + n) as written; n <= 256. */
+static void note_written(const struct wire_pages_sink *sink, uint64_t first, uint64_t n)
+{
+    if (sink->written == NULL) {
+        return;
+    }
+    for (uint64_t at = first; at < first + n;) {
+        uint64_t bit = at % 64;
+        uint64_t span = MIN(64 - bit, first + n - at);
+        uint64_t mask = (span == 64 ? UINT64_MAX : (UINT64_C(1) << span) - 1) << bit;
+        __atomic_fetch_or(&sink->written[at / 64], mask, __ATOMIC_RELAXED);
+        at += span;
+    }
+}
+
+static void zero_run(const struct wire_pages_sink *sink, uint32_t block,
+                     const struct wire_page_run *run)
+{
+    for (uint64_t page = run->first_page; page < run->first_page + run->n_pages; page++) {
+        uint8_t *at = sink->host + page * WIRE_PAGE_BYTES;
+        if (is_written(sink, page) && !page_is_zero(at)) {
+            memset(at, 0, WIRE_PAGE_BYTES);
+        }
+        if (sink->on_page != NULL) {
+            sink->on_page(sink->opaque, block, page, true);
+        }
+    }
+}
+
+/* Plain runs whose bytes are read together, at most CHUNK_PAGES. */
+struct chunk {
+    struct iovec iov[CHUNK_PAGES];
+    uint32_t n_iov;
+    uint32_t n_pages;
+    struct {
+        uint64_t page;
+        uint64_t digest;
+    } pages[CHUNK_PAGES];
+};
+
+static bool chunk_read(struct chunk *chunk, struct wire_stream *stream, uint32_t block,
+                       const struct wire_pages_sink *sink, uint32_t *n_bad, int64_t deadline_ns,
+                       GError **error)
+{
+    if (chunk->n_pages == 0) {
+        return true;
+    }
+    if (!wire_receive_bulk(stream, chunk->iov, chunk->n_iov, deadline_ns, error)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < chunk->n_pages; i++) {
+        uint64_t page = chunk->pages[i].page;
+        bool is_good =
+            wire_page_digest(sink->host + page * WIRE_PAGE_BYTES) == chunk->pages[i].digest;
+        *n_bad += !is_good;
+        if (sink->on_page != NULL) {
+            sink->on_page(sink->opaque, block, page, is_good);
+        }
+    }
+    chunk->n_iov = 0;
+    chunk->n_pages = 0;
+    return true;
+}
+
+static void chunk_add(struct chunk *chunk, uint8_t *host, uint64_t page, uint64_t digest)
+{
+    uint8_t *at = host + page * WIRE_PAGE_BYTES;
+    struct iovec *last = chunk->n_iov > 0 ? &chunk->iov[chunk->n_iov - 1] : NULL;
+
+    if (last != NULL && (uint8_t *)last->iov_base + last->iov_len == at) {
+        last->iov_len += WIRE_PAGE_BYTES;
+    } else {
+        chunk->iov[chunk->n_iov++] = (struct iovec){at, WIRE_PAGE_BYTES};
+    }
+    chunk->pages[chunk->n_pages].page = page;
+    chunk->pages[chunk->n_pages].digest = digest;
+    chunk->n_pages++;
+}
+
+bool wire_pages_receive(struct wire_stream *stream, const struct wire_record *record,
+                        const struct wire_pages_in *packet, const struct wire_pages_sink *sink,
+                        uint32_t *n_bad, int64_t deadline_ns, GError **error)
+{
+    struct chunk chunk;
+
+    chunk.n_iov = 0;
+    chunk.n_pages = 0;
+    *n_bad = 0;
+    for (uint32_t i = 0; i < packet->n_runs; i++) {
+        const struct wire_page_run *run = &packet->runs[i];
+        if (run->encoding == WIRE_PAGE_ZERO) {
+            zero_run(sink, packet->block, run);
+            continue;
+        }
+        if (run->encoding != WIRE_PAGE_PLAIN) {
+            wire_record_error(record, GW_ERROR_UNSUPPORTED, error,
+                              "field runs.encoding: %d is not implemented", (int)run->encoding);
+            return false;
+        }
+        note_written(sink, run->first_page, run->n_pages);
+        for (uint32_t k = 0; k < run->n_pages; k++) {
+            chunk_add(&chunk, sink->host, run->first_page + k,
+                      packet->digests[run->first_digest + k]);
+            if (chunk.n_pages == CHUNK_PAGES &&
+                !chunk_read(&chunk, stream, packet->block, sink, n_bad, deadline_ns, error)) {
+                return false;
+            }
+        }
+    }
+    if (!chunk_read(&chunk, stream, packet->block, sink, n_bad, deadline_ns, error)) {
+        return false;
+    }
+    wire_count(&stream->pages_in, packet->n_pages);
+    return true;
+}
