@@ -148,11 +148,12 @@ struct gw_field {
 };
 
 struct gw_state_desc {
-    const char *name;   /* type name on the wire, stable for ever */
-    uint32_t version;   /* of the description, from 1; fields say since which version they exist */
-    size_t object_size; /* sizeof the C struct the offsets refer to */
-    int priority;       /* enum gw_state_priority; 0 means GW_PRIORITY_LATE */
-    const struct gw_field *fields;                  /* ends with GW_FIELDS_END */
+    const char *name; /* type name on the wire, stable for ever */
+    uint32_t version; /* of the description, from 1; fields say since which version they exist */
+    uint32_t min_version;          /* oldest writer's version that is accepted; 0: any */
+    size_t object_size;            /* sizeof the C struct the offsets refer to */
+    int priority;                  /* enum gw_state_priority; 0 means GW_PRIORITY_LATE */
+    const struct gw_field *fields; /* ends with GW_FIELDS_END */
     const struct gw_state_desc *const *subsections; /* NULL-terminated, or NULL; offsets of their
                                                        fields refer to the same object */
     bool (*is_needed)(const void *object);          /* subsections only; NULL: always */
@@ -287,8 +288,8 @@ struct gw_state_desc {
 
 /* Variable arrays: as many elements as the unsigned member n says. VARRAY lives inline and is
  * bounded by its room; ALLOC is a pointer, allocated by load with g_malloc, freed by a later load,
- * and needs .count_max. The array carries its count: n needs no row of its own. If an earlier row
- * describes n (to constrain it, or because arrays share it), both must agree. */
+ * and needs .count_max and a count of its own. The array carries its count: n needs no row. If a
+ * VARRAY's n has a row (to constrain it) or belongs to several VARRAYs, all must agree. */
 #define GW_U8_VARRAY(S, m, n, ...)  GW_VARRAY_(S, m, n, GW_KIND_UINT, 1, 0, __VA_ARGS__)
 #define GW_U16_VARRAY(S, m, n, ...) GW_VARRAY_(S, m, n, GW_KIND_UINT, 2, 0, __VA_ARGS__)
 #define GW_U32_VARRAY(S, m, n, ...) GW_VARRAY_(S, m, n, GW_KIND_UINT, 4, 0, __VA_ARGS__)
