@@ -33,6 +33,9 @@ struct subcommand {
  * from index 1 on; *argc counts them with argv[0]. */
 bool cli_parse(const struct subcommand *self, const GOptionEntry *entries, int min_operands,
                int max_operands, int *argc, char ***argv, int *status);
+/* The same with a group of the caller's (taken over), for option callbacks with user data. */
+bool cli_parse_group(const struct subcommand *self, GOptionGroup *group, int min_operands,
+                     int max_operands, int *argc, char ***argv, int *status);
 /* "godwit: " and the text to standard error. */
 void cli_complain(const char *format, ...) G_GNUC_PRINTF(1, 2);
 /* complains and returns the status. */

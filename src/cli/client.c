@@ -33,7 +33,8 @@ static bool fill(struct client *client, uint64_t deadline_ns, GError **error)
             return true;
         }
         if (n >= 0 || (errno != EAGAIN && errno != EINTR)) {
-            g_set_error(error, GW_ERROR, GW_ERROR_LINK_LOST, "the monitor has closed the connection");
+            g_set_error(error, GW_ERROR, GW_ERROR_LINK_LOST,
+                        "the monitor has closed the connection");
             return false;
         }
         uint64_t now_ns = clock_mono_ns();
@@ -58,7 +59,8 @@ static json_t *receive(struct client *client, uint64_t deadline_ns, GError **err
             g_string_erase(client->in, 0, (gssize)len + 1);
             if (!json_is_object(message)) {
                 json_decref(message);
-                g_set_error(error, GW_ERROR, GW_ERROR_CORRUPT, "the monitor's answer is no JSON object");
+                g_set_error(error, GW_ERROR, GW_ERROR_CORRUPT,
+                            "the monitor's answer is no JSON object");
                 return NULL;
             }
             return message;
@@ -75,7 +77,8 @@ static bool send_all(struct client *client, const char *text, size_t len, GError
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
-            g_set_error(error, GW_ERROR, GW_ERROR_LINK_LOST, "the monitor has closed the connection");
+            g_set_error(error, GW_ERROR, GW_ERROR_LINK_LOST,
+                        "the monitor has closed the connection");
             return false;
         }
         text += n;
@@ -154,7 +157,8 @@ static int connect_unix(const char *path, GError **error)
     strcpy(address.sun_path, path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
-        g_set_error(error, GW_ERROR, GW_ERROR_IO, "no VM answers at %s: %s", path, g_strerror(errno));
+        g_set_error(error, GW_ERROR, GW_ERROR_IO, "no VM answers at %s: %s", path,
+                    g_strerror(errno));
         if (fd >= 0)
             close(fd);
         return -1;

@@ -19,7 +19,8 @@ void client_close(struct client *client);
 /* Sends a command (args is taken over, may be NULL) and waits for its answer: a new reference, or
  * NULL with error (the monitor's words, or that it does not answer). */
 json_t *client_command(struct client *client, const char *name, json_t *args, GError **error);
-/* Waits until something arrives, a signal comes or timeout_ms passed. False: the connection ended. */
+/* Waits until something arrives, a signal comes or timeout_ms passed. False: the connection ended.
+ */
 bool client_wait(struct client *client, int timeout_ms);
 int client_fd(const struct client *client);
 

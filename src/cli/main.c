@@ -6,8 +6,9 @@
 
 #include "cli/cli.h"
 
-static const char exit_help[] = "Exit status: 0 done, 1 failed, 2 usage, 3 refused (the ends do not fit),\n"
-                                "4 cancelled, 5 in doubt, 6 no such VM.";
+static const char exit_help[] =
+    "Exit status: 0 done, 1 failed, 2 usage, 3 refused (the ends do not fit),\n"
+    "4 cancelled, 5 in doubt, 6 no such VM.";
 
 static const struct subcommand subcommands[] = {
     {"run", "", "start a virtual machine",
@@ -22,8 +23,10 @@ static const struct subcommand subcommands[] = {
     {"status", "[VM]", "say what a VM does; without VM, list all", NULL, cmd_status},
     {"cancel", "VM", "give up the migration under way", NULL, cmd_simple},
     {"resolve", "VM run-here|release", "end a doubt about who owns the guest",
-     "After a lost link the source cannot know whether the destination runs the guest, and keeps it\n"
-     "stopped. Say run-here only if the destination does not run it and never will (its process is\n"
+     "After a lost link the source cannot know whether the destination runs the guest, and keeps "
+     "it\n"
+     "stopped. Say run-here only if the destination does not run it and never will (its process "
+     "is\n"
      "gone); say release if it does.",
      cmd_resolve},
     {"stop", "VM", "pause the guest", NULL, cmd_simple},
@@ -76,11 +79,19 @@ int cli_fail(int status, const char *format, ...)
 bool cli_parse(const struct subcommand *self, const GOptionEntry *entries, int min_operands,
                int max_operands, int *argc, char ***argv, int *status)
 {
+    GOptionGroup *group = g_option_group_new("main", "", "", NULL, NULL);
+    if (entries)
+        g_option_group_add_entries(group, entries);
+    return cli_parse_group(self, group, min_operands, max_operands, argc, argv, status);
+}
+
+bool cli_parse_group(const struct subcommand *self, GOptionGroup *group, int min_operands,
+                     int max_operands, int *argc, char ***argv, int *status)
+{
     g_autofree char *operands = g_strdup_printf("%s - %s", self->operands, self->summary);
     g_autoptr(GOptionContext) context = g_option_context_new(operands);
-    g_autofree char *description =
-        g_strdup_printf("%s%s%s", self->details ? self->details : "", self->details ? "\n\n" : "",
-                        exit_help);
+    g_autofree char *description = g_strdup_printf("%s%s%s", self->details ? self->details : "",
+                                                   self->details ? "\n\n" : "", exit_help);
     gboolean wants_help = FALSE;
     const GOptionEntry help[] = {
         {"help", 'h', 0, G_OPTION_ARG_NONE, &wants_help, "Show this text", NULL}, {NULL}};
@@ -89,9 +100,8 @@ bool cli_parse(const struct subcommand *self, const GOptionEntry *entries, int m
 
     g_set_prgname(program);
     g_option_context_set_help_enabled(context, FALSE);
-    if (entries)
-        g_option_context_add_main_entries(context, entries, NULL);
-    g_option_context_add_main_entries(context, help, NULL);
+    g_option_group_add_entries(group, help);
+    g_option_context_set_main_group(context, group);
     g_option_context_set_description(context, description);
     *status = CLI_USAGE;
     if (!g_option_context_parse(context, argc, argv, &error)) {

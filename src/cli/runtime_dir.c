@@ -34,10 +34,19 @@ char *runtime_dir(bool is_new, GError **error)
     }
     if (is_new && !is_private_dir(dir)) {
         g_set_error(error, GW_ERROR, GW_ERROR_IO,
-                    "%s is not a folder of mode 0700 of this user, monitors are not put there", dir);
+                    "%s is not a folder of mode 0700 of this user, monitors are not put there",
+                    dir);
         return NULL;
     }
     return g_steal_pointer(&dir);
+}
+
+static bool is_name(const char *text)
+{
+    for (const char *c = text; *c; c++)
+        if (!g_ascii_isalnum(*c) && !strchr("-_.", *c))
+            return false;
+    return *text != '\0' && *text != '.';
 }
 
 char *cli_monitor_path(const char *name_or_path, bool is_new, GError **error)
@@ -47,12 +56,11 @@ char *cli_monitor_path(const char *name_or_path, bool is_new, GError **error)
 
     if (strchr(name_or_path, '/'))
         return g_strdup(name_or_path);
-    for (const char *c = name_or_path; *c || c == name_or_path; c++)
-        if (!g_ascii_isalnum(*c) && !strchr("-_.", *c) || *c == '\0') {
-            g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
-                        "\"%s\" is no name: letters, digits and - _ . only", name_or_path);
-            return NULL;
-        }
+    if (!is_name(name_or_path)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "\"%s\" is no name: letters, digits and - _ . only", name_or_path);
+        return NULL;
+    }
     dir = runtime_dir(is_new, error);
     if (!dir)
         return NULL;

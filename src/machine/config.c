@@ -7,16 +7,24 @@
 #include "godwit/error.h"
 #include "machine/device_kinds.h"
 
+#define MAC_OPTION                                                                                 \
+    {                                                                                              \
+        "mac", "ADDRESS", false, "the guest's Ethernet address (52:54:00:67:77:00 and on)"         \
+    }
+
 static const struct device_kind device_kinds[] = {
     {"net",
      {{"tap",
        NULL,
-       {{"ifname", "NAME", true, "the TAP interface to use"},
-        {"mac", "ADDRESS", false, "the guest's Ethernet address"}}},
+       {{"ifname", "NAME", false, "a TAP interface, made if allowed and not there", true},
+        {"fd", "NUMBER", false, "or a TAP descriptor that was inherited", true},
+        MAC_OPTION}},
       {"user",
        NULL,
-       {{"hostfwd", "RULES", false, "tcp:[ADDR]:PORT-[ADDR]:PORT, several joined by ';'"},
-        {"mac", "ADDRESS", false, "the guest's Ethernet address"}}}}},
+       {{"hostfwd", "RULE", false, "tcp:[ADDR]:PORT-[ADDR]:PORT, may be repeated", true},
+        {"restrict", "on", false, "nothing but the forwarded ports", true},
+        MAC_OPTION}},
+      {"none", NULL, {MAC_OPTION}}}},
     {"disk",
      {{NULL,
        "path",
@@ -25,7 +33,7 @@ static const struct device_kind device_kinds[] = {
         {"serial", "TEXT", false, "what the guest reads as the disk's identity"}}}}},
     {"rng", {{"", NULL, {{NULL}}}}},
     {"balloon", {{"", NULL, {{NULL}}}}},
-    {"console", {{NULL, "backend", {{"backend", "SPEC", true, "as for --console"}}}}},
+    {"vconsole", {{NULL, "backend", {{"backend", "SPEC", true, "as for --console"}}}}},
 };
 
 const struct device_kind *device_kind_find(const char *name)
@@ -84,7 +92,12 @@ static bool take_option(struct device_config *device, const char *word, GError *
                     device->kind->name, key, option->argument ? "a" : "no");
         return false;
     }
-    if (!g_hash_table_insert(device->options, g_strdup(key), g_strdup(equals ? equals + 1 : ""))) {
+    if (option->is_backend) {
+        g_autofree char *before = g_steal_pointer(&device->backend);
+        device->backend = g_strdup_printf("%s,%s", before, word);
+    }
+    if (!g_hash_table_insert(device->options, g_strdup(key), g_strdup(equals ? equals + 1 : "")) &&
+        !option->is_backend) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "%s: option \"%s\" is given twice",
                     device->kind->name, key);
         return false;
@@ -105,6 +118,7 @@ struct device_config *device_config_parse(const char *kind_name, const char *tex
     device->variant = find_variant(kind, first, error);
     if (!device->variant)
         return NULL;
+    device->backend = g_strdup(device->variant->name ? device->variant->name : "");
     if (device->variant->first_key && *first)
         g_hash_table_insert(device->options, g_strdup(device->variant->first_key), g_strdup(first));
     for (char **word = words + (words[0] != NULL); *word; word++)
@@ -126,6 +140,7 @@ void device_config_free(struct device_config *device)
     if (!device)
         return;
     g_hash_table_unref(device->options);
+    g_free(device->backend);
     g_free(device);
 }
 

@@ -14,6 +14,7 @@ struct device_config {
     const struct device_kind *kind;
     const struct device_variant *variant;
     GHashTable *options; /* char * -> char *; a flag's value is "" */
+    char *backend;       /* the variant's name and the options meant for the back end */
 };
 
 struct machine_config {
@@ -30,7 +31,7 @@ struct machine_config {
     bool is_incoming;    /* the guest comes from elsewhere: boot files may be absent */
 };
 
-/* Parses "variant,key=value,flag" of a device kind ("net", "disk", "rng", "balloon", "console").
+/* Parses "variant,key=value,flag" of a device kind ("net", "disk", "rng", "balloon", "vconsole").
  * NULL with error that names the option. */
 struct device_config *device_config_parse(const char *kind, const char *text, GError **error);
 void device_config_free(struct device_config *device);

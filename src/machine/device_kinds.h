@@ -18,6 +18,7 @@ struct device_option {
     const char *argument; /* what --help calls the value; NULL: a flag */
     bool is_required;
     const char *help;
+    bool is_backend; /* handed on to the back end, in order, repeated as often as given */
 };
 
 struct device_variant {

@@ -42,13 +42,60 @@ static struct device *create_rng(struct machine *machine, const struct virtio_co
     return virtio_rng_new(config, error);
 }
 
+static bool parse_mac(const char *text, uint8_t mac[6], GError **error)
+{
+    unsigned bytes[6];
+    char rest;
+
+    if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &bytes[0], &bytes[1], &bytes[2], &bytes[3],
+               &bytes[4], &bytes[5], &rest) == 6 &&
+        !(bytes[0] & 1)) {
+        for (size_t i = 0; i < 6; i++)
+            mac[i] = (uint8_t)bytes[i];
+        return true;
+    }
+    g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "mac \"%s\" is no unicast Ethernet address",
+                text);
+    return false;
+}
+
+static struct device *create_net(struct machine *machine, const struct virtio_config *config,
+                                 const struct device_config *options, GError **error)
+{
+    /* Stable over a move: the same for the same place on the command line. */
+    uint8_t mac[6] = {0x52, 0x54, 0x00, 0x67, 0x77, (uint8_t)config->slot};
+    const char *text = device_config_get(options, "mac");
+
+    if (text && !parse_mac(text, mac, error))
+        return NULL;
+    struct netdev *back = netdev_open(options->backend, machine->loop, error);
+    return back ? virtio_net_new(config, back, mac, error) : NULL;
+}
+
+static struct device *create_vconsole(struct machine *machine, const struct virtio_config *config,
+                                      const struct device_config *options, GError **error)
+{
+    struct chardev *chardev =
+        machine_open_chardev(machine, device_config_get(options, "backend"), error);
+    return chardev ? virtio_console_new(config, chardev, error) : NULL;
+}
+
+static struct device *create_balloon(struct machine *machine, const struct virtio_config *config,
+                                     const struct device_config *options, GError **error)
+{
+    return virtio_balloon_new(config, error);
+}
+
 static const struct {
     const char *kind;
     const char *id; /* of state instances: stable for ever */
     create_fn create;
 } creators[] = {
+    {"net", "virtio-net", create_net},
     {"disk", "virtio-blk", create_disk},
     {"rng", "virtio-rng", create_rng},
+    {"balloon", "virtio-balloon", create_balloon},
+    {"vconsole", "virtio-console", create_vconsole},
 };
 
 bool machine_add_pci_device(struct machine *machine, const struct device_config *options,

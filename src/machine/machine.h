@@ -76,6 +76,9 @@ void machine_add_listener(struct machine *machine, machine_notice_fn fn, void *o
 void machine_submit(struct machine *machine, enum machine_op op, machine_done_fn done,
                     void *opaque);
 
+/* An incoming guest that was running stays paused here. */
+void machine_set_hold(struct machine *machine, bool is_held);
+
 /* -- facts, any thread -- */
 enum life_state machine_state(struct machine *machine);
 const char *machine_name(const struct machine *machine);

@@ -182,6 +182,9 @@ static void vm_run_at_destination(void *opaque, bool was_running, struct gw_ledg
 {
     struct machine *machine = opaque;
 
+    pthread_mutex_lock(&machine->lock);
+    was_running = was_running && !machine->is_held;
+    pthread_mutex_unlock(&machine->lock);
     pthread_mutex_lock(&machine->op_lock);
     uint64_t start_ns = guest_clock_host_ns();
     if (machine_post(machine, was_running ? LIFE_EV_ADOPT : LIFE_EV_ADOPT_PAUSED, NULL) &&
@@ -220,6 +223,13 @@ static void vm_discarded(void *opaque, const GError *why)
     pthread_mutex_unlock(&machine->lock);
     if (fn)
         fn(fn_opaque, why);
+}
+
+void machine_set_hold(struct machine *machine, bool is_held)
+{
+    pthread_mutex_lock(&machine->lock);
+    machine->is_held = is_held;
+    pthread_mutex_unlock(&machine->lock);
 }
 
 void machine_set_discarded_fn(struct machine *machine, void (*fn)(void *opaque, const GError *why),

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * godwit migrate, save and watch: start a migration, follow it, tell how it ended.
+ *
+ * Ctrl-C asks the VM to give up once; what happens then is told like any other end. A second Ctrl-C
+ * ends the command and leaves the migration alone.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "cli/cli.h"
+#include "cli/client.h"
+#include "cli/progress.h"
+
+#define POLL_TTY_MS    100
+#define POLL_PLAIN_MS  1000
+/* How long a doubt is watched before the command ends and leaves it to the operator. */
+#define DOUBT_WATCH_NS (10 * NS_PER_S)
+
+struct follow {
+    struct client *client;
+    struct progress progress;
+    bool wants_cancel_sent;
+    uint64_t doubt_since_ns;
+};
+
+/* The only thing a signal handler may touch. */
+static volatile sig_atomic_t interrupts;
+
+static void on_interrupt(int number)
+{
+    interrupts++;
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+/* ---- budgets --------------------------------------------------------------------------------- */
+
+struct budgets {
+    char *max_blackout, *max_bandwidth, *max_time;
+};
+
+static bool put_duration(json_t *args, const char *name, const char *option, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    uint64_t ns;
+
+    if (!text)
+        return true;
+    if (!text_parse_duration(text, &ns, &error)) {
+        cli_complain("--%s: %s", option, error->message);
+        return false;
+    }
+    json_object_set_new(args, name, json_integer((json_int_t)((ns + NS_PER_MS - 1) / NS_PER_MS)));
+    return true;
+}
+
+static bool put_rate(json_t *args, const char *name, const char *option, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    uint64_t bytes;
+
+    if (!text)
+        return true;
+    g_autofree char *size = g_strdup(text);
+    if (g_str_has_suffix(size, "/s"))
+        size[strlen(size) - 2] = '\0';
+    if (!text_parse_size(size, &bytes, &error)) {
+        cli_complain("--%s: %s", option, error->message);
+        return false;
+    }
+    json_object_set_new(args, name, json_integer((json_int_t)bytes));
+    return true;
+}
+
+/* NULL: something was wrong (and said). */
+static json_t *budget_args(const struct budgets *budgets)
+{
+    json_t *args = json_object();
+
+    if (put_duration(args, "downtime-limit", "max-blackout", budgets->max_blackout) &&
+        put_duration(args, "max-time", "max-time", budgets->max_time) &&
+        put_rate(args, "max-bandwidth", "max-bandwidth", budgets->max_bandwidth))
+        return args;
+    json_decref(args);
+    return NULL;
+}
+
+/* ---- following ------------------------------------------------------------------------------- */
+
+static bool is_final(const char *state)
+{
+    static const char *const final[] = {"completed", "saved", "failed", "cancelled", NULL};
+    return g_strv_contains(final, state);
+}
+
+static int exit_status_of(const json_t *info)
+{
+    const char *status = text_of(info, "status");
+
+    if (strcmp(status, "completed") == 0)
+        return CLI_OK;
+    if (strcmp(status, "cancelled") == 0)
+        return CLI_CANCELLED;
+    return strcmp(text_of(info, "error-code"), "refused") == 0 ? CLI_REFUSED : CLI_FAILED;
+}
+
+static void send_cancel(struct follow *follow)
+{
+    g_autoptr(GError) error = NULL;
+
+    follow->wants_cancel_sent = true;
+    json_t *answer = client_command(follow->client, "migrate_cancel", NULL, &error);
+    if (!answer)
+        cli_complain("cannot cancel: %s", error->message);
+    json_decref(answer);
+}
+
+static bool doubt_is_old(struct follow *follow, const char *state)
+{
+    uint64_t now_ns = clock_mono_ns();
+
+    if (strcmp(state, "in-doubt") != 0) {
+        follow->doubt_since_ns = 0;
+        return false;
+    }
+    if (follow->doubt_since_ns == 0)
+        follow->doubt_since_ns = now_ns;
+    return now_ns - follow->doubt_since_ns >= DOUBT_WATCH_NS;
+}
+
+/* Shows the end; the ledger comes from the VM. */
+static int conclude(struct follow *follow, json_t *info)
+{
+    g_autoptr(GError) error = NULL;
+    json_t *ledger = client_command(follow->client, "query-blackout", NULL, &error);
+    int status = exit_status_of(info);
+
+    progress_end(&follow->progress, info, ledger);
+    json_decref(ledger);
+    if (status == CLI_CANCELLED)
+        cli_complain("cancelled: the guest goes on where it was");
+    else if (status != CLI_OK)
+        cli_complain("%s: %s", text_of(info, "error-side"), text_of(info, "error-desc"));
+    return status;
+}
+
+static int follow_to_end(struct follow *follow)
+{
+    int poll_ms = follow->progress.is_tty ? POLL_TTY_MS : POLL_PLAIN_MS;
+
+    for (;;) {
+        g_autoptr(GError) error = NULL;
+        json_t *info = client_command(follow->client, "query-migrate", NULL, &error);
+        if (!info)
+            return cli_fail(CLI_FAILED, "%s", error->message);
+        const char *state = text_of(info, "state");
+        if (strcmp(text_of(info, "status"), "none") == 0) {
+            json_decref(info);
+            return cli_fail(CLI_FAILED, "there is no migration");
+        }
+        if (is_final(state) || strcmp(state, "running") == 0) {
+            int status = conclude(follow, info);
+            json_decref(info);
+            return status;
+        }
+        progress_show(&follow->progress, info);
+        bool is_lost = doubt_is_old(follow, state);
+        json_decref(info);
+        if (is_lost) {
+            progress_break(&follow->progress);
+            return cli_fail(CLI_DOUBT,
+                            "in doubt: the guest is stopped here and nobody says whether "
+                            "it runs there; godwit resolve decides");
+        }
+        if (interrupts > 1) {
+            progress_break(&follow->progress);
+            return cli_fail(CLI_CANCELLED, "not watched any more; the migration may go on");
+        }
+        if (interrupts == 1 && !follow->wants_cancel_sent)
+            send_cancel(follow);
+        else
+            client_wait(follow->client, poll_ms);
+    }
+}
+
+static void catch_interrupts(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static bool command_ok(struct client *client, const char *name, json_t *args)
+{
+    g_autoptr(GError) error = NULL;
+    json_t *answer = client_command(client, name, args, &error);
+
+    if (!answer)
+        cli_complain("%s", error->message);
+    json_decref(answer);
+    return answer != NULL;
+}
+
+/* Starts `command` with uri (NULL: only watch) and follows it. budgets is taken over, may be NULL.
+ */
+static int start_and_follow(const char *vm, const char *command, const char *uri, json_t *budgets,
+                            bool is_json)
+{
+    g_autoptr(GError) error = NULL;
+    struct follow follow = {0};
+    int status;
+
+    follow.client = client_open(vm, &status, &error);
+    if (!follow.client) {
+        json_decref(budgets);
+        return cli_fail(status, "%s", error->message);
+    }
+    catch_interrupts();
+    progress_init(&follow.progress, is_json);
+    status = CLI_FAILED;
+    bool ok = true;
+    if (budgets && json_object_size(budgets) > 0)
+        ok = command_ok(follow.client, "migrate-set-parameters", json_incref(budgets));
+    if (ok && uri)
+        ok = command_ok(follow.client, command, json_pack("{s:s}", "uri", uri));
+    if (ok)
+        status = follow_to_end(&follow);
+    json_decref(budgets);
+    client_close(follow.client);
+    return status;
+}
+
+/* ---- subcommands ----------------------------------------------------------------------------- */
+
+int cmd_migrate(const struct subcommand *self, int argc, char **argv)
+{
+    struct budgets budgets = {0};
+    gboolean is_json = FALSE, wants_quit = FALSE;
+    const GOptionEntry entries[] = {
+        {"max-blackout", 0, 0, G_OPTION_ARG_STRING, &budgets.max_blackout,
+         "Longest blackout (300ms)", "TIME"},
+        {"max-bandwidth", 0, 0, G_OPTION_ARG_STRING, &budgets.max_bandwidth,
+         "Most bytes per second (unlimited), 500MiB/s for example", "RATE"},
+        {"max-time", 0, 0, G_OPTION_ARG_STRING, &budgets.max_time,
+         "Give up after this time (never)", "TIME"},
+        {"json", 'j', 0, G_OPTION_ARG_NONE, &is_json, "JSON lines; the last is the summary", NULL},
+        {"quit", 'q', 0, G_OPTION_ARG_NONE, &wants_quit, "End the source's process when it is done",
+         NULL},
+        {NULL},
+    };
+    int status;
+
+    if (!cli_parse(self, entries, 2, 2, &argc, &argv, &status))
+        return status;
+    json_t *args = budget_args(&budgets);
+    g_free(budgets.max_blackout);
+    g_free(budgets.max_bandwidth);
+    g_free(budgets.max_time);
+    if (!args)
+        return CLI_USAGE;
+    status = start_and_follow(argv[1], "migrate", argv[2], args, is_json);
+    if (status == CLI_OK && wants_quit) {
+        int ignored;
+        struct client *client = client_open(argv[1], &ignored, NULL);
+        if (client)
+            command_ok(client, "quit", NULL);
+        client_close(client);
+    }
+    return status;
+}
+
+int cmd_save(const struct subcommand *self, int argc, char **argv)
+{
+    gboolean is_json = FALSE;
+    const GOptionEntry entries[] = {
+        {"json", 'j', 0, G_OPTION_ARG_NONE, &is_json, "JSON lines; the last is the summary", NULL},
+        {NULL}};
+    int status;
+
+    if (!cli_parse(self, entries, 2, 2, &argc, &argv, &status))
+        return status;
+    g_autofree char *uri = NULL;
+    if (g_str_has_prefix(argv[2], "file:") || g_str_has_prefix(argv[2], "exec:") ||
+        g_str_has_prefix(argv[2], "fd:")) {
+        uri = g_strdup(argv[2]);
+    } else {
+        g_autofree char *path = g_canonicalize_filename(argv[2], NULL);
+        uri = g_strconcat("file:", path, NULL);
+    }
+    return start_and_follow(argv[1], "snapshot-to", uri, NULL, is_json);
+}
+
+int cmd_watch(const struct subcommand *self, int argc, char **argv)
+{
+    gboolean is_json = FALSE;
+    const GOptionEntry entries[] = {
+        {"json", 'j', 0, G_OPTION_ARG_NONE, &is_json, "JSON lines; the last is the summary", NULL},
+        {NULL}};
+    int status;
+
+    if (!cli_parse(self, entries, 1, 1, &argc, &argv, &status))
+        return status;
+    return start_and_follow(argv[1], NULL, NULL, NULL, is_json);
+}

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT */
+/* How a migration is shown. */
+#include "cli/progress.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <glib.h>
+
+#define BAR_CELLS 20
+#define MIB       (1024.0 * 1024.0)
+#define MS        1e6
+
+static double number(const json_t *object, const char *key)
+{
+    return json_number_value(json_object_get(object, key));
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+void progress_init(struct progress *progress, bool is_json)
+{
+    *progress = (struct progress){.is_json = is_json, .is_tty = !is_json && isatty(STDOUT_FILENO)};
+}
+
+void progress_break(struct progress *progress)
+{
+    if (progress->has_line)
+        putchar('\n');
+    progress->has_line = false;
+    fflush(stdout);
+}
+
+/* Share of guest memory that the destination has, 0 to 1. */
+static double share_done(const json_t *info)
+{
+    const json_t *ram = json_object_get(info, "ram");
+    double total = number(ram, "total");
+    double remaining = number(ram, "remaining");
+
+    if (total <= 0 || number(info, "round") < 1)
+        return 0;
+    return remaining < total ? 1.0 - remaining / total : 0;
+}
+
+static void put_bar(GString *line, double share)
+{
+    int full = (int)(share * BAR_CELLS + 0.5);
+
+    g_string_append_c(line, '[');
+    for (int i = 0; i < BAR_CELLS; i++)
+        g_string_append_c(line, i < full ? '#' : '.');
+    g_string_append_printf(line, "] %3.0f%%", share * 100);
+}
+
+static void put_facts(GString *line, const json_t *info)
+{
+    g_string_append_printf(line, "  %s  round %.0f  %.1f MiB/s  dirty %.1f MiB/s",
+                           text_of(info, "state"), number(info, "round"),
+                           number(info, "bandwidth") / MIB, number(info, "dirty-rate") / MIB);
+    if (number(info, "predicted-blackout-ns") > 0)
+        g_string_append_printf(line, "  blackout ~%.1f ms",
+                               number(info, "predicted-blackout-ns") / MS);
+    if (json_object_get(info, "expected-left-ns"))
+        g_string_append_printf(line, "  left %.1f s", number(info, "expected-left-ns") / 1e9);
+    else if (number(info, "round") > 1 && !json_is_true(json_object_get(info, "converging")))
+        g_string_append(line, "  not converging");
+}
+
+void progress_show(struct progress *progress, const json_t *info)
+{
+    g_autoptr(GString) line = g_string_new(NULL);
+
+    if (progress->is_json) {
+        json_t *out = json_pack("{s:O}", "progress", (json_t *)info);
+        json_dumpf(out, stdout, JSON_COMPACT);
+        json_decref(out);
+        putchar('\n');
+        fflush(stdout);
+        return;
+    }
+    put_bar(line, share_done(info));
+    put_facts(line, info);
+    if (progress->is_tty) {
+        printf("\r%s\033[K", line->str);
+        progress->has_line = true;
+    } else {
+        puts(line->str);
+    }
+    fflush(stdout);
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+/* The newest attempt of the ledger, or NULL. */
+static const json_t *last_attempt(const json_t *ledger)
+{
+    const json_t *attempts = json_object_get(ledger, "attempts");
+    size_t n = json_array_size(attempts);
+    return n ? json_array_get(attempts, n - 1) : NULL;
+}
+
+static void print_json(const json_t *info, const json_t *ledger)
+{
+    const json_t *attempt = last_attempt(ledger);
+    const json_t *ram = json_object_get(info, "ram");
+    json_t *out = json_pack(
+        "{s:s, s:s, s:f, s:I, s:I, s:f, s:f, s:I}", "status", text_of(info, "status"), "state",
+        text_of(info, "state"), "total_ms", number(info, "total-ns") / MS, "rounds",
+        (json_int_t)number(info, "round"), "bytes", (json_int_t)number(ram, "transferred"),
+        "predicted_blackout_ms",
+        number(attempt ? attempt : info, attempt ? "predicted-ns" : "predicted-blackout-ns") / MS,
+        "blackout_ms", number(attempt ? attempt : info, "blackout-ns") / MS, "failed_attempts",
+        (json_int_t)number(info, "failed-attempts"));
+
+    json_object_set(out, "migration", (json_t *)info);
+    if (ledger)
+        json_object_set(out, "ledger", (json_t *)ledger);
+    json_dumpf(out, stdout, JSON_COMPACT);
+    json_decref(out);
+    putchar('\n');
+}
+
+static void print_ledger(const json_t *attempt)
+{
+    size_t i;
+    json_t *phase;
+    double sum = 0;
+
+    printf("\nBlackout ledger (times in ms since the guest stopped)%s%s\n",
+           *text_of(attempt, "reason") ? ": " : "", text_of(attempt, "reason"));
+    printf("  %10s %10s  %-12s %s\n", "start", "length", "side", "phase");
+    json_array_foreach(json_object_get(attempt, "phases"), i, phase)
+    {
+        int depth = (int)number(phase, "depth");
+        printf("  %10.3f %10.3f  %-12s %*s%s\n", number(phase, "start-ns") / MS,
+               number(phase, "length-ns") / MS, text_of(phase, "side"), 2 * depth, "",
+               text_of(phase, "name"));
+        if (depth == 0)
+            sum += number(phase, "length-ns");
+    }
+    printf("  %10s %10.3f  sum (predicted %.3f; hosts' clocks agree within %.3f)\n", "", sum / MS,
+           number(attempt, "predicted-ns") / MS, number(attempt, "clock-error-ns") / MS);
+}
+
+void progress_end(struct progress *progress, const json_t *info, const json_t *ledger)
+{
+    const json_t *ram = json_object_get(info, "ram");
+    const json_t *attempt = last_attempt(ledger);
+
+    if (progress->is_json) {
+        print_json(info, ledger);
+        fflush(stdout);
+        return;
+    }
+    progress_break(progress);
+    printf("%s after %.1f ms: %.0f rounds, %.1f MiB sent (%.0f pages, %.0f zero or untouched)\n",
+           text_of(info, "state"), number(info, "total-ns") / MS, number(info, "round"),
+           number(ram, "transferred") / MIB, number(ram, "normal"), number(ram, "duplicate"));
+    if (number(info, "failed-attempts") > 0)
+        printf("%.0f earlier switchover(s) put off\n", number(info, "failed-attempts"));
+    if (attempt)
+        print_ledger(attempt);
+    fflush(stdout);
+}

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT */
+/* godwit run: from options to a machine, its main loop, and its end. */
+#include <glib-unix.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "cli/cli.h"
+#include "godwit/error.h"
+#include "machine/device_kinds.h"
+#include "machine/machine.h"
+#include "machine/migration.h"
+#include "monitor/monitor.h"
+
+struct run {
+    /* from options */
+    char *board, *name, *memory, *bios, *kernel, *initrd, *append, *console, *incoming, *restore;
+    char **qmp_paths;
+    int n_cpus;
+    gboolean is_paused, no_reboot, no_shutdown;
+    struct machine_config config;
+
+    GMainLoop *loop;
+    struct machine *machine;
+    struct migration *migration;
+    struct monitor *monitor;
+    int status;
+};
+
+static void finish(struct run *run, int status)
+{
+    run->status = status;
+    g_main_loop_quit(run->loop);
+}
+
+/* ---- options --------------------------------------------------------------------------------- */
+
+static gboolean take_device(const char *option, const char *value, gpointer opaque, GError **error)
+{
+    struct run *run = opaque;
+    struct device_config *device =
+        device_config_parse(option + strspn(option, "-"), value ? value : "", error);
+
+    if (!device)
+        return FALSE;
+    g_ptr_array_add(run->config.devices, device);
+    return TRUE;
+}
+
+static bool parse_options(struct run *run, const struct subcommand *self, int *argc, char ***argv,
+                          int *status)
+{
+    const GOptionArg callback = G_OPTION_ARG_CALLBACK;
+    const GOptionEntry entries[] = {
+        {"machine", 'M', 0, G_OPTION_ARG_STRING, &run->board, "The board (virt)", "NAME"},
+        {"name", 'n', 0, G_OPTION_ARG_STRING, &run->name, "How other commands call it", "NAME"},
+        {"memory", 'm', 0, G_OPTION_ARG_STRING, &run->memory, "Guest RAM (512M)", "SIZE"},
+        {"cpus", 'c', 0, G_OPTION_ARG_INT, &run->n_cpus, "vCPUs (1)", "N"},
+        {"bios", 0, 0, G_OPTION_ARG_FILENAME, &run->bios,
+         "Firmware, raw or ELF (OpenSBI); none: the kernel runs in M-mode", "FILE"},
+        {"kernel", 'k', 0, G_OPTION_ARG_FILENAME, &run->kernel, "Kernel, Image, raw or ELF",
+         "FILE"},
+        {"initrd", 'i', 0, G_OPTION_ARG_FILENAME, &run->initrd, "Initial RAM disk", "FILE"},
+        {"append", 'a', 0, G_OPTION_ARG_STRING, &run->append, "Kernel command line", "TEXT"},
+        {"net", 0, 0, callback, take_device, "A network device: see below", "OPTIONS"},
+        {"disk", 0, 0, callback, take_device, "A disk: see below", "FILE[,OPTIONS]"},
+        {"rng", 0, G_OPTION_FLAG_NO_ARG, callback, take_device, "A source of random numbers", NULL},
+        {"balloon", 0, G_OPTION_FLAG_NO_ARG, callback, take_device, "A memory balloon", NULL},
+        {"vconsole", 0, 0, callback, take_device, "A virtio console", "SPEC"},
+        {"console", 0, 0, G_OPTION_ARG_STRING, &run->console,
+         "The serial port: stdio, file:PATH[,append], unix:PATH, pty, null (stdio on a terminal)",
+         "SPEC"},
+        {"incoming", 0, 0, G_OPTION_ARG_STRING, &run->incoming,
+         "Wait for a guest here: tcp:HOST:PORT, unix:PATH, fd:N; defer: told by migrate-incoming",
+         "URI"},
+        {"restore", 0, 0, G_OPTION_ARG_FILENAME, &run->restore, "Start from a snapshot", "FILE"},
+        {"paused", 'S', 0, G_OPTION_ARG_NONE, &run->is_paused, "Do not start the guest yet", NULL},
+        {"no-reboot", 0, 0, G_OPTION_ARG_NONE, &run->no_reboot, "End when the guest reboots", NULL},
+        {"no-shutdown", 0, 0, G_OPTION_ARG_NONE, &run->no_shutdown,
+         "Stay when the guest switches itself off", NULL},
+        {"qmp", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &run->qmp_paths,
+         "Also listen for monitor clients here", "PATH"},
+        {NULL},
+    };
+    g_autofree char *devices = device_config_help();
+    g_autofree char *details = g_strdup_printf("%s\n%s", devices, self->details);
+    struct subcommand described = *self;
+    GOptionGroup *group = g_option_group_new("run", "Options", "", run, NULL);
+
+    described.details = details;
+    g_option_group_add_entries(group, entries);
+    return cli_parse_group(&described, group, 0, 0, argc, argv, status);
+}
+
+static bool make_config(struct run *run, GError **error)
+{
+    struct machine_config *config = &run->config;
+
+    config->board = run->board ? run->board : "virt";
+    if (!run->name)
+        run->name = g_strdup_printf("vm%d", (int)getpid());
+    config->name = run->name;
+    if (!text_parse_size(run->memory ? run->memory : "512M", &config->memory_bytes, error)) {
+        g_prefix_error(error, "--memory: ");
+        return false;
+    }
+    if (run->n_cpus < 1 || run->n_cpus > 4096) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "--cpus %d is out of range", run->n_cpus);
+        return false;
+    }
+    config->n_cpus = (unsigned)run->n_cpus;
+    config->bios = run->bios;
+    config->kernel = run->kernel;
+    config->initrd = run->initrd;
+    config->append = run->append;
+    if (!run->console)
+        run->console = g_strdup(isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) ? "stdio" : "null");
+    config->console = run->console;
+    config->is_incoming = run->incoming || run->restore;
+    if (run->incoming && run->restore) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "--incoming and --restore exclude each other");
+        return false;
+    }
+    if (!config->is_incoming && !config->kernel && !config->bios) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "nothing to run: --kernel, --bios, --incoming or --restore is needed");
+        return false;
+    }
+    return true;
+}
+
+/* ---- what happens ---------------------------------------------------------------------------- */
+
+static void on_machine_notice(void *opaque, const struct machine_notice *notice)
+{
+    struct run *run = opaque;
+
+    switch (notice->kind) {
+    case MACHINE_NOTICE_SHUTDOWN:
+        if (!run->no_shutdown)
+            finish(run, (int)notice->exit_code);
+        break;
+    case MACHINE_NOTICE_RESET:
+        if (notice->is_by_guest && run->no_reboot)
+            finish(run, CLI_OK);
+        break;
+    case MACHINE_NOTICE_BROKEN:
+        cli_complain("the guest cannot go on: %s", notice->detail);
+        if (!run->no_shutdown)
+            finish(run, CLI_FAILED);
+        break;
+    case MACHINE_NOTICE_ESCAPE:
+        finish(run, CLI_OK);
+        break;
+    default:
+        break;
+    }
+}
+
+static void on_migration_notice(void *opaque, const struct migration_notice *notice)
+{
+    struct run *run = opaque;
+
+    if (notice->kind != MIGRATION_NOTICE_DISCARDED)
+        return;
+    cli_complain("the incoming guest was lost: %s", notice->detail ? notice->detail : "no reason");
+    if (notice->wants_exit)
+        finish(run, CLI_FAILED);
+}
+
+static void on_launched(void *opaque, const GError *error)
+{
+    if (error) {
+        cli_complain("%s", error->message);
+        finish(opaque, CLI_FAILED);
+    }
+}
+
+/* The machine waits for a guest: now somebody may come. */
+static void on_awaiting(void *opaque, const GError *failure)
+{
+    struct run *run = opaque;
+    g_autofree char *uri =
+        run->restore ? g_strconcat("file:", run->restore, NULL) : g_strdup(run->incoming);
+    g_autoptr(GError) error = NULL;
+
+    if (failure) {
+        cli_complain("%s", failure->message);
+        finish(run, CLI_FAILED);
+    } else if (strcmp(uri, "defer") == 0) {
+        return;
+    } else if (!migration_listen(run->migration, uri, true, &error)) {
+        cli_complain("%s", error->message);
+        finish(run, CLI_FAILED);
+    } else if (run->incoming) {
+        fprintf(stderr, "godwit: waiting for a guest at %s\n",
+                gw_destination_uri(migration_destination(run->migration)));
+    }
+}
+
+static gboolean on_signal(gpointer opaque)
+{
+    finish(opaque, CLI_OK);
+    return G_SOURCE_CONTINUE;
+}
+
+static void on_quit(void *opaque)
+{
+    finish(opaque, CLI_OK);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static bool open_monitors(struct run *run, GError **error)
+{
+    const struct monitor_config config = {
+        .machine = run->machine,
+        .migration = run->migration,
+        .context = g_main_loop_get_context(run->loop),
+        .quit = on_quit,
+        .opaque = run,
+    };
+    g_autofree char *path = cli_monitor_path(run->name, true, error);
+
+    run->monitor = monitor_new(&config);
+    if (!path || !monitor_listen(run->monitor, path, error))
+        return false;
+    for (char **extra = run->qmp_paths; extra && *extra; extra++)
+        if (strcmp(*extra, path) != 0 && !monitor_listen(run->monitor, *extra, error))
+            return false;
+    return true;
+}
+
+static bool start(struct run *run, GError **error)
+{
+    GMainContext *context = g_main_loop_get_context(run->loop);
+
+    if (!make_config(run, error))
+        return false;
+    run->machine = machine_new(&run->config, context, error);
+    if (!run->machine)
+        return false;
+    run->migration = migration_new(run->machine, context);
+    machine_add_listener(run->machine, on_machine_notice, run);
+    migration_add_listener(run->migration, on_migration_notice, run);
+    if (!open_monitors(run, error))
+        return false;
+    g_unix_signal_add(SIGTERM, on_signal, run);
+    g_unix_signal_add(SIGINT, on_signal, run);
+    g_unix_signal_add(SIGHUP, on_signal, run);
+    machine_set_hold(run->machine, run->is_paused);
+    if (run->config.is_incoming)
+        machine_submit(run->machine, MACHINE_OP_AWAIT, on_awaiting, run);
+    else
+        machine_submit(run->machine, run->is_paused ? MACHINE_OP_LAUNCH_PAUSED : MACHINE_OP_LAUNCH,
+                       on_launched, run);
+    return true;
+}
+
+static void clear(struct run *run)
+{
+    monitor_free(run->monitor);
+    migration_free(run->migration);
+    machine_free(run->machine);
+    g_clear_pointer(&run->config.devices, g_ptr_array_unref);
+    g_main_loop_unref(run->loop);
+    char **owned[] = {&run->board,  &run->name,   &run->memory,  &run->bios,     &run->kernel,
+                      &run->initrd, &run->append, &run->console, &run->incoming, &run->restore};
+    for (size_t i = 0; i < G_N_ELEMENTS(owned); i++)
+        g_clear_pointer(owned[i], g_free);
+    g_clear_pointer(&run->qmp_paths, g_strfreev);
+}
+
+int cmd_run(const struct subcommand *self, int argc, char **argv)
+{
+    struct run run = {.n_cpus = 1, .status = CLI_USAGE};
+    g_autoptr(GError) error = NULL;
+
+    signal(SIGPIPE, SIG_IGN);
+    run.loop = g_main_loop_new(NULL, FALSE);
+    run.config.devices = g_ptr_array_new_with_free_func((GDestroyNotify)device_config_free);
+    if (parse_options(&run, self, &argc, &argv, &run.status)) {
+        run.status = CLI_OK;
+        if (start(&run, &error))
+            g_main_loop_run(run.loop);
+        else
+            run.status =
+                cli_fail(error->domain == GW_ERROR && error->code == GW_ERROR_INVALID ? CLI_USAGE
+                                                                                      : CLI_FAILED,
+                         "%s", error->message);
+    }
+    clear(&run);
+    return run.status;
+}
