@@ -422,13 +422,19 @@ static void net_prepare_stop(struct device *dev)
     virtio_device_prepare_stop(dev);
 }
 
+static bool net_stop(struct device *dev, uint64_t deadline_ns, GError **error)
+{
+    net_prepare_stop(dev);
+    return virtio_device_stop(dev, deadline_ns, error);
+}
+
 static void net_free(struct device *dev)
 {
     struct net *net = to_net(virtio_from_device(dev));
 
     io_timer_free(net->announce_timer);
     io_timer_free(net->retry_timer);
-    net->back->ops->free(net->back); /* its sources refer to the device */
+    netdev_free(net->back); /* its sources refer to the device */
     virtio_device_clear(&net->virtio);
     g_free(net);
 }
@@ -444,7 +450,7 @@ static const struct virtio_ops ops = {
                .reset = virtio_device_reset,
                .start = net_start,
                .prepare_stop = net_prepare_stop,
-               .stop = virtio_device_stop,
+               .stop = net_stop,
                .announce = net_announce,
                .free = net_free},
     .id = VIRTIO_ID_NET,
@@ -542,7 +548,7 @@ struct device *virtio_net_new(const struct virtio_config *config, struct netdev 
     memcpy(net->permanent_mac, mac, ETH_ALEN);
     net_filter_reset(net);
     if (!virtio_device_init(&net->virtio, &ops, config, features(back), &state, error)) {
-        back->ops->free(back);
+        netdev_free(back);
         g_free(net);
         return NULL;
     }

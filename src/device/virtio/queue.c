@@ -91,6 +91,7 @@ void virtqueue_init(struct virtqueue *queue, struct gw_memory *memory, uint16_t 
 void virtqueue_unmap(struct virtqueue *queue)
 {
     queue->is_mapped = false;
+    queue->has_news = false;
     queue->is_signalled_valid = false;
     queue->n_in_flight = 0;
     queue->n_unpublished = 0;
@@ -336,6 +337,7 @@ void virtqueue_publish(struct virtqueue *queue)
         return;
     queue->next_used = (uint16_t)(queue->next_used + queue->n_unpublished);
     queue->n_unpublished = 0;
+    queue->has_news = true;
     /* ORDER: release; elements and data are visible before the index. Pairs with the driver's
      * acquire of the used index. */
     __atomic_store_n((uint16_t *)(queue->used.host + USED_IDX), htole16(queue->next_used),
@@ -349,8 +351,9 @@ bool virtqueue_wants_interrupt(struct virtqueue *queue)
     bool was_valid = queue->is_signalled_valid;
     uint16_t event;
 
-    if (!queue->is_mapped)
+    if (!queue->has_news)
         return false;
+    queue->has_news = false;
     /* ORDER: our used index before the driver's wish; the driver writes its wish, fences, and then
      * looks at the used index (SPEC 2.7.14). One of both sees the other. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -358,8 +361,6 @@ bool virtqueue_wants_interrupt(struct virtqueue *queue)
     queue->is_signalled_valid = true;
     if (!queue->has_event_idx)
         return !(load_u16(queue->avail.host) & VRING_AVAIL_F_NO_INTERRUPT);
-    if (was_valid && old == queue->next_used)
-        return false;
     event = load_u16(queue->avail.host + AVAIL_RING + (size_t)queue->size * 2);
     return !was_valid || vring_need_event(event, queue->next_used, old);
 }

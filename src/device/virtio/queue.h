@@ -64,6 +64,7 @@ struct virtqueue {
     bool has_event_idx;
     bool has_indirect;
     bool is_mapped;
+    bool has_news;           /* published since the last interrupt decision */
     bool is_signalled_valid; /* signalled_used is the index at the last interrupt decision */
     uint16_t signalled_used;
     uint16_t n_in_flight;   /* taken, not pushed */

@@ -286,7 +286,7 @@ void drv_setup_queue(struct drv *drv, unsigned index, uint16_t size)
     };
 
     queue->size = size;
-    queue->avail_idx = queue->used_idx = queue->next_desc = 0;
+    queue->avail_idx = queue->kicked_idx = queue->used_idx = queue->next_desc = 0;
     drv_write(drv, drv->common + VIRTIO_PCI_COMMON_Q_SELECT, 2, index);
     drv_write(drv, drv->common + VIRTIO_PCI_COMMON_Q_SIZE, 2, size);
     for (size_t i = 0; i < G_N_ELEMENTS(addresses); i++) {
@@ -353,13 +353,14 @@ void drv_publish(struct drv *drv, unsigned index, uint16_t head)
 void drv_kick(struct drv *drv, unsigned index)
 {
     struct drv_queue *queue = &drv->queues[index];
+    uint16_t old = queue->kicked_idx;
 
+    queue->kicked_idx = queue->avail_idx;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (has(drv, VIRTIO_RING_F_EVENT_IDX)) {
         uint16_t event = le16toh(
             __atomic_load_n(ring_u16(drv, queue->used + 4 + 8u * queue->size), __ATOMIC_RELAXED));
-        /* This driver kicks after each batch of one. */
-        if (!vring_need_event(event, queue->avail_idx, (uint16_t)(queue->avail_idx - 1)))
+        if (!vring_need_event(event, queue->avail_idx, old))
             return;
     } else if (le16toh(__atomic_load_n(ring_u16(drv, queue->used), __ATOMIC_RELAXED)) &
                VRING_USED_F_NO_NOTIFY) {

@@ -64,9 +64,10 @@ struct drv_segment {
 struct drv_queue {
     uint16_t size;
     uint64_t desc, avail, used;
-    uint16_t avail_idx; /* published */
-    uint16_t used_idx;  /* seen */
-    uint16_t next_desc; /* descriptors are used round robin */
+    uint16_t avail_idx;  /* published */
+    uint16_t kicked_idx; /* avail_idx at the last kick */
+    uint16_t used_idx;   /* seen */
+    uint16_t next_desc;  /* descriptors are used round robin */
 };
 
 /* The driver's side; copyable, so that a second device can go on where the first was. */
