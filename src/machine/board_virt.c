@@ -30,30 +30,6 @@
 #define KERNEL_ALIGNMENT MIB(2)
 #define DTB_ROOM         MIB(2)
 
-static const struct virt_range fixed_map[VIRT_N_REGIONS] = {
-    [VIRT_MROM] = {"mrom", 0x1000, 0xf000},
-    [VIRT_TEST] = {"test", 0x100000, SYSCON_SIZE},
-    [VIRT_RTC] = {"rtc", 0x101000, GOLDFISH_RTC_SIZE},
-    [VIRT_CLINT] = {"clint", 0x2000000, ACLINT_SIZE},
-    [VIRT_PLIC] = {"plic", 0xc000000, PLIC_SIZE},
-    [VIRT_UART0] = {"uart0", 0x10000000, SERIAL_SIZE},
-    [VIRT_ECAM] = {"ecam", 0x30000000, 0x10000000},
-    [VIRT_PCI_MMIO] = {"pci-mmio", 0x40000000, 0x40000000},
-    [VIRT_RAM] = {"ram", 0x80000000, 0},
-    [VIRT_PCI_MMIO64] = {"pci-mmio64", GIB(16), VIRT_PCI_MMIO64_SIZE},
-};
-
-void virt_layout_init(struct virt_layout *layout, uint64_t memory_bytes)
-{
-    struct virt_range *ram = &layout->ranges[VIRT_RAM];
-    struct virt_range *window = &layout->ranges[VIRT_PCI_MMIO64];
-
-    memcpy(layout->ranges, fixed_map, sizeof fixed_map);
-    ram->size = memory_bytes;
-    while (window->gpa < ram->gpa + ram->size)
-        window->gpa += window->size;
-}
-
 struct virt {
     struct virt_layout layout;
     struct plic *plic;
