@@ -150,7 +150,12 @@ struct gw_vm {
 
 /* ---- Parameters and events ------------------------------------------------------------------- */
 
-enum gw_channel_role_hint { GW_ROLE_HINT_CONTROL = 1, GW_ROLE_HINT_PAGE = 2, GW_ROLE_HINT_URGENT };
+enum gw_channel_role_hint {
+    GW_ROLE_HINT_UNKNOWN = 0, /* destination: the channel has not yet said what it is */
+    GW_ROLE_HINT_CONTROL,
+    GW_ROLE_HINT_PAGE,
+    GW_ROLE_HINT_URGENT,
+};
 
 /* Budgets and settings; zero-initialised members mean the documented default. */
 struct gw_migrate_params {

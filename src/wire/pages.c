@@ -131,6 +131,16 @@ uint32_t wire_pages_zero_count(const struct wire_pages_out *packet)
     return packet->n_zero;
 }
 
+uint64_t wire_pages_record_bytes(const struct wire_pages_out *packet)
+{
+    if (packet->n_pages == 0) {
+        return 0;
+    }
+    return WIRE_HEADER_BYTES + WIRE_PAGES_FIXED_BYTES +
+           (uint64_t)packet->n_runs * WIRE_PAGES_RUN_BYTES +
+           (uint64_t)packet->n_digests * (8 + WIRE_PAGE_BYTES);
+}
+
 /* Writes the page table; returns its size. */
 static uint32_t build_table(struct wire_pages_out *packet)
 {

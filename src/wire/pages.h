@@ -38,6 +38,8 @@ void wire_pages_begin(struct wire_pages_out *packet, uint32_t round, uint32_t bl
 bool wire_pages_add(struct wire_pages_out *packet, uint64_t page, const uint8_t *host);
 uint32_t wire_pages_count(const struct wire_pages_out *packet);
 uint32_t wire_pages_zero_count(const struct wire_pages_out *packet);
+/* What it will cost when it is sent: header, payload and bulk (0 when empty). */
+uint64_t wire_pages_record_bytes(const struct wire_pages_out *packet);
 /* Sends what was added (nothing when empty) and empties the packet. */
 bool wire_pages_send(struct wire_pages_out *packet, struct wire_stream *stream, int64_t deadline_ns,
                      GError **error);

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inside of the destination engine; shared by destination*.c only.
+ *
+ * Model: like the source, one control thread turns mails into events of the handover table. The
+ * greeters (one short-lived thread for each connection that has not yet said who it is) hand over
+ * streams with their first record; the readers of page channels write guest memory themselves.
+ *
+ * Locks: destination.lock is a leaf.
+ */
+#ifndef MIGRATE_DESTINATION_H
+#define MIGRATE_DESTINATION_H
+
+#include "migrate/engine.h"
+#include "migrate/handover.h"
+#include "migrate/ledger.h"
+#include "migrate/link.h"
+#include "wire/pages.h"
+#include "wire/rounds.h"
+
+#define DESTINATION_MAX_GREETERS   16
+#define DESTINATION_MAX_REMEMBERED 256
+#define DESTINATION_ANSWER_NS      NS_PER_S
+#define DESTINATION_FINISH_NS      (UINT64_C(500) * NS_PER_MS)
+#define DESTINATION_GRACE_NS       (UINT64_C(200) * NS_PER_MS)
+#define DESTINATION_PING_NS        (UINT64_C(250) * NS_PER_MS)
+#define DESTINATION_MAX_RESENDS    3 /* stopped rounds of an attempt that may end with suspects */
+
+/* One channel that carries pages; owned by its reader thread while it is open. */
+struct page_lane {
+    struct gw_destination *destination;
+    struct link *link; /* NULL for pages on control */
+    uint32_t channel;
+    struct wire_pages_in *packet;
+    struct wire_round_check check;
+};
+
+/* Who owns the guest of a migration that is over. */
+struct remembered {
+    uint8_t id[WIRE_ID_BYTES];
+    bool is_running; /* else: never */
+};
+
+struct gw_destination {
+    /* fixed after construction */
+    struct gw_vm vm;
+    struct gw_migrate_params params;
+    struct gw_migrate_observer observer;
+    struct gw_listener *listener;
+    char *uri;
+    bool is_single;
+    bool is_live; /* false: a snapshot is read, nothing is acknowledged */
+    uint64_t silence_ns;
+    struct mailbox box;
+    pthread_t thread, acceptor;
+    struct gw_ledger *ledger;
+
+    /* guarded by lock */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct handover handover; /* written by the control thread only */
+    struct gw_destination_status status;
+    GPtrArray *greeters; /* struct greeter */
+    bool is_freeing;
+
+    /* fixed while page lanes exist */
+    const struct gw_ram_block **blocks; /* by the source's index; NULL entries: none */
+    uint32_t n_blocks;
+    uint64_t **suspect_words; /* words are atomic */
+    uint64_t **written_words; /* likewise: pages that may hold anything but zeroes */
+    uint64_t features;
+
+    /* atomic */
+    uint32_t acked_round;  /* control writes (release), lanes read (acquire) */
+    uint32_t is_receiving; /* accepted: rounds may come */
+    uint64_t n_suspect, n_damaged, pages_plain, pages_zero, bytes_received; /* lanes write */
+
+    /* owned by the control thread */
+    uint8_t id[WIRE_ID_BYTES];
+    uint64_t generation;
+    uint64_t start_ns;
+    GArray *remembered; /* struct remembered */
+    struct link *control;
+    struct wire_section_reader *sections; /* used by the control link's reader only */
+    struct page_lane control_lane;        /* likewise */
+    GPtrArray *lanes;                     /* struct page_lane */
+    uint32_t n_lanes;                     /* that must end each round */
+    struct clock_offset clock;            /* source's CLOCK_MONOTONIC */
+    int64_t realtime_offset_ns;           /* source's CLOCK_REALTIME minus ours, of the best ping */
+    uint32_t ping_id;
+    uint64_t next_ping_ns;
+    uint64_t best_ping_error_ns;
+    struct gw_migrate_failure failure;
+    bool has_told_peer; /* the verdict said why */
+
+    struct wire_hello peer;
+    bool has_peer, has_schema, has_ram_map;
+    struct gw_schema *schema;
+    struct wire_ram_map ram_map;
+    struct gw_state_plan *plan;
+    struct wire_schema_verdict verdict; /* due with RECEIVE */
+    uint64_t setup_deadline_ns;
+
+    uint32_t round; /* the last that was complete on all lanes */
+    uint32_t n_lanes_done;
+    bool is_last_round_stopped;
+
+    uint32_t attempt; /* 0: no switchover under way */
+    struct wire_switchover_begin switchover;
+    struct gw_state_load *load;
+    bool has_state_end;
+    struct wire_state_end state_end;
+    uint32_t n_resends;
+    bool is_loaded;
+    uint64_t loaded_ns;
+
+    struct wire_stream *query; /* whose answer is due */
+    uint64_t lost_limit_ns;
+    int lost_code;
+    char *lost_reason;
+};
+
+/* destination.c */
+void destination_dispatch(struct gw_destination *destination, enum destination_event event);
+void destination_fail(struct gw_destination *destination, enum destination_event event,
+                      enum gw_side side, int code, const char *reason);
+void destination_fail_error(struct gw_destination *destination, const GError *error);
+unsigned destination_state(struct gw_destination *destination);
+void destination_close_links(struct gw_destination *destination, bool is_orderly);
+
+/* destination_listen.c */
+void destination_start_listening(struct gw_destination *destination);
+void destination_stop_listening(struct gw_destination *destination);
+void destination_on_stream(struct gw_destination *destination, struct mail *mail);
+void destination_answer(struct gw_destination *destination, enum wire_owner answer);
+void destination_remember(struct gw_destination *destination, bool is_running);
+
+/* destination_setup.c */
+void destination_handshake(struct gw_destination *destination);
+void destination_on_hello(struct gw_destination *destination, struct mail *mail);
+void destination_on_schema(struct gw_destination *destination, struct mail *mail);
+void destination_on_ram_map(struct gw_destination *destination, struct mail *mail);
+void destination_receive(struct gw_destination *destination);
+void destination_ping(struct gw_destination *destination);
+void destination_on_pong(struct gw_destination *destination, const struct mail *mail);
+void destination_clear_migration(struct gw_destination *destination);
+extern const struct link_ops destination_link_ops;
+
+/* destination_pages.c */
+/* ROUND_BEGIN, PAGES, ROUND_END; on the lane's reader thread. */
+bool destination_on_page_record(struct page_lane *lane, struct wire_record *record, GError **error);
+struct page_lane *destination_lane_new(struct gw_destination *destination, uint32_t channel);
+void destination_lane_free(struct page_lane *lane);
+bool destination_prepare_memory(struct gw_destination *destination, GError **error);
+void destination_on_lane_round(struct gw_destination *destination, const struct mail *mail);
+
+/* destination_load.c */
+void destination_on_switchover(struct gw_destination *destination, const struct mail *mail);
+void destination_on_section(struct gw_destination *destination, struct mail *mail);
+void destination_on_state_end(struct gw_destination *destination, const struct mail *mail);
+void destination_on_cancelled_attempt(struct gw_destination *destination, const struct mail *mail);
+void destination_on_commit(struct gw_destination *destination, const struct mail *mail);
+/* Loads when everything of the attempt is here. */
+void destination_check_complete(struct gw_destination *destination);
+void destination_say_loaded(struct gw_destination *destination);
+void destination_unload(struct gw_destination *destination);
+void destination_run(struct gw_destination *destination);
+/* Saves and checks our own machine's state to learn how long a load takes. */
+struct wire_rehearsal_report destination_rehearse(struct gw_destination *destination);
+
+/* destination_restore.c */
+void destination_restore(struct gw_destination *destination, struct wire_stream *stream);
+
+#endif

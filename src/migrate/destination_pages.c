@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The destination's pages: rounds on each channel, received straight into guest memory.
+ *
+ * Model: docs/wire-format.md sections 6 and 7. A lane's reader thread checks the round's framing,
+ * receives its packets and keeps the set of suspect pages; the control thread acknowledges. The
+ * next round opens only after the last one was acknowledged on all channels, so a page of an older
+ * round never overwrites a newer one.
+ *
+ * PEER: block and page numbers are bounded by wire_pages_parse against our own blocks.
+ */
+#include "migrate/destination.h"
+
+#include <inttypes.h>
+
+#include "base/bitmap.h"
+
+struct page_lane *destination_lane_new(struct gw_destination *destination, uint32_t channel)
+{
+    struct page_lane *lane = g_new0(struct page_lane, 1);
+
+    lane->destination = destination;
+    lane->channel = channel;
+    lane->packet = g_new0(struct wire_pages_in, 1);
+    return lane;
+}
+
+void destination_lane_free(struct page_lane *lane)
+{
+    link_free(lane->link);
+    g_free(lane->packet);
+    g_free(lane);
+}
+
+/* Whatever our memory holds outside of what the source declares allocated must read as zero: the
+ * source does not send it. What lies inside comes in the first round. */
+static bool discard_hole(struct gw_ram_block *block, uint64_t first, uint64_t end, GError **error)
+{
+    uint64_t page = first, n_pages;
+
+    while (page < end && gw_memory_next_allocated_run(block, &page, &n_pages) && page < end) {
+        n_pages = MIN(n_pages, end - page);
+        if (!gw_memory_discard(block, page * GW_PAGE_SIZE, n_pages * GW_PAGE_SIZE, error))
+            return false;
+        page += n_pages;
+    }
+    return true;
+}
+
+bool destination_prepare_memory(struct gw_destination *destination, GError **error)
+{
+    for (uint32_t i = 0; i < destination->ram_map.n_blocks; i++) {
+        const struct wire_ram_block *map = &destination->ram_map.blocks[i];
+        struct gw_ram_block *block =
+            gw_memory_block(destination->vm.memory, destination->blocks[i]->index);
+        uint64_t page = 0;
+
+        for (uint32_t j = 0; j < map->n_extents; j++) {
+            if (!discard_hole(block, page, map->extents[j].first_page, error))
+                return false;
+            page = map->extents[j].first_page + map->extents[j].n_pages;
+        }
+        if (!discard_hole(block, page, block->n_pages, error))
+            return false;
+        for (uint64_t first = 0, n_pages; gw_memory_next_allocated_run(block, &first, &n_pages);
+             first += n_pages)
+            bitmap_set_range(destination->written_words[i], first, n_pages);
+    }
+    return true;
+}
+
+static bool on_round_begin(struct page_lane *lane, struct wire_record *record, GError **error)
+{
+    struct gw_destination *destination = lane->destination;
+    uint32_t acked = __atomic_load_n(&destination->acked_round, __ATOMIC_ACQUIRE);
+
+    if (!__atomic_load_n(&destination->is_receiving, __ATOMIC_ACQUIRE)) {
+        wire_record_error(record, GW_ERROR_CORRUPT, error, "nothing was accepted yet");
+        return false;
+    }
+    if (!wire_round_open(&lane->check, record, NULL, error))
+        return false;
+    if (lane->check.round != acked + 1) {
+        wire_record_error(record, GW_ERROR_CORRUPT, error,
+                          "round %" PRIu32 " begins before round %" PRIu32 " was acknowledged",
+                          lane->check.round, lane->check.round - 1);
+        return false;
+    }
+    return true;
+}
+
+static uint64_t block_pages(void *opaque, uint32_t block)
+{
+    const struct gw_destination *destination = opaque;
+
+    return block < destination->n_blocks && destination->blocks[block]
+               ? destination->blocks[block]->n_pages
+               : 0;
+}
+
+static void on_page(void *opaque, uint32_t block, uint64_t page, bool is_good)
+{
+    struct gw_destination *destination = opaque;
+    uint64_t *word = &destination->suspect_words[block][page / 64];
+    uint64_t bit = UINT64_C(1) << (page % 64);
+
+    if (is_good) {
+        /* The common case costs one load that stays in the cache. */
+        if ((__atomic_load_n(word, __ATOMIC_RELAXED) & bit) &&
+            (__atomic_fetch_and(word, ~bit, __ATOMIC_RELAXED) & bit))
+            __atomic_fetch_sub(&destination->n_suspect, 1, __ATOMIC_RELAXED);
+    } else {
+        __atomic_fetch_add(&destination->n_damaged, 1, __ATOMIC_RELAXED);
+        if (!(__atomic_fetch_or(word, bit, __ATOMIC_RELAXED) & bit))
+            __atomic_fetch_add(&destination->n_suspect, 1, __ATOMIC_RELAXED);
+    }
+}
+
+static bool on_pages(struct page_lane *lane, struct wire_record *record, GError **error)
+{
+    struct gw_destination *destination = lane->destination;
+    struct wire_pages_in *packet = lane->packet;
+    uint64_t n_bytes = WIRE_HEADER_BYTES + record->payload_bytes + record->bulk_bytes;
+    struct wire_pages_sink sink = {.on_page = on_page, .opaque = destination};
+    uint32_t n_bad = 0;
+
+    if (!wire_pages_parse(record, packet, block_pages, destination, destination->features, error) ||
+        !wire_round_add(&lane->check, record, packet, error))
+        return false;
+    sink.host = destination->blocks[packet->block]->host;
+    sink.written = destination->written_words[packet->block];
+    if (!wire_pages_receive(record->stream, record, packet, &sink, &n_bad, GW_NO_DEADLINE, error))
+        return false;
+    __atomic_fetch_add(&destination->pages_zero, packet->n_zero, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&destination->pages_plain, packet->n_pages - packet->n_zero,
+                       __ATOMIC_RELAXED);
+    __atomic_fetch_add(&destination->bytes_received, n_bytes, __ATOMIC_RELAXED);
+    return true;
+}
+
+static bool on_round_end(struct page_lane *lane, struct wire_record *record, GError **error)
+{
+    struct gw_destination *destination = lane->destination;
+    struct wire_round_end end;
+    struct mail *mail;
+
+    if (!wire_round_close(&lane->check, record, &end, error))
+        return false;
+    if (!destination->is_live)
+        return true;
+    mail = mail_new(MAIL_LANE_ROUND);
+    mail->channel = lane->channel;
+    mail->generation = __atomic_load_n(&destination->generation, __ATOMIC_RELAXED);
+    mail->number = lane->check.flags & WIRE_ROUND_GUEST_STOPPED;
+    mail->message.round_end = end;
+    mailbox_put(&destination->box, mail);
+    return true;
+}
+
+bool destination_on_page_record(struct page_lane *lane, struct wire_record *record, GError **error)
+{
+    struct gw_destination *destination;
+
+    if (!lane) {
+        wire_record_error(record, GW_ERROR_CORRUPT, error, "no lane");
+        return false;
+    }
+    destination = lane->destination;
+    /* PEER: pages travel either on control or on page channels, as agreed. */
+    if (lane->channel == WIRE_NO_CHANNEL && destination->n_lanes > 0) {
+        wire_record_error(record, GW_ERROR_CORRUPT, error, "pages were agreed to travel elsewhere");
+        return false;
+    }
+    switch (record->type->type) {
+    case WIRE_ROUND_BEGIN:
+        return on_round_begin(lane, record, error);
+    case WIRE_PAGES:
+        return on_pages(lane, record, error);
+    default:
+        return on_round_end(lane, record, error);
+    }
+}
+
+/* ---- on the control thread ---------------------------------------------------------------------
+ */
+
+/* Asks again for what is suspect. */
+static void ask_resend(struct gw_destination *destination, uint32_t round)
+{
+    for (uint32_t i = 0; i < destination->n_blocks; i++) {
+        uint64_t n_pages = destination->blocks[i]->n_pages;
+        struct wire_resend resend = {.round = round, .block = i};
+        GArray *runs = g_array_new(FALSE, FALSE, sizeof(struct wire_resend_run));
+
+        for (uint64_t page = 0; page < n_pages; page++) {
+            uint64_t word =
+                __atomic_load_n(&destination->suspect_words[i][page / 64], __ATOMIC_RELAXED);
+            struct wire_resend_run run = {.first_page = page, .n_pages = 1};
+
+            if (page % 64 == 0 && word == 0) {
+                page += 63;
+                continue;
+            }
+            if (!((word >> (page % 64)) & 1))
+                continue;
+            if (runs->len &&
+                g_array_index(runs, struct wire_resend_run, runs->len - 1).first_page +
+                        g_array_index(runs, struct wire_resend_run, runs->len - 1).n_pages ==
+                    page)
+                g_array_index(runs, struct wire_resend_run, runs->len - 1).n_pages++;
+            else if (runs->len < WIRE_MAX_RESEND_RUNS)
+                g_array_append_val(runs, run);
+            else
+                break; /* the rest is asked for after the next round */
+        }
+        resend.n_runs = runs->len;
+        resend.runs = (struct wire_resend_run *)(void *)g_array_free(runs, FALSE);
+        if (resend.n_runs)
+            link_post(destination->control, WIRE_RESEND, &resend);
+        else
+            g_free(resend.runs);
+    }
+}
+
+static void first_suspect(struct gw_destination *destination, char *text, size_t size)
+{
+    for (uint32_t i = 0; i < destination->n_blocks; i++)
+        for (uint64_t w = 0; w < (destination->blocks[i]->n_pages + 63) / 64; w++)
+            if (destination->suspect_words[i][w]) {
+                g_snprintf(text, size, "page %" PRIu64 " of RAM block %s arrived damaged %u times",
+                           w * 64 + (uint64_t)__builtin_ctzll(destination->suspect_words[i][w]),
+                           destination->blocks[i]->name, destination->n_resends + 1);
+                return;
+            }
+}
+
+void destination_on_lane_round(struct gw_destination *destination, const struct mail *mail)
+{
+    const struct wire_round_end *end = &mail->message.round_end;
+    uint64_t n_suspect = __atomic_load_n(&destination->n_suspect, __ATOMIC_RELAXED);
+    struct wire_round_ack ack = {.round = end->round,
+                                 .channel = (uint16_t)mail->channel,
+                                 .n_pages = end->n_pages,
+                                 .n_bytes = end->n_bytes,
+                                 .n_suspect = n_suspect,
+                                 .monotonic_ns = mail->arrived_ns};
+    uint32_t n_lanes = MAX(destination->n_lanes, 1);
+
+    if (destination_state(destination) != GW_DESTINATION_RECEIVING)
+        return;
+    destination->n_lanes_done++;
+    if (destination->n_lanes_done < n_lanes) {
+        link_post(destination->control, WIRE_ROUND_ACK, &ack);
+        return;
+    }
+    destination->n_lanes_done = 0;
+    destination->round = end->round;
+    destination->is_last_round_stopped = mail->number;
+    if (mail->number && n_suspect > 0) {
+        if (destination->n_resends >= DESTINATION_MAX_RESENDS) {
+            char text[256] = "pages arrived damaged";
+
+            first_suspect(destination, text, sizeof text);
+            destination_fail(destination, DESTINATION_EV_FAILED, GW_SIDE_DESTINATION,
+                             GW_ERROR_CORRUPT, text);
+            return;
+        }
+        destination->n_resends++;
+        ask_resend(destination, end->round);
+    }
+    __atomic_store_n(&destination->acked_round, end->round, __ATOMIC_RELEASE);
+    link_post(destination->control, WIRE_ROUND_ACK, &ack);
+    pthread_mutex_lock(&destination->lock);
+    destination->status.round = end->round;
+    pthread_mutex_unlock(&destination->lock);
+    destination_check_complete(destination);
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/* The mailbox of a control thread, threads, and failures. */
+#include "migrate/engine.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+void engine_thread_start(pthread_t *thread, const char *name, void *(*fn)(void *), void *opaque)
+{
+    int rc = pthread_create(thread, NULL, fn, opaque);
+
+    if (rc != 0)
+        g_error("pthread_create: %s", g_strerror(rc));
+    pthread_setname_np(*thread, name);
+}
+
+void engine_cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+bool engine_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline_ns)
+{
+    struct timespec ts = clock_timespec(deadline_ns);
+
+    if (deadline_ns == UINT64_MAX) {
+        pthread_cond_wait(cond, lock);
+        return true;
+    }
+    return pthread_cond_timedwait(cond, lock, &ts) != ETIMEDOUT;
+}
+
+size_t engine_message_bytes(uint16_t type)
+{
+    static const struct {
+        uint16_t type;
+        size_t n_bytes;
+    } sizes[] = {
+        {WIRE_HELLO, sizeof(struct wire_hello)},
+        {WIRE_SCHEMA_VERDICT, sizeof(struct wire_schema_verdict)},
+        {WIRE_RAM_MAP, sizeof(struct wire_ram_map)},
+        {WIRE_ROUND_BEGIN, sizeof(struct wire_round_begin)},
+        {WIRE_ROUND_END, sizeof(struct wire_round_end)},
+        {WIRE_ROUND_ACK, sizeof(struct wire_round_ack)},
+        {WIRE_RESEND, sizeof(struct wire_resend)},
+        {WIRE_SWITCHOVER_BEGIN, sizeof(struct wire_switchover_begin)},
+        {WIRE_SWITCHOVER_CANCEL, sizeof(struct wire_switchover_cancel)},
+        {WIRE_STATE_END, sizeof(struct wire_state_end)},
+        {WIRE_LOADED, sizeof(struct wire_loaded)},
+        {WIRE_COMMIT, sizeof(struct wire_commit)},
+        {WIRE_RUNNING, sizeof(struct wire_running)},
+        {WIRE_ABORT, sizeof(struct wire_abort)},
+        {WIRE_CANCEL, sizeof(struct wire_cancel)},
+        {WIRE_QUERY_OWNER, sizeof(struct wire_query_owner)},
+        {WIRE_OWNER_ANSWER, sizeof(struct wire_owner_answer)},
+        {WIRE_CLOCK_PING, sizeof(struct wire_clock_ping)},
+        {WIRE_CLOCK_PONG, sizeof(struct wire_clock_pong)},
+        {WIRE_REHEARSAL_REPORT, sizeof(struct wire_rehearsal_report)},
+        {WIRE_LEDGER, sizeof(struct wire_ledger)},
+        {WIRE_GOODBYE, sizeof(struct wire_goodbye)},
+        {WIRE_END, sizeof(struct wire_end)},
+        {WIRE_KEEPALIVE, sizeof(struct wire_keepalive)},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++)
+        if (sizes[i].type == type)
+            return sizes[i].n_bytes;
+    return 0;
+}
+
+struct mail *mail_new(enum mail_kind kind)
+{
+    struct mail *mail = g_new0(struct mail, 1);
+
+    mail->kind = kind;
+    mail->channel = CHANNEL_CONTROL;
+    mail->arrived_ns = clock_mono_ns();
+    return mail;
+}
+
+void mail_free(struct mail *mail)
+{
+    if (!mail)
+        return;
+    if (mail->type && engine_message_bytes(mail->type))
+        wire_message_clear(mail->type, &mail->message);
+    if (mail->kind == MAIL_SECTION)
+        wire_section_clear(&mail->section);
+    if (mail->stream)
+        wire_stream_free(mail->stream);
+    g_clear_error(&mail->error);
+    g_free(mail);
+}
+
+void mailbox_init(struct mailbox *box)
+{
+    *box = (struct mailbox){0};
+    pthread_mutex_init(&box->lock, NULL);
+    engine_cond_init(&box->has_mail);
+}
+
+void mailbox_clear(struct mailbox *box)
+{
+    struct mail *mail = box->first;
+
+    while (mail) {
+        struct mail *next = mail->next;
+
+        mail_free(mail);
+        mail = next;
+    }
+    pthread_cond_destroy(&box->has_mail);
+    pthread_mutex_destroy(&box->lock);
+}
+
+static uint64_t mail_weight(const struct mail *mail)
+{
+    uint64_t n_bytes = MAILBOX_MAX_BYTES / MAILBOX_MAX_MAILS; /* bounds small mails too */
+
+    if (mail->kind == MAIL_SECTION && mail->section.data)
+        n_bytes += g_bytes_get_size(mail->section.data);
+    return n_bytes;
+}
+
+static void mailbox_append(struct mailbox *box, struct mail *mail, bool is_bounded)
+{
+    pthread_mutex_lock(&box->lock);
+    while (is_bounded && !box->is_closed && box->n_section_bytes > MAILBOX_MAX_BYTES)
+        pthread_cond_wait(&box->has_mail, &box->lock);
+    if (box->is_closed) {
+        pthread_mutex_unlock(&box->lock);
+        mail_free(mail);
+        return;
+    }
+    box->n_section_bytes += mail_weight(mail);
+    if (box->last)
+        box->last->next = mail;
+    else
+        box->first = mail;
+    box->last = mail;
+    pthread_cond_broadcast(&box->has_mail);
+    pthread_mutex_unlock(&box->lock);
+}
+
+void mailbox_put(struct mailbox *box, struct mail *mail)
+{
+    mailbox_append(box, mail, false);
+}
+
+void mailbox_put_bounded(struct mailbox *box, struct mail *mail)
+{
+    mailbox_append(box, mail, true);
+}
+
+struct mail *mailbox_take(struct mailbox *box, uint64_t deadline_ns)
+{
+    struct mail *mail;
+
+    pthread_mutex_lock(&box->lock);
+    while (!box->first && engine_cond_wait(&box->has_mail, &box->lock, deadline_ns))
+        continue;
+    mail = box->first;
+    if (mail) {
+        box->first = mail->next;
+        if (!box->first)
+            box->last = NULL;
+        mail->next = NULL;
+        box->n_section_bytes -= mail_weight(mail);
+        pthread_cond_broadcast(&box->has_mail);
+    }
+    pthread_mutex_unlock(&box->lock);
+    return mail;
+}
+
+void mailbox_close(struct mailbox *box)
+{
+    pthread_mutex_lock(&box->lock);
+    box->is_closed = true;
+    pthread_cond_broadcast(&box->has_mail);
+    pthread_mutex_unlock(&box->lock);
+}
+
+void engine_failure_set(struct gw_migrate_failure *failure, enum gw_side side, int code,
+                        const char *reason)
+{
+    failure->side = side;
+    failure->code = code;
+    g_strlcpy(failure->reason, reason ? reason : "", sizeof failure->reason);
+}

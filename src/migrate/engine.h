@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What both engines are made of: the mailbox of a control thread, threads, and failures.
+ *
+ * Model: an engine has one control thread. It owns the engine's state and is the only one that
+ * calls the embedder. Everything that happens elsewhere (a record came, a link ended, a user asks)
+ * becomes a mail in its mailbox, in order.
+ *
+ * Threads: mailbox_put from any thread; mailbox_take by the control thread only.
+ */
+#ifndef MIGRATE_ENGINE_H
+#define MIGRATE_ENGINE_H
+
+#include <glib.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "godwit/migrate.h"
+#include "wire/messages.h"
+#include "wire/section.h"
+#include "wire/wire.h"
+
+/* pthread_create or abort: an engine without its threads cannot even report. */
+void engine_thread_start(pthread_t *thread, const char *name, void *(*fn)(void *), void *opaque);
+void engine_cond_init(pthread_cond_t *cond); /* waits on CLOCK_MONOTONIC */
+/* False when the deadline (ns; UINT64_MAX: none) has passed. */
+bool engine_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline_ns);
+
+/* One decoded record of any type; which member holds is said by the record's type. */
+union engine_message {
+    struct wire_hello hello;
+    struct wire_schema_verdict schema_verdict;
+    struct wire_ram_map ram_map;
+    struct wire_round_begin round_begin;
+    struct wire_round_end round_end;
+    struct wire_round_ack round_ack;
+    struct wire_resend resend;
+    struct wire_switchover_begin switchover_begin;
+    struct wire_switchover_cancel switchover_cancel;
+    struct wire_state_end state_end;
+    struct wire_loaded loaded;
+    struct wire_commit commit;
+    struct wire_running running;
+    struct wire_abort abort;
+    struct wire_cancel cancel;
+    struct wire_query_owner query_owner;
+    struct wire_owner_answer owner_answer;
+    struct wire_clock_ping clock_ping;
+    struct wire_clock_pong clock_pong;
+    struct wire_rehearsal_report rehearsal_report;
+    struct wire_ledger ledger;
+    struct wire_goodbye goodbye;
+    struct wire_end end;
+    struct wire_keepalive keepalive;
+};
+
+/* Bytes of the struct that belongs to a record type; 0 for types that have none. */
+size_t engine_message_bytes(uint16_t type);
+
+enum mail_kind {
+    MAIL_RECORD = 1, /* type, message */
+    MAIL_SECTION,    /* section */
+    MAIL_LINK_END,   /* error */
+    MAIL_STREAM,    /* destination: an accepted stream, and its first record when it is a control */
+    MAIL_LANE_SENT, /* source: a lane has sent its part of the round */
+    MAIL_LANE_ROUND, /* destination: a lane has received its part of the round (message.round_end)
+                      */
+    MAIL_CANCEL,
+    MAIL_RESOLVE, /* number: enum gw_resolution */
+    MAIL_POKE,    /* look at your flags */
+};
+
+struct mail {
+    struct mail *next;
+    enum mail_kind kind;
+    uint16_t type;    /* MAIL_RECORD, MAIL_STREAM: of the message, 0 for none */
+    uint32_t channel; /* MAIL_RECORD .. MAIL_LANE_*: CHANNEL_CONTROL or a page channel's index */
+    uint64_t
+        generation; /* of the connection it belongs to: later mails of an old one are dropped */
+    uint64_t arrived_ns; /* when the record was read */
+    uint64_t number;
+    union engine_message message;
+    struct wire_section section;
+    struct wire_stream *stream;
+    GError *error;
+};
+#define CHANNEL_CONTROL UINT32_MAX
+
+struct mail *mail_new(enum mail_kind kind);
+void mail_free(struct mail *mail);
+
+struct mailbox {
+    pthread_mutex_t lock;
+    pthread_cond_t has_mail;   /* also: has room */
+    struct mail *first, *last; /* guarded by lock */
+    uint64_t n_section_bytes;  /* waiting; guarded by lock */
+    bool is_closed;            /* guarded by lock: puts are dropped, bounded puts do not wait */
+};
+
+void mailbox_init(struct mailbox *box);
+void mailbox_clear(struct mailbox *box);
+void mailbox_put(struct mailbox *box, struct mail *mail);
+/* PEER: for readers of links. Waits while more than MAILBOX_MAX_BYTES of sections wait, so that a
+ * peer cannot fill our memory faster than it is consumed. */
+void mailbox_put_bounded(struct mailbox *box, struct mail *mail);
+#define MAILBOX_MAX_BYTES (UINT64_C(64) << 20)
+#define MAILBOX_MAX_MAILS 65536u
+/* The next mail, or NULL when the deadline has passed. */
+struct mail *mailbox_take(struct mailbox *box, uint64_t deadline_ns);
+void mailbox_close(struct mailbox *box);
+
+/* Fills a failure from an error. GW_ERROR_PEER errors keep their message. */
+void engine_failure_set(struct gw_migrate_failure *failure, enum gw_side side, int code,
+                        const char *reason);
+
+#endif

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/* The sending lanes of a source: one thread for each channel that carries pages. */
+#include "migrate/lanes.h"
+
+#include "base/bitmap.h"
+#include "wire/pages.h"
+
+#define CHUNK_PAGES UINT64_C(256)
+
+/* What the lanes of a round share. */
+struct round_work {
+    const struct gw_memory *memory;
+    const struct gw_page_set *set;
+    struct wire_round_begin begin;
+    uint64_t next_chunk; /* atomic: the cursor over the chunks of all blocks */
+    uint64_t pages_plain, pages_zero, round_pages; /* atomic, relaxed: counters */
+};
+
+struct lane {
+    struct lanes *lanes;
+    struct wire_stream *stream;
+    uint32_t channel;
+    uint32_t max_packet_pages;
+    pthread_t thread;
+    struct wire_pages_out *packet;
+};
+
+struct lanes {
+    /* fixed after construction */
+    const struct lanes_ops *ops;
+    void *opaque;
+    struct round_work work; /* set and begin: written while no lane is in a round */
+
+    /* guarded by lock */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    uint64_t n_started; /* rounds */
+    bool is_stopping;
+
+    GPtrArray *lanes; /* struct lane; control thread */
+};
+
+/* Finds the block and first page of a chunk number; false behind the last. */
+static bool chunk_place(const struct gw_memory *memory, uint64_t chunk, uint32_t *block,
+                        uint64_t *first)
+{
+    for (uint32_t i = 0; i < gw_memory_n_blocks(memory); i++) {
+        uint64_t n_chunks = (gw_memory_block(memory, i)->n_pages + CHUNK_PAGES - 1) / CHUNK_PAGES;
+
+        if (chunk < n_chunks) {
+            *block = i;
+            *first = chunk * CHUNK_PAGES;
+            return true;
+        }
+        chunk -= n_chunks;
+    }
+    return false;
+}
+
+/* One lane's part of a round. */
+struct part {
+    struct round_work *work;
+    struct wire_stream *stream;
+    struct wire_pages_out *packet;
+    uint32_t max_packet_pages;
+    uint32_t block; /* of the packet */
+    bool has_packet;
+    struct wire_round_end end;
+};
+
+static bool part_flush(struct part *part, GError **error)
+{
+    uint32_t n_pages = part->has_packet ? wire_pages_count(part->packet) : 0;
+    uint32_t n_zero = part->has_packet ? wire_pages_zero_count(part->packet) : 0;
+    uint64_t n_bytes = n_pages ? wire_pages_record_bytes(part->packet) : 0;
+
+    part->has_packet = false;
+    if (n_pages == 0)
+        return true;
+    if (!wire_pages_send(part->packet, part->stream, GW_NO_DEADLINE, error))
+        return false;
+    part->end.n_pages += n_pages;
+    part->end.n_packets++;
+    part->end.n_bytes += n_bytes;
+    __atomic_fetch_add(&part->work->pages_zero, n_zero, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&part->work->pages_plain, n_pages - n_zero, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&part->work->round_pages, n_pages, __ATOMIC_RELAXED);
+    return true;
+}
+
+static bool part_add(struct part *part, const struct gw_ram_block *block, uint64_t page,
+                     GError **error)
+{
+    const uint8_t *host = block->host + page * GW_PAGE_SIZE;
+
+    if (part->has_packet &&
+        (part->block != block->index || wire_pages_count(part->packet) >= part->max_packet_pages) &&
+        !part_flush(part, error))
+        return false;
+    if (part->has_packet && wire_pages_add(part->packet, page, host))
+        return true;
+    if (!part_flush(part, error))
+        return false;
+    wire_pages_begin(part->packet, part->work->begin.round, block->index);
+    part->block = block->index;
+    part->has_packet = true;
+    return wire_pages_add(part->packet, page, host);
+}
+
+static bool part_send_chunk(struct part *part, uint32_t index, uint64_t first, GError **error)
+{
+    const struct gw_ram_block *block = gw_memory_block(part->work->memory, index);
+    const uint64_t *words = part->work->set->words[index];
+    uint64_t end = MIN(first + CHUNK_PAGES, block->n_pages);
+
+    for (uint64_t w = first / 64; w * 64 < end; w++)
+        for (uint64_t bits = words[w]; bits; bits &= bits - 1)
+            if (!part_add(part, block, w * 64 + (uint64_t)__builtin_ctzll(bits), error))
+                return false;
+    return true;
+}
+
+static bool part_send(struct part *part, GError **error)
+{
+    uint32_t block;
+    uint64_t first;
+
+    if (!wire_send(part->stream, WIRE_ROUND_BEGIN, &part->work->begin, GW_NO_DEADLINE, error))
+        return false;
+    part->end.round = part->work->begin.round;
+    while (chunk_place(part->work->memory,
+                       __atomic_fetch_add(&part->work->next_chunk, 1, __ATOMIC_RELAXED), &block,
+                       &first))
+        if (!part_send_chunk(part, block, first, error))
+            return false;
+    if (!part_flush(part, error))
+        return false;
+    return wire_send(part->stream, WIRE_ROUND_END, &part->end, GW_NO_DEADLINE, error);
+}
+
+static void *lane_main(void *opaque)
+{
+    struct lane *lane = opaque;
+    struct lanes *lanes = lane->lanes;
+
+    for (uint64_t n_done = 0;; n_done++) {
+        g_autoptr(GError) error = NULL;
+        struct part part = {.work = &lanes->work,
+                            .stream = lane->stream,
+                            .packet = lane->packet,
+                            .max_packet_pages = lane->max_packet_pages};
+        bool is_stopping;
+
+        pthread_mutex_lock(&lanes->lock);
+        while (lanes->n_started == n_done && !lanes->is_stopping)
+            pthread_cond_wait(&lanes->changed, &lanes->lock);
+        is_stopping = lanes->is_stopping;
+        pthread_mutex_unlock(&lanes->lock);
+        if (is_stopping)
+            break;
+        if (!part_send(&part, &error)) {
+            lanes->ops->on_failed(lanes->opaque, lane->channel, error);
+            break;
+        }
+        lanes->ops->on_sent(lanes->opaque, lane->channel, part.end.round, &part.end);
+    }
+    return NULL;
+}
+
+struct lanes *lanes_new(const struct gw_memory *memory, const struct lanes_ops *ops, void *opaque)
+{
+    struct lanes *lanes = g_new0(struct lanes, 1);
+
+    lanes->ops = ops;
+    lanes->opaque = opaque;
+    lanes->work.memory = memory;
+    lanes->lanes = g_ptr_array_new();
+    pthread_mutex_init(&lanes->lock, NULL);
+    engine_cond_init(&lanes->changed);
+    return lanes;
+}
+
+void lanes_add(struct lanes *lanes, struct wire_stream *stream, uint32_t channel,
+               uint32_t max_packet_pages)
+{
+    struct lane *lane = g_new0(struct lane, 1);
+
+    lane->lanes = lanes;
+    lane->stream = stream;
+    lane->channel = channel;
+    lane->max_packet_pages = max_packet_pages;
+    lane->packet = wire_pages_out_new();
+    g_ptr_array_add(lanes->lanes, lane);
+    engine_thread_start(&lane->thread, "gw-lane", lane_main, lane);
+}
+
+uint32_t lanes_n(const struct lanes *lanes)
+{
+    return lanes->lanes->len;
+}
+
+void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin,
+                       const struct gw_page_set *set)
+{
+    pthread_mutex_lock(&lanes->lock);
+    lanes->work.begin = *begin;
+    lanes->work.set = set;
+    __atomic_store_n(&lanes->work.next_chunk, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&lanes->work.round_pages, 0, __ATOMIC_RELAXED);
+    lanes->n_started++;
+    pthread_cond_broadcast(&lanes->changed);
+    pthread_mutex_unlock(&lanes->lock);
+}
+
+void lanes_abandon_round(struct lanes *lanes)
+{
+    /* Half of the range: far behind every chunk, and no fetch_add wraps it. */
+    __atomic_store_n(&lanes->work.next_chunk, UINT64_MAX / 2, __ATOMIC_RELAXED);
+}
+
+void lanes_get_counters(struct lanes *lanes, struct lanes_counters *counters)
+{
+    counters->pages_plain = __atomic_load_n(&lanes->work.pages_plain, __ATOMIC_RELAXED);
+    counters->pages_zero = __atomic_load_n(&lanes->work.pages_zero, __ATOMIC_RELAXED);
+    counters->round_pages = __atomic_load_n(&lanes->work.round_pages, __ATOMIC_RELAXED);
+}
+
+void lanes_free(struct lanes *lanes)
+{
+    if (!lanes)
+        return;
+    pthread_mutex_lock(&lanes->lock);
+    lanes->is_stopping = true;
+    pthread_cond_broadcast(&lanes->changed);
+    pthread_mutex_unlock(&lanes->lock);
+    lanes_abandon_round(lanes);
+    for (guint i = 0; i < lanes->lanes->len; i++) {
+        struct lane *lane = g_ptr_array_index(lanes->lanes, i);
+
+        gw_channel_wake(wire_stream_channel(lane->stream));
+        pthread_join(lane->thread, NULL);
+        wire_pages_out_free(lane->packet);
+        g_free(lane);
+    }
+    g_ptr_array_unref(lanes->lanes);
+    pthread_cond_destroy(&lanes->changed);
+    pthread_mutex_destroy(&lanes->lock);
+    g_free(lanes);
+}
+
+bool lanes_send_round_here(const struct gw_memory *memory, struct wire_stream *stream,
+                           const struct wire_round_begin *begin, const struct gw_page_set *set,
+                           struct lanes_counters *counters, GError **error)
+{
+    struct round_work work = {.memory = memory, .set = set, .begin = *begin};
+    struct part part = {.work = &work,
+                        .stream = stream,
+                        .packet = wire_pages_out_new(),
+                        .max_packet_pages = WIRE_MAX_PACKET_PAGES};
+    bool is_sent = part_send(&part, error);
+
+    wire_pages_out_free(part.packet);
+    counters->pages_plain = work.pages_plain;
+    counters->pages_zero = work.pages_zero;
+    counters->round_pages = work.round_pages;
+    return is_sent;
+}

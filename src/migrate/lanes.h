@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The sending lanes of a source: one thread for each channel that carries pages.
+ *
+ * Model: a round is a set of pages that nobody changes while it is sent. Lanes take chunks of 256
+ * page numbers from a shared cursor, so that a slow channel simply takes fewer. Every lane frames
+ * the round on its own channel by ROUND_BEGIN and ROUND_END. Page bytes go out of guest memory in
+ * place; no lock, allocation or system call is made per page.
+ *
+ * Threads: the functions are called by the control thread; on_sent and on_failed come on a lane's
+ * thread. The counters may be read from any thread.
+ */
+#ifndef MIGRATE_LANES_H
+#define MIGRATE_LANES_H
+
+#include "migrate/link.h"
+
+struct lanes;
+
+struct lanes_ops {
+    void (*on_sent)(void *opaque, uint32_t channel, uint32_t round,
+                    const struct wire_round_end *end);
+    void (*on_failed)(void *opaque, uint32_t channel, const GError *error);
+};
+
+struct lanes_counters {
+    uint64_t pages_plain, pages_zero; /* in total */
+    uint64_t round_pages;             /* sent in this round */
+};
+
+struct lanes *lanes_new(const struct gw_memory *memory, const struct lanes_ops *ops, void *opaque);
+/* Adds a lane over the stream (a page channel's, or the control channel's), which outlives it. */
+void lanes_add(struct lanes *lanes, struct wire_stream *stream, uint32_t channel,
+               uint32_t max_packet_pages);
+uint32_t lanes_n(const struct lanes *lanes);
+/* Starts a round on all lanes. set must not change until every lane has said on_sent. */
+void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin,
+                       const struct gw_page_set *set);
+/* The lanes end the round early: what they had not taken is not sent. */
+void lanes_abandon_round(struct lanes *lanes);
+void lanes_get_counters(struct lanes *lanes, struct lanes_counters *counters);
+/* Wakes their channels, joins, frees. */
+void lanes_free(struct lanes *lanes);
+
+/* Sends one whole round on one stream from the calling thread (snapshots). *should_stop may be set
+ * by another thread. */
+bool lanes_send_round_here(const struct gw_memory *memory, struct wire_stream *stream,
+                           const struct wire_round_begin *begin, const struct gw_page_set *set,
+                           struct lanes_counters *counters, GError **error);
+
+#endif

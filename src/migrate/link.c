@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: MIT */
+/* One connected channel of an engine with a reader and a writer thread of its own. */
+#include "migrate/link.h"
+
+#include <string.h>
+
+enum item_kind {
+    ITEM_MESSAGE = 1,
+    ITEM_SECTION,
+    ITEM_STATE_BEGIN,
+    ITEM_STATE_END,
+};
+
+/* Something posted. */
+struct item {
+    struct item *next;
+    enum item_kind kind;
+    enum wire_type type;
+    union engine_message message;
+    enum wire_section_kind section_kind;
+    char *name;
+    uint32_t instance, version, attempt;
+    GBytes *data;
+};
+
+struct link {
+    /* fixed after construction */
+    struct wire_stream *stream;
+    uint32_t channel;
+    uint64_t generation;
+    const struct link_ops *ops;
+    void *opaque;
+    pthread_t reader, writer;
+    bool is_joined; /* owner only */
+
+    /* guarded by lock */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct item *first, *last;
+    uint64_t keepalive_ns;
+    bool is_sending;  /* the writer holds an item */
+    bool is_closing;  /* the writer ends after what is posted */
+    bool is_stopping; /* the writer ends now */
+    bool has_reader_ended;
+    bool has_told_end;
+    uint64_t state_digest;
+};
+
+static void item_free(struct item *item)
+{
+    if (item->kind == ITEM_MESSAGE)
+        wire_message_clear(item->type, &item->message);
+    g_clear_pointer(&item->data, g_bytes_unref);
+    g_free(item->name);
+    g_free(item);
+}
+
+static void link_end(struct link *link, const GError *error)
+{
+    bool is_first;
+
+    pthread_mutex_lock(&link->lock);
+    is_first = !link->has_told_end;
+    link->has_told_end = true;
+    link->is_stopping = true;
+    pthread_cond_broadcast(&link->changed);
+    pthread_mutex_unlock(&link->lock);
+    if (is_first)
+        link->ops->on_end(link->opaque, link, error);
+}
+
+static bool link_send_item(struct link *link, struct item *item, GError **error)
+{
+    struct wire_state_end sent = {0};
+
+    switch (item->kind) {
+    case ITEM_MESSAGE:
+        return wire_send_sized(link->stream, item->type, &item->message,
+                               engine_message_bytes(item->type), GW_NO_DEADLINE, error);
+    case ITEM_SECTION:
+        return wire_send_section(link->stream, item->section_kind, item->name, item->instance,
+                                 item->version, item->attempt, g_bytes_get_data(item->data, NULL),
+                                 g_bytes_get_size(item->data), GW_NO_DEADLINE, error);
+    case ITEM_STATE_BEGIN:
+        wire_state_begin(link->stream, item->attempt);
+        return true;
+    case ITEM_STATE_END:
+        if (!wire_send_state_end(link->stream, &sent, GW_NO_DEADLINE, error))
+            return false;
+        pthread_mutex_lock(&link->lock);
+        link->state_digest = sent.digest;
+        pthread_mutex_unlock(&link->lock);
+        return true;
+    }
+    return true;
+}
+
+/* The next item; NULL with *is_over false: it is time for a KEEPALIVE. */
+static struct item *link_next_item(struct link *link, bool *is_over)
+{
+    uint64_t since_ns = clock_mono_ns();
+    struct item *item = NULL;
+
+    pthread_mutex_lock(&link->lock);
+    link->is_sending = false;
+    pthread_cond_broadcast(&link->changed);
+    while (!link->first && !link->is_closing && !link->is_stopping)
+        if (!engine_cond_wait(&link->changed, &link->lock, since_ns + link->keepalive_ns))
+            break;
+    *is_over = link->is_stopping || (link->is_closing && !link->first);
+    if (!*is_over && link->first) {
+        item = link->first;
+        link->first = item->next;
+        if (!link->first)
+            link->last = NULL;
+        link->is_sending = true;
+    }
+    pthread_mutex_unlock(&link->lock);
+    return item;
+}
+
+static void *link_writer(void *opaque)
+{
+    struct link *link = opaque;
+    bool is_over = false;
+
+    while (!is_over) {
+        g_autoptr(GError) error = NULL;
+        struct item *item = link_next_item(link, &is_over);
+        bool is_sent = true;
+
+        if (item) {
+            is_sent = link_send_item(link, item, &error);
+            item_free(item);
+        } else if (!is_over) {
+            struct wire_keepalive keepalive = {.monotonic_ns = clock_mono_ns()};
+
+            is_sent = wire_send(link->stream, WIRE_KEEPALIVE, &keepalive, GW_NO_DEADLINE, &error);
+        }
+        if (!is_sent) {
+            link_end(link, error);
+            break;
+        }
+    }
+    return NULL;
+}
+
+static void *link_reader(void *opaque)
+{
+    struct link *link = opaque;
+    g_autoptr(GError) error = NULL;
+    struct wire_record record;
+
+    while (wire_receive(link->stream, &record, GW_NO_DEADLINE, &error)) {
+        if (record.type->type == WIRE_KEEPALIVE)
+            continue;
+        if (!link->ops->on_record(link->opaque, link, &record, &error))
+            break;
+    }
+    pthread_mutex_lock(&link->lock);
+    link->has_reader_ended = true;
+    pthread_cond_broadcast(&link->changed);
+    pthread_mutex_unlock(&link->lock);
+    link_end(link, error);
+    return NULL;
+}
+
+struct link *link_new(struct wire_stream *stream, uint32_t channel, uint64_t generation,
+                      const struct link_ops *ops, void *opaque, uint64_t keepalive_ns)
+{
+    struct link *link = g_new0(struct link, 1);
+    char name[16];
+
+    link->stream = stream;
+    link->channel = channel;
+    link->generation = generation;
+    link->ops = ops;
+    link->opaque = opaque;
+    link->keepalive_ns = keepalive_ns;
+    pthread_mutex_init(&link->lock, NULL);
+    engine_cond_init(&link->changed);
+    g_snprintf(name, sizeof name, "gw-rd-%s%u", channel == CHANNEL_CONTROL ? "c" : "p",
+               channel == CHANNEL_CONTROL ? 0 : channel);
+    engine_thread_start(&link->reader, name, link_reader, link);
+    name[3] = 'w', name[4] = 'r';
+    engine_thread_start(&link->writer, name, link_writer, link);
+    return link;
+}
+
+struct wire_stream *link_stream(struct link *link)
+{
+    return link->stream;
+}
+
+uint32_t link_channel(const struct link *link)
+{
+    return link->channel;
+}
+
+uint64_t link_generation(const struct link *link)
+{
+    return link->generation;
+}
+
+void link_set_keepalive(struct link *link, uint64_t keepalive_ns)
+{
+    pthread_mutex_lock(&link->lock);
+    link->keepalive_ns = keepalive_ns;
+    pthread_cond_broadcast(&link->changed);
+    pthread_mutex_unlock(&link->lock);
+}
+
+static void link_append(struct link *link, struct item *item)
+{
+    pthread_mutex_lock(&link->lock);
+    if (link->is_closing || link->is_stopping) {
+        pthread_mutex_unlock(&link->lock);
+        item_free(item);
+        return;
+    }
+    if (link->last)
+        link->last->next = item;
+    else
+        link->first = item;
+    link->last = item;
+    pthread_cond_broadcast(&link->changed);
+    pthread_mutex_unlock(&link->lock);
+}
+
+void link_post_sized(struct link *link, enum wire_type type, const void *message, size_t n_bytes)
+{
+    struct item *item = g_new0(struct item, 1);
+
+    g_assert(n_bytes == engine_message_bytes(type));
+    item->kind = ITEM_MESSAGE;
+    item->type = type;
+    memcpy(&item->message, message, n_bytes);
+    link_append(link, item);
+}
+
+void link_post_section(struct link *link, enum wire_section_kind kind, const char *name,
+                       uint32_t instance, uint32_t version, uint32_t attempt, GBytes *data)
+{
+    struct item *item = g_new0(struct item, 1);
+
+    item->kind = ITEM_SECTION;
+    item->section_kind = kind;
+    item->name = g_strdup(name);
+    item->instance = instance;
+    item->version = version;
+    item->attempt = attempt;
+    item->data = g_bytes_ref(data);
+    link_append(link, item);
+}
+
+void link_post_state_begin(struct link *link, uint32_t attempt)
+{
+    struct item *item = g_new0(struct item, 1);
+
+    item->kind = ITEM_STATE_BEGIN;
+    item->attempt = attempt;
+    link_append(link, item);
+}
+
+void link_post_state_end(struct link *link)
+{
+    struct item *item = g_new0(struct item, 1);
+
+    item->kind = ITEM_STATE_END;
+    link_append(link, item);
+}
+
+uint64_t link_state_digest(struct link *link)
+{
+    uint64_t digest;
+
+    pthread_mutex_lock(&link->lock);
+    digest = link->state_digest;
+    pthread_mutex_unlock(&link->lock);
+    return digest;
+}
+
+struct mail *link_decode(struct link *link, const struct wire_record *record, GError **error)
+{
+    struct mail *mail = mail_new(MAIL_RECORD);
+    size_t n_bytes = engine_message_bytes(record->type->type);
+
+    g_assert(n_bytes); /* the callers handle PAGES and sections themselves */
+    if (!wire_decode_sized(record, &mail->message, n_bytes, error)) {
+        mail_free(mail);
+        return NULL;
+    }
+    mail->type = record->type->type;
+    mail->channel = link->channel;
+    mail->generation = link->generation;
+    return mail;
+}
+
+struct mail *link_end_mail(struct link *link, const GError *error)
+{
+    struct mail *mail = mail_new(MAIL_LINK_END);
+
+    mail->channel = link->channel;
+    mail->generation = link->generation;
+    mail->error = error ? g_error_copy(error)
+                        : g_error_new_literal(GW_ERROR, GW_ERROR_LINK_LOST, "the channel ended");
+    return mail;
+}
+
+void link_finish(struct link *link, uint64_t deadline_ns)
+{
+    bool is_in_time = true;
+
+    pthread_mutex_lock(&link->lock);
+    link->is_closing = true;
+    pthread_cond_broadcast(&link->changed);
+    while ((link->first || link->is_sending) && !link->is_stopping && is_in_time)
+        is_in_time = engine_cond_wait(&link->changed, &link->lock, deadline_ns);
+    pthread_mutex_unlock(&link->lock);
+    if (is_in_time)
+        gw_channel_finish(wire_stream_channel(link->stream), (int64_t)deadline_ns, NULL);
+    pthread_mutex_lock(&link->lock);
+    while (!link->has_reader_ended && is_in_time)
+        is_in_time = engine_cond_wait(&link->changed, &link->lock, deadline_ns);
+    pthread_mutex_unlock(&link->lock);
+}
+
+void link_shutdown(struct link *link)
+{
+    gw_channel_shutdown(wire_stream_channel(link->stream));
+}
+
+void link_join(struct link *link)
+{
+    if (link->is_joined)
+        return;
+    pthread_mutex_lock(&link->lock);
+    link->is_stopping = true;
+    pthread_cond_broadcast(&link->changed);
+    pthread_mutex_unlock(&link->lock);
+    gw_channel_shutdown(wire_stream_channel(link->stream));
+    gw_channel_wake(wire_stream_channel(link->stream));
+    pthread_join(link->reader, NULL);
+    pthread_join(link->writer, NULL);
+    link->is_joined = true;
+}
+
+void link_free(struct link *link)
+{
+    if (!link)
+        return;
+    link_join(link);
+    for (struct item *item = link->first; item;) {
+        struct item *next = item->next;
+
+        item_free(item);
+        item = next;
+    }
+    wire_stream_free(link->stream);
+    pthread_cond_destroy(&link->changed);
+    pthread_mutex_destroy(&link->lock);
+    g_free(link);
+}

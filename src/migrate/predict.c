@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/* Prediction of the blackout and the back-off between attempts. */
+#include "migrate/predict.h"
+
+#include "base/clock.h"
+
+void predict_init(struct predict *predict)
+{
+    *predict = (struct predict){
+        .stop_ns = PREDICT_GUESS_STOP_NS,
+        .resume_ns = PREDICT_GUESS_RESUME_NS,
+    };
+}
+
+static uint64_t saturating_add(uint64_t a, uint64_t b)
+{
+    return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+/* n * NS_PER_S / rate without overflow, saturated. */
+static uint64_t time_for(uint64_t n_bytes, uint64_t bytes_per_s)
+{
+    __uint128_t ns = (__uint128_t)n_bytes * NS_PER_S / bytes_per_s;
+
+    return ns > UINT64_MAX ? UINT64_MAX : (uint64_t)ns;
+}
+
+static uint64_t rate_of(uint64_t n_bytes, uint64_t ns)
+{
+    __uint128_t rate = (__uint128_t)n_bytes * NS_PER_S / (ns ? ns : 1);
+
+    return rate > UINT64_MAX ? UINT64_MAX : (uint64_t)rate;
+}
+
+void predict_round(struct predict *predict, uint64_t n_bytes, uint64_t active_ns)
+{
+    uint64_t rate;
+
+    if (n_bytes == 0 && predict->bytes_per_s == 0)
+        predict->bytes_per_s = PREDICT_GUESS_BYTES_PER_S;
+    if (n_bytes == 0 || (predict->bytes_per_s && n_bytes < PREDICT_MIN_SAMPLE_BYTES))
+        return;
+    /* The acknowledgement's way back is not drain time; the prediction adds it once. */
+    if (active_ns > 2 * predict->round_trip_ns)
+        active_ns -= predict->round_trip_ns;
+    rate = rate_of(n_bytes, active_ns);
+    if (rate == 0)
+        rate = 1;
+    /* Newer rounds weigh more: the link and the guest's other traffic change. */
+    predict->bytes_per_s = predict->bytes_per_s ? predict->bytes_per_s / 4 + rate / 4 * 3 : rate;
+    if (predict->bytes_per_s == 0)
+        predict->bytes_per_s = 1;
+}
+
+void predict_dirtied(struct predict *predict, uint64_t n_bytes, uint64_t interval_ns)
+{
+    predict->dirty_bytes_per_s = rate_of(n_bytes, interval_ns);
+}
+
+uint64_t predict_drain_ns(const struct predict *predict, uint64_t n_bytes)
+{
+    if (n_bytes == 0)
+        return 0;
+    return predict->bytes_per_s ? time_for(n_bytes, predict->bytes_per_s) : PREDICT_UNKNOWN;
+}
+
+static uint64_t fixed_ns(const struct predict *predict)
+{
+    uint64_t ns = predict->stop_ns;
+
+    ns = saturating_add(ns, predict->fetch_ns);
+    ns = saturating_add(ns, predict->flush_ns);
+    ns = saturating_add(ns, predict->save_ns);
+    ns = saturating_add(ns, predict_drain_ns(predict, predict->state_bytes));
+    ns = saturating_add(ns, predict->load_ns);
+    ns = saturating_add(ns, predict->round_trip_ns);
+    return saturating_add(ns, predict->resume_ns);
+}
+
+uint64_t predict_blackout_ns(const struct predict *predict, uint64_t remaining_bytes)
+{
+    if (predict->bytes_per_s == 0)
+        return PREDICT_UNKNOWN;
+    return saturating_add(fixed_ns(predict), predict_drain_ns(predict, remaining_bytes));
+}
+
+uint64_t predict_allowance_bytes(const struct predict *predict, uint64_t budget_ns)
+{
+    uint64_t ns = fixed_ns(predict);
+    __uint128_t n_bytes;
+
+    if (ns >= budget_ns || predict->bytes_per_s == 0)
+        return 0;
+    n_bytes = (__uint128_t)(budget_ns - ns) * predict->bytes_per_s / NS_PER_S;
+    return n_bytes > UINT64_MAX ? UINT64_MAX : (uint64_t)n_bytes;
+}
+
+uint64_t predict_left_ns(const struct predict *predict, uint64_t remaining_bytes,
+                         uint64_t budget_ns)
+{
+    uint64_t allowance = predict_allowance_bytes(predict, budget_ns);
+    uint64_t left_ns = 0;
+
+    if (predict->bytes_per_s == 0 || fixed_ns(predict) >= budget_ns)
+        return PREDICT_UNKNOWN;
+    for (unsigned round = 0; round < 1000 && remaining_bytes > allowance; round++) {
+        uint64_t round_ns = predict_drain_ns(predict, remaining_bytes);
+        uint64_t dirtied;
+
+        left_ns = saturating_add(left_ns, round_ns);
+        dirtied = (uint64_t)((__uint128_t)predict->dirty_bytes_per_s * round_ns / NS_PER_S);
+        if (dirtied >= remaining_bytes)
+            return PREDICT_UNKNOWN;
+        remaining_bytes = dirtied;
+    }
+    if (remaining_bytes > allowance)
+        return PREDICT_UNKNOWN;
+    return saturating_add(left_ns, predict_blackout_ns(predict, remaining_bytes));
+}
+
+void predict_put_off(struct predict *predict, uint64_t now_ns)
+{
+    predict->n_failed++;
+    if (predict->backoff_ns == 0)
+        predict->backoff_ns = PREDICT_FIRST_BACKOFF_NS;
+    else if (predict->backoff_ns < PREDICT_MAX_BACKOFF_NS)
+        predict->backoff_ns *= 2;
+    if (predict->backoff_ns > PREDICT_MAX_BACKOFF_NS)
+        predict->backoff_ns = PREDICT_MAX_BACKOFF_NS;
+    predict->not_before_ns = now_ns + predict->backoff_ns;
+}

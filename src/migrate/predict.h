@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Prediction: what the blackout would be if the guest were stopped now, and when to dare it.
+ *
+ * Model (DESIGN 7): predicted blackout = stopping vCPUs + last dirty fetch + remaining bytes /
+ * measured drain rate + flush + state save + state bytes / drain rate + state load + one round trip
+ * + resume. Each term is the last measurement of it in this migration, or the embedder's forecast,
+ * or a stated guess. After an attempt that was put off the next one waits a back-off that doubles.
+ *
+ * Threads: owned by the source's control thread. Pure: no clock is read here.
+ */
+#ifndef MIGRATE_PREDICT_H
+#define MIGRATE_PREDICT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PREDICT_GUESS_STOP_NS     UINT64_C(1000000)
+#define PREDICT_GUESS_RESUME_NS   UINT64_C(500000)
+#define PREDICT_FIRST_BACKOFF_NS  UINT64_C(100000000)
+#define PREDICT_MAX_BACKOFF_NS    UINT64_C(10000000000)
+#define PREDICT_UNKNOWN           UINT64_MAX
+/* A gigabit link: what is assumed as long as there was nothing to send. */
+#define PREDICT_GUESS_BYTES_PER_S UINT64_C(100000000)
+/* A round shorter than this says little about the rate: latency dominates it. */
+#define PREDICT_MIN_SAMPLE_BYTES  (UINT64_C(1) << 20)
+
+struct predict {
+    uint64_t stop_ns, fetch_ns, flush_ns, save_ns, load_ns, resume_ns, round_trip_ns;
+    uint64_t state_bytes;
+    uint64_t bytes_per_s;       /* acknowledged; 0: not yet known */
+    uint64_t dirty_bytes_per_s; /* last round's */
+    uint64_t backoff_ns;        /* of the last attempt that was put off; 0: none yet */
+    uint64_t not_before_ns;     /* CLOCK_MONOTONIC: the next attempt waits until then */
+    uint32_t n_failed;
+};
+
+void predict_init(struct predict *predict);
+/* A round of n_bytes was acknowledged active_ns after its first byte was handed to the link;
+ * bitmap time is not in it. */
+void predict_round(struct predict *predict, uint64_t n_bytes, uint64_t active_ns);
+/* The guest dirtied n_bytes in interval_ns. */
+void predict_dirtied(struct predict *predict, uint64_t n_bytes, uint64_t interval_ns);
+/* Blackout if it switched over with remaining_bytes to go; PREDICT_UNKNOWN before the first
+ * measured round. */
+uint64_t predict_blackout_ns(const struct predict *predict, uint64_t remaining_bytes);
+/* Time to send n_bytes, PREDICT_UNKNOWN when no rate is known. */
+uint64_t predict_drain_ns(const struct predict *predict, uint64_t n_bytes);
+/* Bytes that may remain at the switchover within the budget; 0 when even none would be too many. */
+uint64_t predict_allowance_bytes(const struct predict *predict, uint64_t budget_ns);
+/* Time until the switchover by the geometric series of rounds; PREDICT_UNKNOWN: never. */
+uint64_t predict_left_ns(const struct predict *predict, uint64_t remaining_bytes,
+                         uint64_t budget_ns);
+/* An attempt was put off at now_ns. */
+void predict_put_off(struct predict *predict, uint64_t now_ns);
+
+#endif

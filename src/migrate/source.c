@@ -1,0 +1,613 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The source engine: its public functions, its control thread, and the dispatch of events.
+ *
+ * Essay: docs/handover.md. The control thread runs source_main: it opens the channels, then takes
+ * one mail after the other. Whatever a mail means is an event of the handover table; the table
+ * says which action is due, and source_perform does it. After each mail, source_tick looks at
+ * what only time can tell.
+ */
+#include "migrate/source.h"
+
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+/* ---- state ------------------------------------------------------------------------------------
+ */
+
+unsigned source_state(struct gw_source *source)
+{
+    unsigned state;
+
+    pthread_mutex_lock(&source->lock);
+    state = source->handover.state;
+    pthread_mutex_unlock(&source->lock);
+    return state;
+}
+
+bool source_wants_stop(struct gw_source *source)
+{
+    bool wants;
+
+    pthread_mutex_lock(&source->lock);
+    wants = source->wants_cancel || source->is_freeing;
+    pthread_mutex_unlock(&source->lock);
+    return wants;
+}
+
+bool source_is_interrupted(struct gw_source *source)
+{
+    bool is_interrupted;
+
+    pthread_mutex_lock(&source->lock);
+    is_interrupted = source->wants_cancel || source->is_freeing || source->resolution;
+    pthread_mutex_unlock(&source->lock);
+    return is_interrupted;
+}
+
+void source_stop_budgets(struct gw_source *source, uint64_t *max_blackout_ns, uint64_t *max_time_ns)
+{
+    pthread_mutex_lock(&source->lock);
+    *max_blackout_ns = source->status.max_blackout_ns;
+    *max_time_ns = source->status.max_time_ns;
+    pthread_mutex_unlock(&source->lock);
+}
+
+static void source_notify(struct gw_source *source, enum gw_migrate_event event, uint32_t value)
+{
+    if (source->observer.event)
+        source->observer.event(source->observer.opaque, event, value);
+}
+
+static void source_publish_state(struct gw_source *source, unsigned state)
+{
+    bool is_new;
+
+    pthread_mutex_lock(&source->lock);
+    is_new = source->status.state != (enum gw_source_state)state;
+    source->status.state = (enum gw_source_state)state;
+    if (state == GW_SOURCE_FAILED || state == GW_SOURCE_CANCELLED || state == GW_SOURCE_IN_DOUBT)
+        source->status.failure = source->failure;
+    if (gw_source_state_is_final((enum gw_source_state)state))
+        source->status.total_ns = clock_mono_ns() - source->start_ns;
+    pthread_cond_broadcast(&source->changed);
+    pthread_mutex_unlock(&source->lock);
+    if (is_new)
+        source_notify(source, GW_MIGRATE_EVENT_STATE, state);
+}
+
+void source_resume_guest(struct gw_source *source, const char *reason)
+{
+    if (!source->is_guest_stopped)
+        return;
+    source->is_guest_stopped = false;
+    if (source->vm.resume_at_source)
+        source->vm.resume_at_source(source->vm.opaque);
+    ledger_close(source->ledger, clock_mono_ns(), reason, 0);
+}
+
+/* Ends a migration whose guest stays here: guest first, then the peer, then the links. */
+static void source_end(struct gw_source *source, unsigned event)
+{
+    bool is_peers = event == SOURCE_EV_PEER_FAILED || event == SOURCE_EV_NEVER;
+
+    source_resume_guest(source, source->failure.reason);
+    if (source->lanes)
+        lanes_abandon_round(source->lanes);
+    if (source->control && event == SOURCE_EV_CANCEL) {
+        struct wire_cancel cancel = {.reason = g_strdup(source->failure.reason)};
+
+        link_post(source->control, WIRE_CANCEL, &cancel);
+    } else if (source->control && !is_peers) {
+        struct wire_abort abort = {.side = source->failure.side == GW_SIDE_DESTINATION
+                                               ? WIRE_SIDE_DESTINATION
+                                               : WIRE_SIDE_SOURCE,
+                                   .code = (uint16_t)source->failure.code,
+                                   .reason = g_strdup(source->failure.reason)};
+
+        link_post(source->control, WIRE_ABORT, &abort);
+    }
+    source_close_links(source, true);
+    source_log_stop(source);
+}
+
+static void source_perform(struct gw_source *source, unsigned event, unsigned action)
+{
+    switch ((enum source_action)action) {
+    case SOURCE_DO_HANDSHAKE:
+        source_handshake(source);
+        break;
+    case SOURCE_DO_SAVE:
+        source_save(source);
+        break;
+    case SOURCE_DO_ROUNDS:
+        source_begin_rounds(source);
+        break;
+    case SOURCE_DO_SWITCHOVER:
+        source_switchover(source);
+        break;
+    case SOURCE_DO_RESUME:
+        source_put_off(source);
+        break;
+    case SOURCE_DO_COMMIT:
+        source_commit(source);
+        break;
+    case SOURCE_DO_RELEASE:
+        source_release(source);
+        break;
+    case SOURCE_DO_END:
+    case SOURCE_DO_RESUME_END:
+        source_end(source, event);
+        break;
+    case SOURCE_DO_ASK:
+        source_close_links(source, false);
+        source->ask_backoff_ns = 100 * NS_PER_MS;
+        source->next_ask_ns = clock_mono_ns();
+        break;
+    case SOURCE_DO_FAIL_PEER:
+        source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_DESTINATION, GW_ERROR_CORRUPT,
+                    "the destination said what it may not say in this state");
+        break;
+    case SOURCE_DO_REFUSE:
+    case SOURCE_DO_NOTHING:
+    case SOURCE_N_ACTIONS:
+        break;
+    }
+}
+
+void source_dispatch(struct gw_source *source, enum source_event event)
+{
+    unsigned action, state;
+
+    /* A cancel that was accepted by gw_source_cancel wins over a LOADED that comes later. */
+    pthread_mutex_lock(&source->lock);
+    if (event == SOURCE_EV_LOADED && (source->wants_cancel || source->is_freeing)) {
+        event = SOURCE_EV_CANCEL;
+        if (source->failure.side == GW_SIDE_NONE)
+            engine_failure_set(&source->failure, GW_SIDE_SOURCE, GW_ERROR_CANCELLED, "cancelled");
+    }
+    action = handover_step(&source->handover, event);
+    state = source->handover.state;
+    pthread_mutex_unlock(&source->lock);
+
+    /* A final state is published when its action is done: whoever waits finds the guest where it
+     * belongs. */
+    if (!gw_source_state_is_final((enum gw_source_state)state))
+        source_publish_state(source, state);
+    source_perform(source, event, action);
+    if (gw_source_state_is_final((enum gw_source_state)state))
+        source_publish_state(source, state);
+}
+
+void source_fail(struct gw_source *source, enum source_event event, enum gw_side side, int code,
+                 const char *reason)
+{
+    if (source->failure.side == GW_SIDE_NONE)
+        engine_failure_set(&source->failure, side, code, reason);
+    source_dispatch(source, event);
+}
+
+void source_fail_error(struct gw_source *source, const GError *error)
+{
+    int code = gw_error_code_of(error);
+
+    if (source_wants_stop(source) && code == GW_ERROR_CANCELLED)
+        source_fail(source, SOURCE_EV_CANCEL, GW_SIDE_SOURCE, GW_ERROR_CANCELLED, "cancelled");
+    else if (code == GW_ERROR_PEER)
+        source_fail(source, SOURCE_EV_PEER_FAILED, GW_SIDE_DESTINATION, code, error->message);
+    else if (code == GW_ERROR_LINK_LOST || code == GW_ERROR_LINK_SILENT ||
+             code == GW_ERROR_CORRUPT || code == GW_ERROR_LIMIT)
+        source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_SOURCE, code, error->message);
+    else
+        source_fail(source, SOURCE_EV_FAILED, GW_SIDE_SOURCE, code, error->message);
+}
+
+static bool is_before_commit(unsigned state)
+{
+    return state == GW_SOURCE_CONNECTING || state == GW_SOURCE_HANDSHAKE ||
+           state == GW_SOURCE_ROUNDS || state == GW_SOURCE_BLACKOUT;
+}
+
+/* ---- mails ------------------------------------------------------------------------------------
+ */
+
+static void source_on_abort(struct gw_source *source, const struct wire_abort *abort)
+{
+    enum gw_side side = abort->side == WIRE_SIDE_SOURCE ? GW_SIDE_SOURCE : GW_SIDE_DESTINATION;
+
+    source_fail(source, SOURCE_EV_PEER_FAILED, side, abort->code, abort->reason);
+}
+
+static void source_on_record(struct gw_source *source, struct mail *mail)
+{
+    switch (mail->type) {
+    case WIRE_HELLO:
+        source_on_hello(source, mail);
+        break;
+    case WIRE_SCHEMA_VERDICT:
+        source_on_verdict(source, mail);
+        break;
+    case WIRE_ROUND_ACK:
+        source_on_ack(source, mail);
+        break;
+    case WIRE_RESEND:
+        source_on_resend(source, mail);
+        break;
+    case WIRE_LOADED:
+        source_on_loaded(source, mail);
+        break;
+    case WIRE_RUNNING:
+        source_on_running(source, mail);
+        break;
+    case WIRE_LEDGER:
+        source_on_ledger(source, mail);
+        break;
+    case WIRE_GOODBYE:
+        source_take_running(source);
+        break;
+    case WIRE_ABORT:
+        source_on_abort(source, &mail->message.abort);
+        break;
+    case WIRE_CLOCK_PONG:
+        source_on_pong(source, mail);
+        break;
+    case WIRE_REHEARSAL_REPORT:
+        source->predict.load_ns = mail->message.rehearsal_report.load_ns;
+        source->predict.save_ns = MAX(source->predict.save_ns, source->predict.load_ns);
+        source->predict.state_bytes = mail->message.rehearsal_report.n_bytes;
+        break;
+    default:
+        source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_DESTINATION, GW_ERROR_CORRUPT,
+                    "the destination sent a record that only a source may send");
+        break;
+    }
+}
+
+/* A channel ended. The peer's reason may still be on its way on the control channel. */
+static void source_on_link_end(struct gw_source *source, const struct mail *mail)
+{
+    source_take_running(source);
+    if (mail->channel == CHANNEL_CONTROL) {
+        source_fail_error(source, mail->error);
+        return;
+    }
+    /* After COMMIT only the control channel matters. */
+    if (source->lost_limit_ns == UINT64_MAX && is_before_commit(source_state(source))) {
+        source->lost_limit_ns = clock_mono_ns() + SOURCE_GRACE_NS;
+        source->lost_code = gw_error_code_of(mail->error);
+        g_free(source->lost_reason);
+        source->lost_reason = g_strdup(mail->error->message);
+    }
+}
+
+static void source_on_mail(struct gw_source *source, struct mail *mail)
+{
+    if (mail->kind != MAIL_CANCEL && mail->kind != MAIL_RESOLVE && mail->kind != MAIL_POKE &&
+        mail->generation != source->generation)
+        return;
+    switch (mail->kind) {
+    case MAIL_RECORD:
+        source_on_record(source, mail);
+        break;
+    case MAIL_LINK_END:
+        source_on_link_end(source, mail);
+        break;
+    case MAIL_CANCEL:
+        source_fail(source, SOURCE_EV_CANCEL, GW_SIDE_SOURCE, GW_ERROR_CANCELLED, "cancelled");
+        break;
+    case MAIL_RESOLVE:
+        source_dispatch(source, mail->number == GW_RESOLVE_RELEASE ? SOURCE_EV_RELEASE
+                                                                   : SOURCE_EV_RUN_HERE);
+        break;
+    case MAIL_LANE_SENT:
+    case MAIL_LANE_ROUND:
+    case MAIL_SECTION:
+    case MAIL_STREAM:
+    case MAIL_POKE:
+        break;
+    }
+}
+
+/* ---- time -------------------------------------------------------------------------------------
+ */
+
+static uint64_t source_time_limit(struct gw_source *source)
+{
+    uint64_t max_blackout_ns, max_time_ns;
+
+    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    return max_time_ns ? source->start_ns + max_time_ns : UINT64_MAX;
+}
+
+/* What only time can tell; may be called at any time. */
+static void source_tick(struct gw_source *source)
+{
+    uint64_t now_ns = clock_mono_ns();
+    unsigned state = source_state(source);
+
+    if (now_ns >= source->lost_limit_ns) {
+        source->lost_limit_ns = UINT64_MAX;
+        source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_SOURCE, source->lost_code,
+                    source->lost_reason);
+    } else if (is_before_commit(state) && now_ns >= source_time_limit(source)) {
+        source_fail(source, SOURCE_EV_CANCEL, GW_SIDE_SOURCE, GW_ERROR_TIMEOUT,
+                    "the migration took longer than its time budget");
+    } else if (state == GW_SOURCE_HANDSHAKE && now_ns >= source->setup_deadline_ns) {
+        source_fail(source, SOURCE_EV_FAILED, GW_SIDE_SOURCE, GW_ERROR_TIMEOUT,
+                    "the destination did not complete the handshake in time");
+    } else if (state == GW_SOURCE_BLACKOUT && now_ns >= source->blackout_limit_ns) {
+        g_free(source->put_off_reason);
+        source->put_off_reason =
+            g_strdup(source->is_round_open ? "the last pages took far longer than predicted"
+                                           : "the destination took too long to load");
+        source_dispatch(source, SOURCE_EV_OVERRUN);
+    } else if (source->running && now_ns >= source->running_limit_ns) {
+        source_take_running(source);
+    } else if (state == GW_SOURCE_ROUNDS) {
+        source_next_round(source);
+    } else if (state == GW_SOURCE_IN_DOUBT && now_ns >= source->next_ask_ns) {
+        source_ask(source);
+    }
+    if (source->control && now_ns >= source->next_ping_ns)
+        source_ping(source);
+    source_publish_progress(source);
+}
+
+static uint64_t source_next_deadline(struct gw_source *source)
+{
+    unsigned state = source_state(source);
+    uint64_t deadline_ns = source->lost_limit_ns;
+
+    if (is_before_commit(state))
+        deadline_ns = MIN(deadline_ns, source_time_limit(source));
+    if (state == GW_SOURCE_HANDSHAKE)
+        deadline_ns = MIN(deadline_ns, source->setup_deadline_ns);
+    if (state == GW_SOURCE_BLACKOUT)
+        deadline_ns = MIN(deadline_ns, source->blackout_limit_ns);
+    if (state == GW_SOURCE_ROUNDS && !source->is_round_open)
+        deadline_ns = MIN(deadline_ns, source->next_look_ns);
+    if (state == GW_SOURCE_IN_DOUBT)
+        deadline_ns = MIN(deadline_ns, source->next_ask_ns);
+    if (source->running)
+        deadline_ns = MIN(deadline_ns, source->running_limit_ns);
+    if (source->control)
+        deadline_ns = MIN(deadline_ns, source->next_ping_ns);
+    return deadline_ns;
+}
+
+static bool source_is_over(struct gw_source *source)
+{
+    unsigned state = source_state(source);
+    bool is_freeing;
+
+    pthread_mutex_lock(&source->lock);
+    is_freeing = source->is_freeing;
+    pthread_mutex_unlock(&source->lock);
+    return gw_source_state_is_final((enum gw_source_state)state) ||
+           (is_freeing && (state == GW_SOURCE_COMMITTED || state == GW_SOURCE_IN_DOUBT));
+}
+
+static void *source_main(void *opaque)
+{
+    struct gw_source *source = opaque;
+
+    source_notify(source, GW_MIGRATE_EVENT_STATE, GW_SOURCE_CONNECTING);
+    source_connect(source);
+    while (!source_is_over(source)) {
+        struct mail *mail = mailbox_take(&source->box, source_next_deadline(source));
+
+        if (mail) {
+            source_on_mail(source, mail);
+            mail_free(mail);
+        }
+        if (!source_is_over(source))
+            source_tick(source);
+    }
+    mailbox_close(&source->box);
+    source_close_links(source, false);
+    source_log_stop(source);
+    return NULL;
+}
+
+/* ---- public -----------------------------------------------------------------------------------
+ */
+
+static struct gw_source *source_new(const struct gw_vm *vm, const char *uri,
+                                    const struct gw_migrate_params *params,
+                                    const struct gw_migrate_observer *observer, bool is_snapshot)
+{
+    struct gw_source *source = g_new0(struct gw_source, 1);
+
+    source->vm = *vm;
+    source->uri = g_strdup(uri);
+    source->params = params ? *params : (struct gw_migrate_params){0};
+    if (observer)
+        source->observer = *observer;
+    if (!source->params.max_blackout_ns)
+        source->params.max_blackout_ns = GW_DEFAULT_MAX_BLACKOUT_NS;
+    if (!source->params.silence_limit_ns)
+        source->params.silence_limit_ns = GW_DEFAULT_SILENCE_LIMIT_NS;
+    source->params.channels = CLAMP(source->params.channels, 1, WIRE_MAX_CHANNELS);
+    source->is_snapshot = is_snapshot;
+    source->silence_ns = source->params.silence_limit_ns;
+    source->keepalive_ns = source->silence_ns / 4;
+    wire_new_migration_id(source->id);
+    mailbox_init(&source->box);
+    pthread_mutex_init(&source->lock, NULL);
+    engine_cond_init(&source->changed);
+    source->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    source->ledger = ledger_new();
+    source->limit = gw_rate_limit_new(source->params.max_bandwidth_bytes);
+    handover_init(&source->handover, GW_SIDE_SOURCE);
+    predict_init(&source->predict);
+    source->page_links = g_ptr_array_new();
+    source->lost_limit_ns = UINT64_MAX;
+    source->start_ns = clock_mono_ns();
+    source->status.state = GW_SOURCE_CONNECTING;
+    source->status.ram_bytes = gw_memory_size_bytes(vm->memory);
+    source->status.expected_left_ns = UINT64_MAX;
+    source->status.max_blackout_ns = source->params.max_blackout_ns;
+    source->status.max_time_ns = source->params.max_time_ns;
+    source->status.max_bandwidth_bytes = source->params.max_bandwidth_bytes;
+    memcpy(source->status.migration_id, source->id, sizeof source->id);
+    engine_thread_start(&source->thread, "gw-source", source_main, source);
+    return source;
+}
+
+static bool check_arguments(const struct gw_vm *vm, const char *uri,
+                            const struct gw_migrate_params *params, GError **error)
+{
+    if (!uri || !*uri) {
+        g_set_error_literal(error, GW_ERROR, GW_ERROR_INVALID, "no URI was given");
+        return false;
+    }
+    if (!vm->memory || !vm->registry) {
+        g_set_error_literal(error, GW_ERROR, GW_ERROR_INVALID,
+                            "the machine has no memory or no device-state registry");
+        return false;
+    }
+    if (params && params->channels > WIRE_MAX_CHANNELS) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "%u page channels; at most %u are possible",
+                    params->channels, WIRE_MAX_CHANNELS);
+        return false;
+    }
+    return true;
+}
+
+struct gw_source *gw_source_start(const struct gw_vm *vm, const char *uri,
+                                  const struct gw_migrate_params *params,
+                                  const struct gw_migrate_observer *observer, GError **error)
+{
+    return check_arguments(vm, uri, params, error) ? source_new(vm, uri, params, observer, false)
+                                                   : NULL;
+}
+
+struct gw_source *gw_snapshot_start(const struct gw_vm *vm, const char *uri,
+                                    const struct gw_migrate_params *params,
+                                    const struct gw_migrate_observer *observer, GError **error)
+{
+    return check_arguments(vm, uri, params, error) ? source_new(vm, uri, params, observer, true)
+                                                   : NULL;
+}
+
+/* Makes the control thread return from whatever it blocks on in the engine. */
+static void source_interrupt(struct gw_source *source)
+{
+    uint64_t one = 1;
+
+    if (write(source->wake_fd, &one, sizeof one) < 0)
+        return; /* the counter is full: it is readable already */
+}
+
+bool gw_source_cancel(struct gw_source *source)
+{
+    bool can;
+
+    pthread_mutex_lock(&source->lock);
+    can = is_before_commit(source->handover.state) || source->handover.state == GW_SOURCE_SAVING;
+    if (can) {
+        source->wants_cancel = true;
+        if (source->opening)
+            gw_channel_wake(source->opening);
+    }
+    pthread_mutex_unlock(&source->lock);
+    if (can) {
+        source_interrupt(source);
+        mailbox_put(&source->box, mail_new(MAIL_CANCEL));
+    }
+    return can;
+}
+
+void gw_source_get_status(struct gw_source *source, struct gw_source_status *status)
+{
+    pthread_mutex_lock(&source->lock);
+    *status = source->status;
+    pthread_mutex_unlock(&source->lock);
+    if (!gw_source_state_is_final(status->state))
+        status->total_ns = clock_mono_ns() - source->start_ns;
+}
+
+struct gw_ledger *gw_source_get_ledger(struct gw_source *source)
+{
+    return ledger_copy(source->ledger);
+}
+
+void gw_source_set_budgets(struct gw_source *source, const struct gw_migrate_params *params)
+{
+    pthread_mutex_lock(&source->lock);
+    source->status.max_blackout_ns =
+        params->max_blackout_ns ? params->max_blackout_ns : GW_DEFAULT_MAX_BLACKOUT_NS;
+    source->status.max_time_ns = params->max_time_ns;
+    source->status.max_bandwidth_bytes = params->max_bandwidth_bytes;
+    pthread_mutex_unlock(&source->lock);
+    gw_rate_limit_set(source->limit, params->max_bandwidth_bytes);
+    mailbox_put(&source->box, mail_new(MAIL_POKE));
+}
+
+bool gw_source_resolve(struct gw_source *source, enum gw_resolution resolution, GError **error)
+{
+    unsigned state;
+    struct mail *mail;
+
+    pthread_mutex_lock(&source->lock);
+    state = source->handover.state;
+    if (state == GW_SOURCE_IN_DOUBT && !source->resolution) {
+        source->resolution = resolution;
+        if (source->opening)
+            gw_channel_wake(source->opening);
+    }
+    pthread_mutex_unlock(&source->lock);
+    if (state != GW_SOURCE_IN_DOUBT) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE,
+                    "the migration is not in doubt but in state %s",
+                    gw_source_state_name((enum gw_source_state)state));
+        return false;
+    }
+    source_interrupt(source);
+    mail = mail_new(MAIL_RESOLVE);
+    mail->number = resolution;
+    mailbox_put(&source->box, mail);
+    return true;
+}
+
+bool gw_source_wait(struct gw_source *source, uint64_t deadline_ns)
+{
+    bool is_final = false;
+    bool is_in_time = true;
+
+    pthread_mutex_lock(&source->lock);
+    while (!(is_final = gw_source_state_is_final(source->status.state)) && is_in_time)
+        is_in_time = engine_cond_wait(&source->changed, &source->lock, deadline_ns);
+    pthread_mutex_unlock(&source->lock);
+    return is_final;
+}
+
+void gw_source_free(struct gw_source *source)
+{
+    if (!source)
+        return;
+    pthread_mutex_lock(&source->lock);
+    source->is_freeing = true;
+    if (source->opening)
+        gw_channel_wake(source->opening);
+    pthread_mutex_unlock(&source->lock);
+    source_interrupt(source);
+    mailbox_put(&source->box, mail_new(MAIL_CANCEL));
+    pthread_join(source->thread, NULL);
+    mail_free(source->running);
+    wire_message_clear(WIRE_HELLO, &source->peer);
+    g_ptr_array_unref(source->page_links);
+    g_clear_pointer(&source->pending, gw_page_set_free);
+    g_clear_pointer(&source->sending, gw_page_set_free);
+    gw_ledger_free(source->ledger);
+    gw_rate_limit_unref(source->limit);
+    mailbox_clear(&source->box);
+    close(source->wake_fd);
+    pthread_cond_destroy(&source->changed);
+    pthread_mutex_destroy(&source->lock);
+    g_free(source->put_off_reason);
+    g_free(source->lost_reason);
+    g_free(source->uri);
+    g_free(source);
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inside of the source engine; shared by source*.c only.
+ *
+ * Model: the control thread takes mails, turns them into events of the handover table
+ * (source_dispatch), and performs the action that the table says. Time is an input only in
+ * source_tick. The guest is stopped and resumed only through source_stop_guest and
+ * source_resume_guest.
+ *
+ * Locks: source.lock is a leaf: nothing is called with it held.
+ */
+#ifndef MIGRATE_SOURCE_H
+#define MIGRATE_SOURCE_H
+
+#include "migrate/engine.h"
+#include "migrate/handover.h"
+#include "migrate/lanes.h"
+#include "migrate/ledger.h"
+#include "migrate/link.h"
+#include "migrate/predict.h"
+
+#define SOURCE_AWAIT_LOADED  "await loaded"
+#define SOURCE_AWAIT_RUNNING "await running"
+#define SOURCE_FINISH_NS     (UINT64_C(500) * NS_PER_MS) /* to tell the peer how it ended */
+#define SOURCE_GRACE_NS      (UINT64_C(200) * NS_PER_MS) /* for the peer's reason to arrive */
+#define SOURCE_PING_NS       (UINT64_C(250) * NS_PER_MS)
+#define SOURCE_IDLE_NS       (UINT64_C(10) * NS_PER_MS) /* between looks when nothing is to send */
+
+struct gw_source {
+    /* fixed after construction */
+    struct gw_vm vm;
+    char *uri;
+    struct gw_migrate_params params;
+    struct gw_migrate_observer observer;
+    uint8_t id[WIRE_ID_BYTES];
+    bool is_snapshot;
+    struct mailbox box;
+    pthread_t thread;
+    int wake_fd; /* eventfd: readable from the first cancel, resolve or free on */
+    struct gw_ledger *ledger;
+    struct gw_rate_limit *limit;
+
+    /* guarded by lock */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct handover handover;       /* written by the control thread only */
+    struct gw_source_status status; /* what is published */
+    struct gw_channel *opening;     /* a channel the control thread blocks on */
+    bool wants_cancel, is_freeing;
+    enum gw_resolution resolution; /* 0: none asked */
+
+    /* owned by the control thread */
+    uint64_t start_ns;
+    uint64_t generation;
+    struct link *control;
+    GPtrArray *page_links; /* struct link */
+    struct lanes *lanes;
+    struct clock_offset clock;
+    uint32_t ping_id;
+    uint64_t next_ping_ns;
+    struct gw_migrate_failure failure; /* the first one holds */
+
+    /* handshake */
+    struct wire_hello peer;
+    bool has_peer, is_verdict_good;
+    uint64_t silence_ns, keepalive_ns;
+    uint64_t setup_deadline_ns;
+
+    /* rounds */
+    struct gw_page_set *pending; /* dirtied and not yet in a round */
+    struct gw_page_set *sending; /* the round in flight; constant while it is */
+    bool is_logging;
+    uint32_t round;
+    bool is_round_open; /* sent, not acknowledged by all lanes */
+    uint32_t n_acked;   /* lanes of this round */
+    uint64_t round_start_ns, round_bytes;
+    uint64_t last_collect_ns;
+    uint64_t next_look_ns; /* when there is nothing to do now */
+    struct predict predict;
+
+    /* blackout */
+    uint32_t attempt;
+    bool is_guest_stopped;
+    bool is_switchover_said; /* SWITCHOVER_BEGIN of this attempt was posted */
+    bool is_state_sent;
+    uint64_t blackout_start_ns, blackout_limit_ns, predicted_ns;
+    uint64_t await_start_ns, commit_ns;
+    char *put_off_reason;
+    bool has_resend;
+
+    /* after COMMIT */
+    struct mail *running; /* RUNNING came; waiting for the destination's ledger */
+    uint64_t running_limit_ns;
+    uint64_t next_ask_ns, ask_backoff_ns;
+
+    uint64_t closed_bytes;  /* sent on links that are closed by now */
+    uint64_t lost_limit_ns; /* a page channel ended: act at this time; UINT64_MAX: none did */
+    int lost_code;
+    char *lost_reason;
+};
+
+/* source.c */
+/* The one place where the state changes. */
+void source_dispatch(struct gw_source *source, enum source_event event);
+/* Records the first failure and dispatches the event. */
+void source_fail(struct gw_source *source, enum source_event event, enum gw_side side, int code,
+                 const char *reason);
+/* The same for an error of our own side; event by its code: lost links or FAILED. */
+void source_fail_error(struct gw_source *source, const GError *error);
+unsigned source_state(struct gw_source *source);
+bool source_wants_stop(struct gw_source *source); /* cancel or free was asked; any thread */
+bool source_is_interrupted(struct gw_source *source);
+void source_stop_budgets(struct gw_source *source, uint64_t *max_blackout_ns,
+                         uint64_t *max_time_ns);
+void source_resume_guest(struct gw_source *source, const char *reason);
+
+/* source_setup.c */
+void source_connect(struct gw_source *source);
+void source_handshake(struct gw_source *source);
+void source_on_hello(struct gw_source *source, struct mail *mail);
+void source_on_verdict(struct gw_source *source, struct mail *mail);
+/* Opens a channel of this migration; NULL with error. Can be interrupted. */
+struct wire_stream *source_open_stream(struct gw_source *source, enum wire_role role,
+                                       uint16_t index, GError **error);
+/* The channel that gw_source_cancel and _resolve wake; NULL: none. */
+void source_set_opening(struct gw_source *source, struct gw_channel *channel);
+struct wire_hello source_hello(struct gw_source *source);
+/* The map; adds what it declares allocated to pending. */
+struct wire_ram_map source_ram_map(struct gw_source *source);
+void source_ping(struct gw_source *source);
+void source_on_pong(struct gw_source *source, const struct mail *mail);
+void source_close_links(struct gw_source *source, bool is_orderly);
+
+/* source_rounds.c */
+bool source_log_start(struct gw_source *source, GError **error);
+void source_log_stop(struct gw_source *source);
+void source_begin_rounds(struct gw_source *source);
+void source_on_ack(struct gw_source *source, const struct mail *mail);
+void source_on_resend(struct gw_source *source, const struct mail *mail);
+/* Collects, predicts, and starts the next round or the switchover, if none is in flight. */
+void source_next_round(struct gw_source *source);
+void source_start_round(struct gw_source *source, uint32_t flags);
+void source_publish_progress(struct gw_source *source);
+
+/* source_switchover.c */
+bool source_stop_guest(struct gw_source *source, GError **error);
+bool source_flush(struct gw_source *source, GError **error);
+void source_switchover(struct gw_source *source);
+void source_round_done_in_blackout(struct gw_source *source);
+void source_put_off(struct gw_source *source);
+void source_on_loaded(struct gw_source *source, const struct mail *mail);
+void source_commit(struct gw_source *source);
+void source_on_running(struct gw_source *source, struct mail *mail);
+void source_on_ledger(struct gw_source *source, const struct mail *mail);
+void source_take_running(struct gw_source *source);
+void source_release(struct gw_source *source);
+void source_ask(struct gw_source *source);
+
+/* source_snapshot.c */
+void source_save(struct gw_source *source);
+
+#endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The source's rounds: collect what is dirty, send it, wait until it is acknowledged, decide.
+ *
+ * Algorithm: pending holds the pages that must still be sent. When no round is in flight it is
+ * completed from the dirty log; if the predicted blackout for what is in it meets the budget (and
+ * a back-off is over) the switchover begins, otherwise pending and sending change places and the
+ * lanes send the round. A round that was not acknowledged is put back whole.
+ *
+ * Invariant: every page whose newest content the destination may lack is in pending, in sending
+ * while the round is open, or in the dirty log.
+ */
+#include "migrate/source.h"
+
+bool source_log_start(struct gw_source *source, GError **error)
+{
+    if (!gw_memory_log_start(source->vm.memory, error)) {
+        g_prefix_error(error, "starting the dirty log: ");
+        return false;
+    }
+    source->is_logging = true;
+    source->last_collect_ns = clock_mono_ns();
+    return true;
+}
+
+void source_log_stop(struct gw_source *source)
+{
+    if (source->is_logging)
+        gw_memory_log_stop(source->vm.memory);
+    source->is_logging = false;
+}
+
+void source_begin_rounds(struct gw_source *source)
+{
+    struct gw_vm_forecast forecast = {0};
+    uint64_t now_ns = clock_mono_ns();
+
+    if (source->vm.forecast)
+        source->vm.forecast(source->vm.opaque, &forecast);
+    if (forecast.stop_ns)
+        source->predict.stop_ns = forecast.stop_ns;
+    if (forecast.flush_ns)
+        source->predict.flush_ns = forecast.flush_ns;
+    if (forecast.resume_ns)
+        source->predict.resume_ns = forecast.resume_ns;
+    pthread_mutex_lock(&source->lock);
+    source->status.setup_ns = now_ns - source->start_ns;
+    source->status.pages_skipped = source->status.ram_bytes / GW_PAGE_SIZE - source->pending->n_set;
+    pthread_mutex_unlock(&source->lock);
+    source_start_round(source, 0);
+}
+
+void source_start_round(struct gw_source *source, uint32_t flags)
+{
+    struct gw_page_set *set = source->pending;
+    struct wire_round_begin begin = {
+        .round = ++source->round, .flags = flags, .n_pages = set->n_set};
+
+    source->pending = source->sending;
+    source->sending = set;
+    gw_page_set_clear(source->pending);
+    source->is_round_open = true;
+    source->n_acked = 0;
+    source->round_bytes = 0;
+    source->round_start_ns = clock_mono_ns();
+    pthread_mutex_lock(&source->lock);
+    source->status.round = source->round;
+    pthread_mutex_unlock(&source->lock);
+    lanes_start_round(source->lanes, &begin, source->sending);
+    if (source->observer.event)
+        source->observer.event(source->observer.opaque, GW_MIGRATE_EVENT_ROUND, source->round);
+}
+
+static void source_round_done(struct gw_source *source)
+{
+    source->is_round_open = false;
+    gw_page_set_clear(source->sending);
+    predict_round(&source->predict, source->round_bytes, clock_mono_ns() - source->round_start_ns);
+    if (source_state(source) == GW_SOURCE_BLACKOUT)
+        source_round_done_in_blackout(source);
+    else
+        source_next_round(source);
+}
+
+void source_on_ack(struct gw_source *source, const struct mail *mail)
+{
+    const struct wire_round_ack *ack = &mail->message.round_ack;
+    unsigned state = source_state(source);
+
+    if (state != GW_SOURCE_ROUNDS && state != GW_SOURCE_BLACKOUT)
+        return;
+    if (!source->is_round_open || ack->round != source->round ||
+        source->n_acked >= lanes_n(source->lanes)) {
+        source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_DESTINATION, GW_ERROR_CORRUPT,
+                    "the destination acknowledged a round that is not open");
+        return;
+    }
+    source->round_bytes += MIN(ack->n_bytes, UINT64_MAX / 128);
+    source->n_acked++;
+    if (source->n_acked == lanes_n(source->lanes))
+        source_round_done(source);
+}
+
+void source_on_resend(struct gw_source *source, const struct mail *mail)
+{
+    const struct wire_resend *resend = &mail->message.resend;
+    const struct gw_ram_block *block = gw_memory_block(source->vm.memory, resend->block);
+    uint64_t n_before;
+    unsigned state = source_state(source);
+
+    if (state != GW_SOURCE_ROUNDS && state != GW_SOURCE_BLACKOUT)
+        return;
+    n_before = source->pending->n_set;
+    for (uint32_t i = 0; i < resend->n_runs; i++) {
+        const struct wire_resend_run *run = &resend->runs[i];
+
+        /* PEER: runs are bounded by our own block. */
+        if (!block || run->first_page >= block->n_pages ||
+            run->n_pages > block->n_pages - run->first_page) {
+            source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_DESTINATION, GW_ERROR_CORRUPT,
+                        "the destination asked for pages that do not exist");
+            return;
+        }
+        gw_page_set_add(source->pending, resend->block, run->first_page, run->n_pages);
+    }
+    source->has_resend = true;
+    pthread_mutex_lock(&source->lock);
+    source->status.pages_resent += source->pending->n_set - n_before;
+    pthread_mutex_unlock(&source->lock);
+}
+
+/* Takes the dirty log into pending. False when the migration has ended. */
+static bool source_collect(struct gw_source *source)
+{
+    g_autoptr(GError) error = NULL;
+    uint64_t start_ns = clock_mono_ns();
+    uint64_t n_new = 0;
+
+    if (!gw_memory_log_collect(source->vm.memory, source->pending, &n_new, &error)) {
+        source_fail(source, SOURCE_EV_FAILED, GW_SIDE_SOURCE, gw_error_code_of(error),
+                    error->message);
+        return false;
+    }
+    source->predict.fetch_ns = clock_mono_ns() - start_ns;
+    predict_dirtied(&source->predict, n_new * GW_PAGE_SIZE, start_ns - source->last_collect_ns);
+    source->last_collect_ns = start_ns;
+    return true;
+}
+
+void source_next_round(struct gw_source *source)
+{
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t max_blackout_ns, max_time_ns, remaining_bytes;
+
+    if (source->is_round_open || now_ns < source->next_look_ns)
+        return;
+    if (!source_collect(source))
+        return;
+    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    remaining_bytes = source->pending->n_set * GW_PAGE_SIZE;
+    source->predicted_ns = predict_blackout_ns(&source->predict, remaining_bytes);
+    if (source->predicted_ns <= max_blackout_ns && now_ns >= source->predict.not_before_ns) {
+        source_dispatch(source, SOURCE_EV_BUDGET_MET);
+        return;
+    }
+    /* Nothing worth a round yet: look again soon instead of sending page by page. */
+    if (remaining_bytes <= predict_allowance_bytes(&source->predict, max_blackout_ns) ||
+        remaining_bytes == 0)
+        source->next_look_ns = now_ns + SOURCE_IDLE_NS;
+    else
+        source_start_round(source, 0);
+}
+
+void source_publish_progress(struct gw_source *source)
+{
+    struct lanes_counters counters = {0};
+    uint64_t max_blackout_ns, max_time_ns, remaining_bytes = 0, page_bytes = 0, bytes = 0;
+
+    if (!source->lanes || gw_source_state_is_final((enum gw_source_state)source_state(source)))
+        return;
+    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    lanes_get_counters(source->lanes, &counters);
+    if (source->is_round_open)
+        remaining_bytes = source->sending->n_set > counters.round_pages
+                              ? (source->sending->n_set - counters.round_pages) * GW_PAGE_SIZE
+                              : 0;
+    remaining_bytes += source->pending->n_set * GW_PAGE_SIZE;
+    for (guint i = 0; i < source->page_links->len; i++) {
+        struct wire_counters link;
+
+        wire_stream_counters(link_stream(g_ptr_array_index(source->page_links, i)), &link);
+        page_bytes += link.bytes_out;
+    }
+    if (source->control) {
+        struct wire_counters link;
+
+        wire_stream_counters(link_stream(source->control), &link);
+        bytes = link.bytes_out;
+    }
+    pthread_mutex_lock(&source->lock);
+    source->status.bytes_sent = bytes + page_bytes;
+    source->status.page_bytes_sent = page_bytes;
+    source->status.pages_plain = counters.pages_plain;
+    source->status.pages_zero = counters.pages_zero;
+    source->status.remaining_bytes = remaining_bytes;
+    source->status.dirty_bytes_per_s = source->predict.dirty_bytes_per_s;
+    source->status.bandwidth_bytes_per_s = source->predict.bytes_per_s;
+    source->status.predicted_blackout_ns =
+        source->predict.bytes_per_s ? predict_blackout_ns(&source->predict, remaining_bytes) : 0;
+    source->status.expected_left_ns =
+        predict_left_ns(&source->predict, remaining_bytes, max_blackout_ns);
+    source->status.is_converging =
+        source->status.expected_left_ns != PREDICT_UNKNOWN || source->predict.bytes_per_s == 0;
+    source->status.failed_attempts = source->predict.n_failed;
+    pthread_mutex_unlock(&source->lock);
+}

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: MIT */
+/* A machine that is no machine: memory that a thread keeps writing, and device-state tables. */
+#include "fake_vm.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "migrate/engine.h"
+
+static const struct gw_field fake_fields[] = {
+    GW_U64(struct fake_device, ticks),
+    GW_U32_ARRAY(struct fake_device, registers),
+    GW_VBUFFER(struct fake_device, fifo, fifo_len),
+    GW_FIELDS_END,
+};
+
+static const struct gw_state_desc fake_desc = {
+    .name = "fake-device",
+    .version = 1,
+    .object_size = sizeof(struct fake_device),
+    .priority = GW_PRIORITY_DEVICE,
+    .fields = fake_fields,
+};
+
+uint64_t after_ms(uint64_t ms)
+{
+    return clock_mono_ns() + ms * NS_PER_MS;
+}
+
+/* ---- the guest ---------------------------------------------------------------------------------
+ */
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+static void guest_write(struct fake_vm *vm, uint64_t *random)
+{
+    uint64_t bytes[8];
+    uint64_t at = next_random(random) % (FAKE_RAM_BYTES / 64) * 64;
+
+    for (unsigned i = 0; i < 8; i++)
+        bytes[i] = next_random(random);
+    gw_memory_write(vm->memory, at, bytes, sizeof bytes);
+}
+
+static void *writer_main(void *opaque)
+{
+    struct fake_vm *vm = opaque;
+    uint64_t random = 88172645463325252ULL;
+
+    pthread_mutex_lock(&vm->lock);
+    while (!vm->is_ending) {
+        uint32_t n = vm->writes_per_ms;
+
+        if (!vm->runs) {
+            vm->is_idle = true;
+            pthread_cond_broadcast(&vm->changed);
+            pthread_cond_wait(&vm->changed, &vm->lock);
+            continue;
+        }
+        vm->is_idle = false;
+        vm->devices[0].ticks++;
+        pthread_mutex_unlock(&vm->lock);
+        for (uint32_t i = 0; i < n; i++)
+            guest_write(vm, &random);
+        pthread_mutex_lock(&vm->lock);
+        /* The pace of the guest: woken early by whoever stops it. */
+        if (vm->runs && !vm->is_ending)
+            engine_cond_wait(&vm->changed, &vm->lock, after_ms(1));
+    }
+    vm->is_idle = true;
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+    return NULL;
+}
+
+static void set_running_locked(struct fake_vm *vm, bool runs)
+{
+    if (vm->runs == runs)
+        return;
+    vm->runs = runs;
+    if (runs) {
+        vm->is_idle = false;
+        if (atomic_fetch_add(&vm->pair->n_running, 1) != 0)
+            atomic_store(&vm->pair->ran_twice, true);
+    }
+    pthread_cond_broadcast(&vm->changed);
+    if (!runs) {
+        while (!vm->is_idle)
+            pthread_cond_wait(&vm->changed, &vm->lock);
+        atomic_fetch_sub(&vm->pair->n_running, 1);
+    }
+}
+
+void fake_vm_run(struct fake_vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    set_running_locked(vm, true);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+void fake_vm_park(struct fake_vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    set_running_locked(vm, false);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+bool fake_vm_is_running(struct fake_vm *vm)
+{
+    bool runs;
+
+    pthread_mutex_lock(&vm->lock);
+    runs = vm->runs;
+    pthread_mutex_unlock(&vm->lock);
+    return runs;
+}
+
+/* ---- callbacks ---------------------------------------------------------------------------------
+ */
+
+static bool fake_is_running(void *opaque)
+{
+    return fake_vm_is_running(opaque);
+}
+
+static bool fake_stop(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledger, GError **error)
+{
+    struct fake_vm *vm = opaque;
+    uint64_t start_ns = clock_mono_ns();
+    bool fails;
+
+    pthread_mutex_lock(&vm->lock);
+    vm->n_stops++;
+    fails = vm->fail_stops > 0;
+    if (fails) {
+        vm->fail_stops--;
+    } else {
+        vm->was_paused = !vm->runs;
+        set_running_locked(vm, false);
+    }
+    pthread_mutex_unlock(&vm->lock);
+    gw_ledger_note(ledger, "writer", start_ns, clock_mono_ns() - start_ns);
+    if (fails)
+        g_set_error_literal(error, GW_ERROR, GW_ERROR_TIMEOUT, "the writer does not stop");
+    return !fails;
+}
+
+static bool fake_flush(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledger, GError **error)
+{
+    struct fake_vm *vm = opaque;
+    bool fails;
+
+    pthread_mutex_lock(&vm->lock);
+    vm->n_flushes++;
+    fails = vm->fail_flushes > 0;
+    if (fails)
+        vm->fail_flushes--;
+    pthread_mutex_unlock(&vm->lock);
+    if (fails)
+        g_set_error_literal(error, GW_ERROR, GW_ERROR_TIMEOUT, "disk0 does not answer");
+    return !fails;
+}
+
+static void fake_resume(void *opaque)
+{
+    struct fake_vm *vm = opaque;
+
+    pthread_mutex_lock(&vm->lock);
+    vm->n_resumes++;
+    if (!vm->was_paused)
+        set_running_locked(vm, true);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+static void fake_released(void *opaque)
+{
+    struct fake_vm *vm = opaque;
+
+    pthread_mutex_lock(&vm->lock);
+    vm->n_released++;
+    pthread_mutex_unlock(&vm->lock);
+}
+
+static bool fake_before_load(void *opaque, const struct gw_clock_facts *facts, GError **error)
+{
+    struct fake_vm *vm = opaque;
+
+    pthread_mutex_lock(&vm->lock);
+    vm->n_before++;
+    vm->facts = *facts;
+    pthread_mutex_unlock(&vm->lock);
+    return true;
+}
+
+static bool fake_after_load(void *opaque, GError **error)
+{
+    struct fake_vm *vm = opaque;
+
+    pthread_mutex_lock(&vm->lock);
+    vm->n_after++;
+    pthread_mutex_unlock(&vm->lock);
+    if (vm->fails_after_load)
+        g_set_error_literal(error, GW_ERROR, GW_ERROR_IO, "tap0 cannot be opened");
+    return !vm->fails_after_load;
+}
+
+static void fake_run_at_destination(void *opaque, bool was_running, struct gw_ledger *ledger)
+{
+    struct fake_vm *vm = opaque;
+
+    pthread_mutex_lock(&vm->lock);
+    vm->n_runs++;
+    vm->last_was_running = was_running;
+    if (was_running)
+        set_running_locked(vm, true);
+    pthread_mutex_unlock(&vm->lock);
+    gw_ledger_note(ledger, "first instruction", clock_mono_ns(), 0);
+}
+
+static void fake_discarded(void *opaque, const GError *why)
+{
+    struct fake_vm *vm = opaque;
+
+    pthread_mutex_lock(&vm->lock);
+    vm->n_discarded++;
+    pthread_mutex_unlock(&vm->lock);
+}
+
+/* ---- life --------------------------------------------------------------------------------------
+ */
+
+void fake_vm_init(struct fake_vm *vm, const char *name, struct fake_pair *pair, uint64_t ram_bytes,
+                  unsigned n_devices)
+{
+    *vm = (struct fake_vm){.name = name, .pair = pair, .writes_per_ms = 20};
+    vm->memory = gw_memory_new();
+    g_assert_nonnull(gw_memory_add_block(vm->memory, "ram", 0, ram_bytes, NULL));
+    g_assert_nonnull(
+        gw_memory_add_block(vm->memory, "ram.high", UINT64_C(1) << 32, FAKE_HIGH_BYTES, NULL));
+    vm->registry = gw_state_registry_new();
+    for (unsigned i = 0; i < n_devices; i++) {
+        g_autofree char *id = g_strdup_printf("fake/%u", i);
+
+        g_assert_true(gw_state_registry_add(vm->registry, id, &fake_desc, &vm->devices[i], NULL));
+    }
+    vm->vm = (struct gw_vm){
+        .memory = vm->memory,
+        .registry = vm->registry,
+        .opaque = vm,
+        .stop = fake_stop,
+        .flush = fake_flush,
+        .resume_at_source = fake_resume,
+        .released = fake_released,
+        .before_load = fake_before_load,
+        .after_load = fake_after_load,
+        .run_at_destination = fake_run_at_destination,
+        .discarded = fake_discarded,
+        .is_running = fake_is_running,
+    };
+    pthread_mutex_init(&vm->lock, NULL);
+    engine_cond_init(&vm->changed);
+    vm->is_idle = true;
+    engine_thread_start(&vm->writer, name, writer_main, vm);
+}
+
+void fake_vm_clear(struct fake_vm *vm)
+{
+    fake_vm_park(vm);
+    pthread_mutex_lock(&vm->lock);
+    vm->is_ending = true;
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+    pthread_join(vm->writer, NULL);
+    gw_state_registry_free(vm->registry);
+    gw_memory_free(vm->memory);
+    pthread_cond_destroy(&vm->changed);
+    pthread_mutex_destroy(&vm->lock);
+}
+
+static void fill(struct fake_vm *vm)
+{
+    uint64_t random = 42;
+
+    for (uint64_t at = 0; at < FAKE_RAM_BYTES / 2; at += 64)
+        guest_write(vm, &random);
+    for (unsigned d = 0; d < 4; d++) {
+        struct fake_device *device = &vm->devices[d];
+
+        for (unsigned i = 0; i < 16; i++)
+            device->registers[i] = (uint32_t)next_random(&random);
+        device->fifo_len = 7 + d;
+        memset(device->fifo, (int)d + 1, device->fifo_len);
+    }
+    gw_memory_write(vm->memory, UINT64_C(1) << 32, "high", 4);
+}
+
+void fake_pair_init(struct fake_pair *pair)
+{
+    *pair = (struct fake_pair){0};
+    pair->dir = g_dir_make_tmp("godwit-migrate-XXXXXX", NULL);
+    pair->uri = g_strdup_printf("unix:%s/socket", pair->dir);
+    fake_vm_init(&pair->source, "source", pair, FAKE_RAM_BYTES, 4);
+    fake_vm_init(&pair->destination, "destination", pair, FAKE_RAM_BYTES, 4);
+    fill(&pair->source);
+    fake_vm_run(&pair->source);
+}
+
+void fake_pair_clear(struct fake_pair *pair)
+{
+    g_autofree char *command = NULL;
+    g_autoptr(GDir) dir = NULL;
+    const char *name;
+
+    fake_vm_clear(&pair->source);
+    fake_vm_clear(&pair->destination);
+    dir = g_dir_open(pair->dir, 0, NULL);
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(pair->dir, name, NULL);
+
+        unlink(path);
+    }
+    rmdir(pair->dir);
+    g_free(pair->dir);
+    g_free(pair->uri);
+}
+
+bool fake_pair_is_equal(struct fake_pair *pair)
+{
+    for (uint32_t i = 0; i < gw_memory_n_blocks(pair->source.memory); i++) {
+        struct gw_ram_block *a = gw_memory_block(pair->source.memory, i);
+        struct gw_ram_block *b = gw_memory_block(pair->destination.memory, i);
+
+        if (memcmp(a->host, b->host, a->size_bytes) != 0)
+            return false;
+    }
+    for (unsigned d = 0; d < 4; d++) {
+        const struct fake_device *a = &pair->source.devices[d];
+        const struct fake_device *b = &pair->destination.devices[d];
+
+        if (a->ticks != b->ticks || a->fifo_len != b->fifo_len ||
+            memcmp(a->registers, b->registers, sizeof a->registers) != 0 ||
+            memcmp(a->fifo, b->fifo, a->fifo_len) != 0)
+            return false;
+    }
+    return true;
+}
