@@ -322,8 +322,9 @@ struct gw_state_desc {
     {                                                                                              \
         .name = #m, .kind = GW_KIND_BYTES, .shape = GW_SHAPE_ALLOC, .stride = 1, .bits = 8,        \
         GW_COUNT_(S, n),                                                                           \
-        .offset = offsetof(S, m) + GW_CHECK_(sizeof(*GW_M_(S, m)) == 1, "no pointer to bytes") +   \
-                  GW_CHECK_(sizeof(GW_M_(S, m)) == sizeof(void *), "the member is no pointer"),    \
+        .offset = offsetof(S, m) + GW_CHECK_(_Generic(GW_M_(S, m), uint8_t * : 1, char * : 1,      \
+                                                      void * : 1, default : 0),                    \
+                                             "no pointer to bytes"),                               \
         __VA_ARGS__                                                                                \
     }
 

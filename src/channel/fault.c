@@ -199,7 +199,7 @@ bad:
 
 static GPtrArray *parse_all(const char *spec, bool has_framing, GError **error)
 {
-    g_auto(GStrv) specs = g_strsplit(spec, ";", -1);
+    g_auto(GStrv) specs = g_strsplit(spec[0] != '\0' ? spec : " ", ";", -1);
     GPtrArray *faults = g_ptr_array_new_with_free_func(fault_free);
 
     for (char **at = specs; *at != NULL; at++) {
@@ -248,7 +248,7 @@ static bool is_slow(const struct direction *d)
 static bool fires(const struct direction *d, const struct fault *fault, const char *frame_name,
                   size_t len)
 {
-    if (fault->is_done || d->is_truncated || d->wants_cut ||
+    if (fault->is_done || d->wants_cut || d->is_truncated ||
         (fault->channel != NULL && strstr(d->label, fault->channel) == NULL)) {
         return false;
     }
@@ -272,6 +272,9 @@ static void pass_chunk(struct direction *d, const uint8_t *bytes, size_t len,
     bool is_held = false;
     guint start = d->queue->len;
 
+    if (d->wants_cut || d->is_truncated) {
+        return; /* nothing passes any more */
+    }
     g_byte_array_append(d->queue, bytes, (guint)len);
     for (guint i = 0; i < d->faults->len; i++) {
         struct fault *fault = g_ptr_array_index(d->faults, i);
