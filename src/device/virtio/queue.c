@@ -43,9 +43,15 @@ static uint16_t load_u16(const void *at)
     return le16toh(__atomic_load_n((const uint16_t *)at, __ATOMIC_RELAXED));
 }
 
-static void store_u16(void *at, uint16_t value)
+/* Where each side writes one word and then reads the other's. */
+static uint16_t load_u16_in_order(const void *at)
 {
-    __atomic_store_n((uint16_t *)at, htole16(value), __ATOMIC_RELAXED);
+    return le16toh(__atomic_load_n((const uint16_t *)at, __ATOMIC_SEQ_CST));
+}
+
+static void store_u16_in_order(void *at, uint16_t value)
+{
+    __atomic_store_n((uint16_t *)at, htole16(value), __ATOMIC_SEQ_CST);
 }
 
 static void store_u32(void *at, uint32_t value)
@@ -338,10 +344,9 @@ void virtqueue_publish(struct virtqueue *queue)
     queue->next_used = (uint16_t)(queue->next_used + queue->n_unpublished);
     queue->n_unpublished = 0;
     queue->has_news = true;
-    /* ORDER: release; elements and data are visible before the index. Pairs with the driver's
-     * acquire of the used index. */
-    __atomic_store_n((uint16_t *)(queue->used.host + USED_IDX), htole16(queue->next_used),
-                     __ATOMIC_RELEASE);
+    /* ORDER: elements and data before the index (release, pairs with the driver's acquire), and the
+     * index before the driver's wish in virtqueue_wants_interrupt (seq_cst). */
+    store_u16_in_order(queue->used.host + USED_IDX, queue->next_used);
     note_ring(&queue->used, USED_IDX, 2);
 }
 
@@ -354,20 +359,19 @@ bool virtqueue_wants_interrupt(struct virtqueue *queue)
     if (!queue->has_news)
         return false;
     queue->has_news = false;
-    /* ORDER: our used index before the driver's wish; the driver writes its wish, fences, and then
-     * looks at the used index (SPEC 2.7.14). One of both sees the other. */
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     queue->signalled_used = queue->next_used;
     queue->is_signalled_valid = true;
+    /* ORDER: our used index (virtqueue_publish) before the driver's wish; the driver writes its
+     * wish, fences, and then looks at the used index (SPEC 2.7.14). One of both sees the other. */
     if (!queue->has_event_idx)
-        return !(load_u16(queue->avail.host) & VRING_AVAIL_F_NO_INTERRUPT);
-    event = load_u16(queue->avail.host + AVAIL_RING + (size_t)queue->size * 2);
+        return !(load_u16_in_order(queue->avail.host) & VRING_AVAIL_F_NO_INTERRUPT);
+    event = load_u16_in_order(queue->avail.host + AVAIL_RING + (size_t)queue->size * 2);
     return !was_valid || vring_need_event(event, queue->next_used, old);
 }
 
 static void set_used_flags(struct virtqueue *queue, uint16_t flags)
 {
-    store_u16(queue->used.host + USED_FLAGS, flags);
+    store_u16_in_order(queue->used.host + USED_FLAGS, flags);
     note_ring(&queue->used, USED_FLAGS, 2);
 }
 
@@ -379,15 +383,14 @@ bool virtqueue_enable_notify_past(struct virtqueue *queue, unsigned n)
         return false;
     if (queue->has_event_idx) {
         uint64_t offset = USED_RING + (uint64_t)queue->size * USED_ELEM_BYTES;
-        store_u16(queue->used.host + offset, seen);
+        store_u16_in_order(queue->used.host + offset, seen);
         note_ring(&queue->used, offset, 2);
     } else {
         set_used_flags(queue, 0);
     }
     /* ORDER: our wish before the driver's index; the driver writes its index, fences, and then
      * looks at the wish (SPEC 2.7.13). One of both sees the other. */
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    return load_u16(queue->avail.host + AVAIL_IDX) != seen;
+    return load_u16_in_order(queue->avail.host + AVAIL_IDX) != seen;
 }
 
 bool virtqueue_enable_notify(struct virtqueue *queue)

@@ -12,8 +12,9 @@
  *
  * ORDER: the driver's index is loaded with acquire before entries and descriptors; our index is
  * stored with release after elements and data. Where each side writes one word and reads the
- * other's (event indexes), a full fence stands between: see virtqueue_enable_notify and
- * virtqueue_wants_interrupt. Partner: the driver's fences required by sections 2.7.13 and 2.7.14.
+ * other's (event indexes), both accesses are sequentially consistent: see virtqueue_enable_notify
+ * and virtqueue_wants_interrupt. Partner: the driver's fences required by sections 2.7.13
+ * and 2.7.14.
  *
  * Dirty pages: whatever is written here is noted after writing. Data that a device wrote through
  * a chain's iovec is noted by virtqueue_note_data before virtqueue_push.

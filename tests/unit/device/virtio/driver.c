@@ -347,7 +347,7 @@ void drv_publish(struct drv *drv, unsigned index, uint16_t head)
 
     __atomic_store_n(ring_u16(drv, slot), htole16(head), __ATOMIC_RELAXED);
     queue->avail_idx++;
-    __atomic_store_n(ring_u16(drv, queue->avail + 2), htole16(queue->avail_idx), __ATOMIC_RELEASE);
+    __atomic_store_n(ring_u16(drv, queue->avail + 2), htole16(queue->avail_idx), __ATOMIC_SEQ_CST);
 }
 
 void drv_kick(struct drv *drv, unsigned index)
@@ -356,13 +356,12 @@ void drv_kick(struct drv *drv, unsigned index)
     uint16_t old = queue->kicked_idx;
 
     queue->kicked_idx = queue->avail_idx;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (has(drv, VIRTIO_RING_F_EVENT_IDX)) {
         uint16_t event = le16toh(
-            __atomic_load_n(ring_u16(drv, queue->used + 4 + 8u * queue->size), __ATOMIC_RELAXED));
+            __atomic_load_n(ring_u16(drv, queue->used + 4 + 8u * queue->size), __ATOMIC_SEQ_CST));
         if (!vring_need_event(event, queue->avail_idx, old))
             return;
-    } else if (le16toh(__atomic_load_n(ring_u16(drv, queue->used), __ATOMIC_RELAXED)) &
+    } else if (le16toh(__atomic_load_n(ring_u16(drv, queue->used), __ATOMIC_SEQ_CST)) &
                VRING_USED_F_NO_NOTIFY) {
         return;
     }
@@ -407,7 +406,7 @@ uint16_t drv_add_indirect(struct drv *drv, unsigned index, const struct drv_segm
 bool drv_poll_used(struct drv *drv, unsigned index, uint32_t *head, uint32_t *len)
 {
     struct drv_queue *queue = &drv->queues[index];
-    uint16_t used = le16toh(__atomic_load_n(ring_u16(drv, queue->used + 2), __ATOMIC_ACQUIRE));
+    uint16_t used = le16toh(__atomic_load_n(ring_u16(drv, queue->used + 2), __ATOMIC_SEQ_CST));
     uint32_t *element;
 
     if (used == queue->used_idx)
@@ -418,8 +417,7 @@ bool drv_poll_used(struct drv *drv, unsigned index, uint32_t *head, uint32_t *le
     queue->used_idx++;
     /* used_event: interrupt at the next one. */
     __atomic_store_n(ring_u16(drv, queue->avail + 4 + 2u * queue->size), htole16(queue->used_idx),
-                     __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+                     __ATOMIC_SEQ_CST);
     return true;
 }
 

@@ -6,12 +6,11 @@
 #include "driver.h"
 
 #include <endian.h>
-#include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "cable.h"
 #include "device/virtio/net.h"
 
 #define SLOT 2
@@ -24,92 +23,13 @@
 
 static const uint8_t guest_mac[6] = {0x52, 0x54, 0, 1, 2, 3};
 
-/* ---- back end -------------------------------------------------------------------------------- */
-
-struct cable {
-    struct netdev net;
-    struct io_loop *loop;
-    int fd;
-    struct io_source *rx, *tx;
-    unsigned offloads; /* read while the device lock is held */
-};
-
-static void cable_readable(struct device *dev, void *opaque, unsigned poll_events)
-{
-    struct cable *cable = opaque;
-    cable->net.client.readable(cable->net.client.opaque);
-}
-
-static void cable_writable(struct device *dev, void *opaque, unsigned poll_events)
-{
-    struct cable *cable = opaque;
-    cable->net.client.writable(cable->net.client.opaque);
-}
-
-static void cable_attach(struct netdev *net)
-{
-    struct cable *cable = (struct cable *)net;
-    struct device *dev = net->client.dev;
-    cable->rx = io_source_new(cable->loop, dev, "rx", cable->fd, POLLIN, cable_readable, cable);
-    cable->tx = io_source_new(cable->loop, dev, "tx", cable->fd, POLLOUT, cable_writable, cable);
-}
-
-static ssize_t cable_send(struct netdev *net, const struct iovec *iov, unsigned n_iov)
-{
-    struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n_iov};
-    ssize_t n = sendmsg(((struct cable *)net)->fd, &message, MSG_DONTWAIT);
-    return n < 0 ? -errno : n;
-}
-
-static ssize_t cable_receive(struct netdev *net, const struct iovec *iov, unsigned n_iov)
-{
-    struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n_iov};
-    ssize_t n = recvmsg(((struct cable *)net)->fd, &message, MSG_DONTWAIT);
-    return n < 0 ? -errno : n;
-}
-
-static void cable_want_readable(struct netdev *net, bool is_wanted)
-{
-    io_source_enable(((struct cable *)net)->rx, is_wanted);
-}
-
-static void cable_want_writable(struct netdev *net, bool is_wanted)
-{
-    io_source_enable(((struct cable *)net)->tx, is_wanted);
-}
-
-static void cable_set_rx_offloads(struct netdev *net, unsigned offloads)
-{
-    ((struct cable *)net)->offloads = offloads;
-}
-
-static void cable_free(struct netdev *net)
-{
-    struct cable *cable = (struct cable *)net;
-    io_source_free(cable->rx);
-    io_source_free(cable->tx);
-    close(cable->fd);
-    g_free(cable);
-}
-
-static const struct netdev_ops cable_ops = {
-    .kind = "cable",
-    .send = cable_send,
-    .receive = cable_receive,
-    .want_readable = cable_want_readable,
-    .want_writable = cable_want_writable,
-    .set_rx_offloads = cable_set_rx_offloads,
-    .attach = cable_attach,
-    .free = cable_free,
-};
-
 /* ---- fixture --------------------------------------------------------------------------------- */
 
 struct fixture {
     struct rig *rig;
     struct device *dev;
     struct cable *cable;
-    int peer; /* the other end, blocking with a deadline */
+    int peer;
     struct drv drv;
 };
 
@@ -117,19 +37,10 @@ static int make(void **state, bool has_vnet_header)
 {
     struct fixture *f = g_new0(struct fixture, 1);
     struct virtio_config config;
-    struct timeval deadline = {.tv_sec = RIG_DEADLINE_S};
-    int fds[2];
 
     f->rig = rig_new();
     config = rig_config(f->rig, "virtio-net/0", SLOT);
-    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds), 0);
-    f->peer = fds[1];
-    setsockopt(f->peer, SOL_SOCKET, SO_RCVTIMEO, &deadline, sizeof(deadline));
-    f->cable = g_new0(struct cable, 1);
-    f->cable->net.ops = &cable_ops;
-    f->cable->net.has_vnet_header = has_vnet_header;
-    f->cable->loop = f->rig->loop;
-    f->cable->fd = fds[0];
+    f->cable = cable_new(f->rig, has_vnet_header, &f->peer);
     f->dev = virtio_net_new(&config, &f->cable->net, guest_mac, NULL);
     assert_non_null(f->dev);
     device_reset(f->dev);
