@@ -202,6 +202,17 @@ static void parse_stats(struct balloon *balloon, const struct virtqueue_chain *c
     }
 }
 
+/* GUEST: more than the one buffer there should be is left alone, not looked at again and again. */
+static void await_stats(struct balloon *balloon, bool has_buffer)
+{
+    struct virtio_device *vdev = &balloon->virtio;
+
+    if (vdev->is_live &&
+        virtqueue_enable_notify_past(&vdev->queues[BALLOON_STATS], has_buffer ? 1 : 0) &&
+        !has_buffer)
+        virtio_kick_queue(vdev, BALLOON_STATS);
+}
+
 /* Gives the buffer back, which asks the driver to fill it. */
 static void ask_stats(struct balloon *balloon)
 {
@@ -210,25 +221,27 @@ static void ask_stats(struct balloon *balloon)
     struct virtqueue_chain chain;
 
     balloon->wants_stats = !virtio_take(vdev, queue, &chain);
-    if (balloon->wants_stats)
-        return;
-    virtqueue_push(queue, chain.head, 0);
-    virtio_publish(vdev, queue);
+    if (!balloon->wants_stats) {
+        virtqueue_push(queue, chain.head, 0);
+        virtio_publish(vdev, queue);
+    }
+    await_stats(balloon, false);
 }
 
 static void handle_stats(struct virtio_device *vdev, struct virtqueue *queue)
 {
     struct balloon *balloon = to_balloon(vdev);
     struct virtqueue_chain chain;
+    bool has_buffer = virtio_take(vdev, queue, &chain);
 
-    if (virtio_take(vdev, queue, &chain)) {
+    if (has_buffer) {
         parse_stats(balloon, &chain);
         virtqueue_untake(queue);
-        if (balloon->wants_stats)
-            ask_stats(balloon);
     }
-    if (vdev->is_live)
-        virtqueue_enable_notify(queue);
+    if (has_buffer && balloon->wants_stats)
+        ask_stats(balloon);
+    else
+        await_stats(balloon, has_buffer);
 }
 
 /* ---- for the monitor ------------------------------------------------------------------------- */
