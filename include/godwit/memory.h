@@ -28,6 +28,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "godwit/error.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -64,14 +66,8 @@ struct gw_page_set {
     uint64_t n_set;   /* pages in the set, kept by the functions below */
 };
 
-#define GW_MEMORY_ERROR (gw_memory_error_quark())
-GQuark gw_memory_error_quark(void);
-enum gw_memory_error {
-    GW_MEMORY_ERROR_INVALID = 1, /* bad name, alignment, size, range, overlap */
-    GW_MEMORY_ERROR_SYSTEM,      /* the kernel refused: memory, descriptors */
-    GW_MEMORY_ERROR_BUSY,        /* the log is in use (or not in use) */
-    GW_MEMORY_ERROR_PRODUCER,    /* for producers that have no domain of their own */
-};
+/* Errors: GW_ERROR_INVALID for bad names, alignment, ranges, overlap; GW_ERROR_IO where the kernel
+ * refuses memory or descriptors; GW_ERROR_STATE when the log is in use, or not in use. */
 
 struct gw_memory *gw_memory_new(void);
 void gw_memory_free(struct gw_memory *memory);

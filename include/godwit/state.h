@@ -41,6 +41,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "godwit/error.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -59,17 +61,17 @@ extern "C" {
 #define GW_SCHEMA_VALUE_BYTES_MAX 1024
 #define GW_SCHEMA_BYTES_MAX       (4u << 20) /* of an encoded schema */
 
-#define GW_STATE_ERROR (gw_state_error_quark())
-GQuark gw_state_error_quark(void);
+/* What the codes of GW_ERROR mean here; hooks of devices use GW_STATE_ERROR_VALUE. */
+#define GW_STATE_ERROR GW_ERROR
 enum gw_state_error {
-    GW_STATE_ERROR_TABLE = 1,    /* a description or registration of our own is wrong */
-    GW_STATE_ERROR_SAVE,         /* the object's state breaks its own description */
-    GW_STATE_ERROR_SCHEMA,       /* the writer's schema is malformed or beyond a limit */
-    GW_STATE_ERROR_INCOMPATIBLE, /* the writer's machine does not fit this one */
-    GW_STATE_ERROR_DATA,         /* a section is malformed: cut, too long, beyond a limit */
-    GW_STATE_ERROR_VALUE,        /* a value breaks a constraint or validate() refused */
-    GW_STATE_ERROR_UNKNOWN,      /* the data holds a subsection that is not known here */
-    GW_STATE_ERROR_ORDER,        /* calls or sections missing, repeated or out of order */
+    GW_STATE_ERROR_TABLE = GW_ERROR_INVALID,  /* a description or registration of ours is wrong */
+    GW_STATE_ERROR_SAVE = GW_ERROR_FAILED,    /* the object's state breaks its own description */
+    GW_STATE_ERROR_SCHEMA = GW_ERROR_CORRUPT, /* the writer's schema is malformed */
+    GW_STATE_ERROR_INCOMPATIBLE = GW_ERROR_REFUSED, /* the writer's machine does not fit ours */
+    GW_STATE_ERROR_DATA = GW_ERROR_CORRUPT,         /* a section is malformed: cut, too long */
+    GW_STATE_ERROR_VALUE = GW_ERROR_REFUSED,   /* a value breaks a constraint, validate() refused */
+    GW_STATE_ERROR_UNKNOWN = GW_ERROR_REFUSED, /* the data holds an unknown subsection */
+    GW_STATE_ERROR_ORDER = GW_ERROR_STATE, /* calls or sections missing, repeated, out of order */
 };
 
 /* Higher loads earlier. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "godwit/error.h"
 
 G_DEFINE_QUARK(gw - text - error - quark, text_error)
 
@@ -17,16 +18,16 @@ bool text_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *valu
 
     errno = 0;
     if (!(is_hex ? g_ascii_isxdigit(digits[0]) : g_ascii_isdigit(digits[0]))) {
-        g_set_error(error, TEXT_ERROR, TEXT_ERROR_SYNTAX, "'%s' is not a number", text);
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "'%s' is not a number", text);
         return false;
     }
-    uint64_t n = g_ascii_strtoull(digits, &end, is_hex ? 16 : 10);
+    uint64_t n = g_ascii_strtoull(text, &end, is_hex ? 16 : 10);
     if (*end != '\0') {
-        g_set_error(error, TEXT_ERROR, TEXT_ERROR_SYNTAX, "'%s' is not a number", text);
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "'%s' is not a number", text);
         return false;
     }
     if (errno == ERANGE || n < min || n > max) {
-        g_set_error(error, TEXT_ERROR, TEXT_ERROR_RANGE,
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                     "'%s' is not between %" G_GUINT64_FORMAT " and %" G_GUINT64_FORMAT, text, min,
                     max);
         return false;
@@ -43,7 +44,7 @@ bool text_parse_size(const char *text, uint64_t *bytes, GError **error)
 
     errno = 0;
     if (!g_ascii_isdigit(text[0])) {
-        g_set_error(error, TEXT_ERROR, TEXT_ERROR_SYNTAX, "'%s' is not a size", text);
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "'%s' is not a size", text);
         return false;
     }
     uint64_t n = g_ascii_strtoull(text, &end, 10);
@@ -56,12 +57,12 @@ bool text_parse_size(const char *text, uint64_t *bytes, GError **error)
         }
         end += *end == 'B';
         if (*end != '\0') {
-            g_set_error(error, TEXT_ERROR, TEXT_ERROR_SYNTAX, "'%s' is not a size", text);
+            g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "'%s' is not a size", text);
             return false;
         }
     }
     if (errno == ERANGE || n > UINT64_MAX >> shift) {
-        g_set_error(error, TEXT_ERROR, TEXT_ERROR_RANGE, "size '%s' is too large", text);
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "size '%s' is too large", text);
         return false;
     }
     *bytes = n << shift;
@@ -87,14 +88,14 @@ bool text_parse_duration(const char *text, uint64_t *ns, GError **error)
             }
             double value = n * (double)units[i].ns;
             if (!(value < 9.0e18)) {
-                g_set_error(error, TEXT_ERROR, TEXT_ERROR_RANGE, "duration '%s' is too long", text);
+                g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "duration '%s' is too long", text);
                 return false;
             }
             *ns = (uint64_t)(value + 0.5);
             return true;
         }
     }
-    g_set_error(error, TEXT_ERROR, TEXT_ERROR_SYNTAX,
+    g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                 "'%s' is not a duration (a number and ns, us, ms, s, m or h)", text);
     return false;
 }

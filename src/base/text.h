@@ -7,12 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define TEXT_ERROR (text_error_quark())
-GQuark text_error_quark(void);
-enum text_error {
-    TEXT_ERROR_SYNTAX = 1,
-    TEXT_ERROR_RANGE,
-};
+/* All errors are GW_ERROR_INVALID: texts come from our own user. */
 
 /* Whole text is one number, decimal or 0x hexadecimal, within [min, max]. */
 bool text_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *value, GError **error);

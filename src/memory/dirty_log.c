@@ -79,8 +79,7 @@ static void stop_producers(struct gw_memory *memory, unsigned n)
 bool gw_memory_log_start(struct gw_memory *memory, GError **error)
 {
     if (gw_memory_is_logging(memory)) {
-        g_set_error_literal(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_BUSY,
-                            "the dirty log is in use already");
+        g_set_error_literal(error, GW_ERROR, GW_ERROR_STATE, "the dirty log is in use already");
         return false;
     }
     clear_logs(memory);
@@ -119,7 +118,7 @@ static uint64_t *scratch_words(struct gw_memory *memory, uint32_t index, GError 
         struct gw_ram_block *block = gw_memory_block(memory, index);
         memory->scratch[index] = memory_lazy_words_new(block->n_pages);
         if (!memory->scratch[index]) {
-            g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_SYSTEM,
+            g_set_error(error, GW_ERROR, GW_ERROR_IO,
                         "RAM block %s: no memory to collect its dirty log", block->name);
         }
     }
@@ -154,8 +153,7 @@ bool gw_memory_log_collect(struct gw_memory *memory, struct gw_page_set *set, ui
     bool ok = true;
 
     if (!gw_memory_is_logging(memory)) {
-        g_set_error_literal(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_BUSY,
-                            "the dirty log is not running");
+        g_set_error_literal(error, GW_ERROR, GW_ERROR_STATE, "the dirty log is not running");
         return false;
     }
     for (uint32_t i = 0; i < memory->blocks->len; i++) {

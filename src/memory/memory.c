@@ -89,7 +89,7 @@ static bool check_new_block(const struct gw_memory *memory, const char *name, ui
     bool is_mapped = gpa != GW_GPA_NONE;
 
     if (name[0] == '\0' || strlen(name) > 63) {
-        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                     "RAM block name '%.64s' is empty or longer than 63 bytes", name);
         return false;
     }
@@ -97,7 +97,7 @@ static bool check_new_block(const struct gw_memory *memory, const char *name, ui
         gpa = 0;
     if (size_bytes == 0 || gpa % GW_PAGE_SIZE || size_bytes % GW_PAGE_SIZE ||
         __builtin_add_overflow(gpa, size_bytes - 1, &last) || size_bytes > INT64_MAX) {
-        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                     "RAM block %s: address 0x%" G_GINT64_MODIFIER "x and size 0x%" G_GINT64_MODIFIER
                     "x are not page-aligned or out of range",
                     name, gpa, size_bytes);
@@ -106,14 +106,13 @@ static bool check_new_block(const struct gw_memory *memory, const char *name, ui
     for (uint32_t i = 0; i < memory->blocks->len; i++) {
         const struct gw_ram_block *other = gw_memory_block(memory, i);
         if (strcmp(other->name, name) == 0) {
-            g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
-                        "RAM block %s exists already", name);
+            g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "RAM block %s exists already", name);
             return false;
         }
         if (is_mapped && other->gpa != GW_GPA_NONE && gpa <= other->gpa + (other->size_bytes - 1) &&
             other->gpa <= last) {
-            g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
-                        "RAM block %s overlaps RAM block %s", name, other->name);
+            g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "RAM block %s overlaps RAM block %s",
+                        name, other->name);
             return false;
         }
     }
@@ -127,7 +126,7 @@ static bool map_block(struct gw_ram_block *block, GError **error)
     block->fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (block->fd < 0 || ftruncate(block->fd, (off_t)block->size_bytes) < 0 ||
         fcntl(block->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
-        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_SYSTEM,
+        g_set_error(error, GW_ERROR, GW_ERROR_IO,
                     "RAM block %s: cannot create a memfd of %" G_GUINT64_FORMAT " bytes: %s",
                     block->name, block->size_bytes, g_strerror(errno));
         return false;
@@ -135,7 +134,7 @@ static bool map_block(struct gw_ram_block *block, GError **error)
     void *host = mmap(NULL, block->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
                       block->fd, 0);
     if (host == MAP_FAILED) {
-        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_SYSTEM,
+        g_set_error(error, GW_ERROR, GW_ERROR_IO,
                     "RAM block %s: cannot map %" G_GUINT64_FORMAT " bytes: %s", block->name,
                     block->size_bytes, g_strerror(errno));
         return false;
@@ -145,8 +144,8 @@ static bool map_block(struct gw_ram_block *block, GError **error)
     block->write_log = memory_lazy_words_new(block->n_pages);
     block->watched = memory_lazy_words_new(block->n_pages);
     if (!block->write_log || !block->watched) {
-        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_SYSTEM,
-                    "RAM block %s: no memory for its dirty log", block->name);
+        g_set_error(error, GW_ERROR, GW_ERROR_IO, "RAM block %s: no memory for its dirty log",
+                    block->name);
         return false;
     }
     return true;
@@ -277,7 +276,7 @@ static bool check_range(const struct gw_ram_block *block, uint64_t offset, uint6
 {
     if (offset % GW_PAGE_SIZE || len % GW_PAGE_SIZE || offset > block->size_bytes ||
         len > block->size_bytes - offset) {
-        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_INVALID,
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                     "RAM block %s: offset 0x%" G_GINT64_MODIFIER
                     "x and length 0x%" G_GINT64_MODIFIER "x are not whole pages of it",
                     block->name, offset, len);
@@ -302,7 +301,7 @@ bool gw_memory_populate(struct gw_ram_block *block, uint64_t offset, uint64_t le
         rc = fallocate(block->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len);
     }
     if (rc < 0) {
-        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_SYSTEM,
+        g_set_error(error, GW_ERROR, GW_ERROR_IO,
                     "RAM block %s: cannot populate %" G_GUINT64_FORMAT " bytes: %s", block->name,
                     len, g_strerror(errno));
         return false;
@@ -320,7 +319,7 @@ bool gw_memory_discard(struct gw_ram_block *block, uint64_t offset, uint64_t len
     }
     if (fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
                   (off_t)len) < 0) {
-        g_set_error(error, GW_MEMORY_ERROR, GW_MEMORY_ERROR_SYSTEM,
+        g_set_error(error, GW_ERROR, GW_ERROR_IO,
                     "RAM block %s: cannot discard %" G_GUINT64_FORMAT " bytes: %s", block->name,
                     len, g_strerror(errno));
         return false;
