@@ -8,8 +8,6 @@
 #include "base/clock.h"
 #include "godwit/error.h"
 
-G_DEFINE_QUARK(gw - text - error - quark, text_error)
-
 bool text_parse_u64(const char *text, uint64_t min, uint64_t max, uint64_t *value, GError **error)
 {
     char *end = NULL;

@@ -20,8 +20,6 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-G_DEFINE_QUARK(gw - memory - error - quark, gw_memory_error)
-
 uint64_t *memory_lazy_words_new(uint64_t n_bits)
 {
     size_t bytes = bitmap_n_words(n_bits) * sizeof(uint64_t);

@@ -4,8 +4,6 @@
 
 #include "state/state_internal.h"
 
-G_DEFINE_QUARK(gw - state - error - quark, gw_state_error)
-
 static uint64_t word_get(const void *at, size_t width)
 {
     switch (width) {
