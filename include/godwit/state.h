@@ -145,8 +145,9 @@ struct gw_field {
     uint32_t count_max; /* elements at most; required for ALLOC and LIST, where it bounds memory */
     bool is_droppable;  /* a reader that does not know the field may ignore it */
     bool is_required;   /* POINTER: NULL is refused */
-    void (*free_element)(void *element); /* LIST, POINTER: frees an element of the table's object
-                          that owns more than its description says; default: what is described */
+    void (*free_element)(void *element); /* LIST, POINTER: frees an element, all of it, if elements
+                          own more than their description says; also called for elements that load
+                          has made, whose other members are zero. Default: what is described */
 };
 
 struct gw_state_desc {
@@ -496,7 +497,7 @@ struct gw_schema *gw_schema_new(const struct gw_state_registry *registry);
 void gw_schema_free(struct gw_schema *schema);
 /* Index of a device, or -1. */
 int64_t gw_schema_find_device(const struct gw_schema *schema, const char *id);
-/* Compact binary form for the wire (docs/wire-format.md, "schema"). */
+/* Compact binary form for the wire (docs/device-state.md, "Encodings"). */
 GByteArray *gw_schema_encode(const struct gw_schema *schema);
 /* PEER: bytes are hostile; every count, name and reference is bounded and checked. */
 struct gw_schema *gw_schema_parse(const uint8_t *bytes, size_t len, GError **error);
