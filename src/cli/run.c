@@ -143,10 +143,6 @@ static void on_machine_notice(void *opaque, const struct machine_notice *notice)
         if (!run->no_shutdown)
             finish(run, (int)notice->exit_code);
         break;
-    case MACHINE_NOTICE_RESET:
-        if (notice->is_by_guest && run->no_reboot)
-            finish(run, CLI_OK);
-        break;
     case MACHINE_NOTICE_BROKEN:
         cli_complain("the guest cannot go on: %s", notice->detail);
         if (!run->no_shutdown)
@@ -238,8 +234,6 @@ static bool start(struct run *run, GError **error)
 {
     GMainContext *context = g_main_loop_get_context(run->loop);
 
-    if (!make_config(run, error))
-        return false;
     run->machine = machine_new(&run->config, context, error);
     if (!run->machine)
         return false;
@@ -252,6 +246,7 @@ static bool start(struct run *run, GError **error)
     g_unix_signal_add(SIGINT, on_signal, run);
     g_unix_signal_add(SIGHUP, on_signal, run);
     machine_set_hold(run->machine, run->is_paused);
+    machine_set_no_reboot(run->machine, run->no_reboot);
     if (run->config.is_incoming)
         machine_submit(run->machine, MACHINE_OP_AWAIT, on_awaiting, run);
     else
@@ -284,13 +279,12 @@ int cmd_run(const struct subcommand *self, int argc, char **argv)
     run.config.devices = g_ptr_array_new_with_free_func((GDestroyNotify)device_config_free);
     if (parse_options(&run, self, &argc, &argv, &run.status)) {
         run.status = CLI_OK;
-        if (start(&run, &error))
+        if (!make_config(&run, &error))
+            run.status = cli_fail(CLI_USAGE, "run: %s", error->message);
+        else if (start(&run, &error))
             g_main_loop_run(run.loop);
         else
-            run.status =
-                cli_fail(error->domain == GW_ERROR && error->code == GW_ERROR_INVALID ? CLI_USAGE
-                                                                                      : CLI_FAILED,
-                         "%s", error->message);
+            run.status = cli_fail(CLI_FAILED, "%s", error->message);
     }
     clear(&run);
     return run.status;

@@ -84,7 +84,8 @@ struct machine {
     bool ran_before_blackout;
     struct machine_job *first_job, *last_job;
     bool wants_exit;
-    bool is_held; /* an incoming guest stays paused */
+    bool is_held;        /* an incoming guest stays paused */
+    bool may_not_reboot; /* the guest's reset switches off */
     char *broken_reason;
     void (*discarded)(void *opaque, const GError *why);
     void *discarded_opaque;

@@ -78,6 +78,8 @@ void machine_submit(struct machine *machine, enum machine_op op, machine_done_fn
 
 /* An incoming guest that was running stays paused here. */
 void machine_set_hold(struct machine *machine, bool is_held);
+/* The guest's reset switches the machine off instead. */
+void machine_set_no_reboot(struct machine *machine, bool is_set);
 
 /* -- facts, any thread -- */
 enum life_state machine_state(struct machine *machine);

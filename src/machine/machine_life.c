@@ -324,13 +324,20 @@ void machine_break(struct machine *machine, unsigned vcpu, const char *reason)
     pthread_mutex_unlock(&machine->lock);
 }
 
+void machine_set_no_reboot(struct machine *machine, bool is_set)
+{
+    pthread_mutex_lock(&machine->lock);
+    machine->may_not_reboot = is_set;
+    pthread_mutex_unlock(&machine->lock);
+}
+
 static bool can_serve_guest_locked(const struct machine *machine)
 {
     return (machine->request != MACHINE_REQUEST_NONE || machine->broken_reason) &&
            (machine->state == LIFE_RUNNING || machine->state == LIFE_PAUSED);
 }
 
-static void switch_off(struct machine *machine, unsigned code)
+static void switch_off(struct machine *machine, unsigned code, const char *reason)
 {
     g_autoptr(GError) error = NULL;
 
@@ -340,7 +347,7 @@ static void switch_off(struct machine *machine, unsigned code)
     machine_notify(machine, &(struct machine_notice){.kind = MACHINE_NOTICE_SHUTDOWN,
                                                      .is_by_guest = true,
                                                      .exit_code = code,
-                                                     .reason = "guest-shutdown"});
+                                                     .reason = reason});
 }
 
 static void give_up(struct machine *machine, const char *why)
@@ -359,6 +366,7 @@ static void serve_guest(struct machine *machine)
     bool is_due = can_serve_guest_locked(machine);
     enum machine_request request = machine->request;
     unsigned code = machine->request_code;
+    bool may_not_reboot = machine->may_not_reboot;
     g_autofree char *broken = g_steal_pointer(&machine->broken_reason);
     if (is_due)
         machine->request = MACHINE_REQUEST_NONE;
@@ -371,7 +379,9 @@ static void serve_guest(struct machine *machine)
     else if (broken)
         give_up(machine, broken);
     else if (request == MACHINE_REQUEST_OFF)
-        switch_off(machine, code);
+        switch_off(machine, code, "guest-shutdown");
+    else if (may_not_reboot)
+        switch_off(machine, 0, "guest-reset");
     else if (!op_reset(machine, true, &error))
         give_up(machine, error->message);
     pthread_mutex_unlock(&machine->op_lock);

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""The godwit command: help, exit statuses, names."""
+import json
+
+import pytest
+
+import bare
+
+SUBCOMMANDS = """run migrate status watch cancel resolve save stop cont reset powerdown quit qmp
+schema inspect""".split()
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_subcommand_has_help_with_exit_status(godwit, name):
+    done = godwit(name, "--help")
+    assert done.returncode == 0
+    assert f"godwit {name}" in done.stdout and "Exit status:" in done.stdout
+    assert name in godwit("--help").stdout
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["fly"], ["stop"], ["stop", "a", "b"], ["migrate", "a"], ["stop", "--fast", "a"],
+    ["resolve", "a", "maybe"], ["migrate", "a", "tcp:x:1", "--max-blackout", "soon"],
+    ["run"], ["run", "--memory", "much", "--bios", "none", "--kernel", "k"],
+    ["stop", "not a name"]])
+def test_wrong_usage_is_status_2(godwit, arguments):
+    done = godwit(*arguments)
+    assert done.returncode == 2
+    assert done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["stop", "nobody"], ["status", "nobody"],
+                                       ["migrate", "nobody", "tcp:127.0.0.1:1"],
+                                       ["watch", "/nonexistent/socket"]])
+def test_no_such_vm_is_status_6(godwit, arguments):
+    done = godwit(*arguments)
+    assert done.returncode == 6
+    assert "no VM answers at" in done.stderr
+
+
+def test_commands_by_name(start_vm, godwit, tmp_path):
+    vm = start_vm("bird", *bare.options(bare.write(tmp_path / "k", bare.WFI_FOREVER)))
+    vm.qmp.command("query-status")
+    assert "bird" in godwit("status").stdout
+    assert json.loads(godwit("status", "--json", "bird").stdout)["status"]["running"] is True
+    for command, status in (("stop", "paused"), ("cont", "running"), ("reset", "running"),
+                            ("powerdown", "running")):
+        assert godwit(command, "bird").returncode == 0
+        assert vm.status() == status
+    assert godwit("cancel", "bird").returncode == 1
+    assert json.loads(godwit("qmp", "bird", "query-name").stdout) == {"name": "bird"}
+    lines = godwit("qmp", "bird", input="query-name\nmigrate {\"uri\": 1}\n")
+    assert '"bird"' in lines.stdout and "expected: string" in lines.stderr
+    assert godwit("quit", "bird").returncode == 0
+    assert vm.wait_exit() == 0
+    assert godwit("status", "bird").returncode == 6
+
+
+def test_a_name_is_taken_only_once(start_vm, godwit, tmp_path):
+    options = bare.options(bare.write(tmp_path / "k", bare.WFI_FOREVER))
+    start_vm("bird", *options).qmp.command("query-status")
+    done = godwit("run", "--name", "bird", *options)
+    assert done.returncode == 1
+    assert "Address already in use" in done.stderr
+
+
+def test_a_dead_process_does_not_keep_its_name(start_vm, tmp_path):
+    options = bare.options(bare.write(tmp_path / "k", bare.WFI_FOREVER))
+    vm = start_vm("bird", *options)
+    vm.qmp.command("query-status")
+    vm.kill()
+    vm.wait_exit()
+    again = start_vm("bird", *options)
+    assert again.status() == "running"
+
+
+def test_schema_is_json(godwit):
+    schema = json.loads(godwit("schema", "--machine", "virt", "--cpus", "2").stdout)
+    text = json.dumps(schema)
+    for device in ("hart/0", "hart/1", "plic", "aclint", "uart0", "rtc", "virtio-net/0",
+                   "virtio-blk/0", "machine"):
+        assert f'"{device}"' in text

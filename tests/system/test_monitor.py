@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""The monitor's protocol: negotiation, errors, several clients, hostile input."""
+import json
+import socket
+
+import pytest
+
+import bare
+
+COMMANDS = """qmp_capabilities query-version query-commands query-status stop cont quit
+system_powerdown system_reset query-cpus-fast query-memory-size-summary migrate migrate-incoming
+migrate_cancel migrate-set-parameters query-migrate-parameters query-migrate announce-self
+query-blackout query-latency resolve""".split()
+
+
+class Raw:
+    """A client that shows every byte."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("rb")
+
+    def read(self):
+        line = self.file.readline()
+        return json.loads(line) if line else None
+
+    def send(self, data):
+        self.socket.sendall(data if isinstance(data, bytes) else json.dumps(data).encode())
+
+    def ask(self, data):
+        self.send(data)
+        return self.read()
+
+
+@pytest.fixture
+def vm(start_vm, tmp_path):
+    vm = start_vm("v", *bare.options(bare.write(tmp_path / "k", bare.WFI_FOREVER)))
+    vm.qmp.command("query-status")
+    return vm
+
+
+def test_greeting_and_negotiation(vm):
+    raw = Raw(vm.monitor_path)
+    greeting = raw.read()
+    assert set(greeting["QMP"]) == {"version", "capabilities"}
+    assert set(greeting["QMP"]["version"]["qemu"]) == {"major", "minor", "micro"}
+    answer = raw.ask({"execute": "query-status", "id": 7})
+    assert answer["error"]["class"] == "CommandNotFound" and answer["id"] == 7
+    assert raw.ask({"execute": "qmp_capabilities", "id": "x"}) == {"return": {}, "id": "x"}
+    assert raw.ask({"execute": "query-status"})["return"]["running"] is True
+
+
+def test_every_command_is_listed(vm):
+    names = {row["name"] for row in vm.qmp.command("query-commands")}
+    assert names >= set(COMMANDS)
+
+
+def test_answers(vm):
+    assert vm.qmp.command("query-memory-size-summary")["base-memory"] == 64 << 20
+    cpu, = vm.qmp.command("query-cpus-fast")
+    assert cpu["cpu-index"] == 0 and cpu["target"] == "riscv64" and cpu["thread-id"] > 0
+    assert vm.qmp.command("query-migrate") == {"status": "none"}
+    vm.qmp.command("migrate-set-parameters", **{"downtime-limit": 77, "max-bandwidth": 1 << 20})
+    parameters = vm.qmp.command("query-migrate-parameters")
+    assert (parameters["downtime-limit"], parameters["max-bandwidth"]) == (77, 1 << 20)
+    assert vm.qmp.command("query-blackout")["attempts"] == []
+    assert any(row["count"] for row in vm.qmp.command("query-latency"))
+    vm.qmp.command("announce-self", rounds=1)
+
+
+@pytest.mark.parametrize("message, sentence", [
+    ({"execute": "fly"}, "the command fly has not been found"),
+    ({"execute": "migrate"}, "Parameter 'uri' is missing"),
+    ({"execute": "migrate", "arguments": {"uri": 5}},
+     "Invalid parameter type for 'uri', expected: string"),
+    ({"execute": "stop", "arguments": {"x": 1}}, "Parameter 'x' is unexpected"),
+    ({"execute": "stop", "arguments": []}, "QMP input member 'arguments' must be an object"),
+    ({"execute": 1}, "QMP input lacks a string member 'execute'"),
+    ({"execute": "stop", "extra": 1}, "QMP input member 'extra' is unexpected"),
+    ([1], "QMP input must be a JSON object"),
+    ({"execute": "migrate_cancel"}, "there is no migration to cancel"),
+    ({"execute": "resolve", "arguments": {"decision": "release"}},
+     "there is no migration in doubt"),
+    ({"execute": "migrate-incoming", "arguments": {"uri": "tcp:127.0.0.1:0"}},
+     "cannot receive a guest: the machine is running"),
+])
+def test_errors_say_what_is_wrong(vm, message, sentence):
+    raw = Raw(vm.monitor_path)
+    raw.read()
+    raw.ask({"execute": "qmp_capabilities"})
+    assert raw.ask(message)["error"]["desc"] == sentence
+
+
+@pytest.mark.parametrize("data", [
+    b"nonsense\n", b"}\n", b"{]}\n", b'{"a":1,"a":2}', b'{"execute":"\xff\xfe"}', b"\x00\n",
+    b'{"execute":"stop\\u0000x"}'], ids=range(7))
+def test_nonsense_is_an_error_and_no_more(vm, data):
+    raw = Raw(vm.monitor_path)
+    raw.read()
+    raw.ask({"execute": "qmp_capabilities"})
+    assert raw.ask(data)["error"]["class"]
+    answer = raw.ask({"execute": "query-name", "id": 1})
+    while "id" not in answer:
+        answer = raw.read()
+    assert answer["return"] == {"name": "v"}
+
+
+@pytest.mark.parametrize("data", [b"[" * 1000, b'{"x":"' + b"y" * (1 << 20)],
+                         ids=["deep", "long"])
+def test_too_much_ends_the_connection(vm, data):
+    raw = Raw(vm.monitor_path)
+    raw.read()
+    try:
+        raw.send(data)
+        while raw.read():
+            pass
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    assert vm.status() == "running"
+
+
+def test_pipelined_commands_are_answered_in_order(vm):
+    raw = Raw(vm.monitor_path)
+    raw.read()
+    raw.ask({"execute": "qmp_capabilities"})
+    names = ["stop", "query-status", "cont", "query-status"] * 50
+    raw.send(b"".join(json.dumps({"execute": name, "id": i}).encode()
+                      for i, name in enumerate(names)))
+    answers = []
+    while len(answers) < len(names):
+        answer = raw.read()
+        if "event" not in answer:
+            answers.append(answer)
+    assert [answer["id"] for answer in answers] == list(range(len(names)))
+    states = [answer["return"]["status"] for answer in answers[1::2]]
+    assert states == ["paused", "running"] * 50
+
+
+def test_many_clients_hear_every_event(vm):
+    clients = [Raw(vm.monitor_path) for _ in range(10)]
+    for raw in clients:
+        raw.read()
+        raw.ask({"execute": "qmp_capabilities"})
+    vm.qmp.command("stop")
+    for raw in clients:
+        event = raw.read()
+        assert event["event"] == "STOP" and event["timestamp"]["seconds"] > 0
+
+
+def test_a_client_that_does_not_read_hurts_nobody(vm):
+    lazy = Raw(vm.monitor_path)
+    lazy.send({"execute": "qmp_capabilities"})
+    request = json.dumps({"execute": "query-commands"}).encode()
+    lazy.socket.setblocking(False)
+    try:
+        for _ in range(20000):
+            lazy.socket.send(request)
+    except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        pass
+    assert vm.status() == "running"
+
+
+def test_quit_is_answered(vm):
+    assert vm.qmp.command("quit") == {}
+    assert vm.wait_exit() == 0
