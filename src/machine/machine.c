@@ -129,7 +129,8 @@ static bool add_boot(struct machine *machine, const struct machine_config *confi
 {
     g_autoptr(GBytes) packed = NULL;
 
-    if (!config->is_incoming || config->kernel || config->bios) {
+    bool has_firmware = config->bios && strcmp(config->bios, "none") != 0;
+    if (!config->is_incoming || config->kernel || has_firmware) {
         struct boot_plan plan = {0};
         g_autoptr(GPtrArray) keep = boot_keep_new();
         if (!machine->board->plan_boot(machine, config, &plan, keep, error))
