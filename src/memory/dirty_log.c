@@ -13,27 +13,38 @@
 #include "base/bitmap.h"
 #include "memory/memory_internal.h"
 
+/* Tells the watchers about the watched ones of `pages`, a part of the word number `word`. */
+static void tell_watchers(struct gw_ram_block *block, uint64_t word, uint64_t pages)
+{
+    const struct gw_memory *memory = block->memory;
+
+    if (!(__atomic_load_n(&block->watched[word], __ATOMIC_SEQ_CST) & pages)) {
+        return;
+    }
+    pages &= __atomic_fetch_and(&block->watched[word], ~pages, __ATOMIC_SEQ_CST);
+    for (; pages; pages &= pages - 1) {
+        uint64_t page = word * BITMAP_WORD_BITS + (uint64_t)__builtin_ctzll(pages);
+        for (unsigned i = 0; i < memory->n_watchers; i++) {
+            memory->watchers[i].fn(memory->watchers[i].opaque, block, page);
+        }
+    }
+}
+
 void gw_memory_note_write(struct gw_ram_block *block, uint64_t offset, uint64_t len)
 {
     if (len == 0 || offset >= block->size_bytes) {
         return;
     }
-    uint64_t last_byte =
-        len > block->size_bytes - offset ? block->size_bytes - 1 : offset + len - 1;
+    uint64_t n_bytes = MIN(len, block->size_bytes - offset);
     uint64_t first = offset >> GW_PAGE_SHIFT;
-    uint64_t last = last_byte >> GW_PAGE_SHIFT;
+    uint64_t last = (offset + n_bytes - 1) >> GW_PAGE_SHIFT;
 
     /* ORDER: seq_cst on both sides. A watcher sets the watched bit and then reads the page; here
      * the page was written before the marks and the watched bit is read after them: one of the two
      * sees the other. */
     bitmap_set_atomic(block->write_log, first, last - first + 1);
-    for (uint64_t page = first; page <= last; page++) {
-        if (bitmap_test_and_clear_atomic(block->watched, page)) {
-            const struct gw_memory *memory = block->memory;
-            for (unsigned i = 0; i < memory->n_watchers; i++) {
-                memory->watchers[i].fn(memory->watchers[i].opaque, block, page);
-            }
-        }
+    for (uint64_t w = first / BITMAP_WORD_BITS; w <= last / BITMAP_WORD_BITS; w++) {
+        tell_watchers(block, w, bitmap_range_mask(w, first, last - first + 1));
     }
 }
 
