@@ -63,14 +63,14 @@ class Stream(threading.Thread):
         super().__init__(daemon=True)
         self._socket = socket.create_connection((address, port), timeout=60.0)
         self._file = self._socket.makefile("rw", newline="\n")
-        self._stop = threading.Event()
+        self._ending = threading.Event()
         self.lines = 0
         self.error = None
         self.start()
 
     def run(self):
         try:
-            while not self._stop.wait(0.002):
+            while not self._ending.wait(0.002):
                 line = f"line {self.lines} {self.lines * 2654435761 % 2**32:08x}\n"
                 self._file.write(line)
                 self._file.flush()
@@ -83,7 +83,7 @@ class Stream(threading.Thread):
 
     def close(self):
         """Ends it; returns the number of lines that came back right, or raises what went wrong."""
-        self._stop.set()
+        self._ending.set()
         self.join(60.0)
         self._socket.close()
         if self.error:
