@@ -169,38 +169,44 @@ void ledger_note_late(struct gw_ledger *ledger, enum gw_side side, const char *n
     pthread_mutex_unlock(&ledger->lock);
 }
 
-/* Cuts one waiting phase into the other side's spans and the wire between them. */
-static void overlay_wait(struct attempt *to, const struct gw_ledger_phase *wait, enum gw_side side,
-                         const struct ledger_span *spans, uint32_t n_spans, uint64_t start_ns)
+/* What is left of a waiting phase between the other side's spans. */
+struct rest {
+    const char *name;
+    enum gw_side side;
+};
+
+/* Cuts one waiting phase into the other side's spans and the rest between them. */
+static void overlay_wait(struct attempt *to, const struct gw_ledger_phase *wait, struct rest rest,
+                         enum gw_side side, const struct ledger_span *spans, uint32_t n_spans)
 {
     int64_t at = wait->start_ns;
     int64_t end = wait->start_ns + (int64_t)wait->length_ns;
 
     for (uint32_t i = 0; i < n_spans; i++) {
-        int64_t from = (int64_t)(spans[i].start_ns - start_ns);
-        int64_t until = (int64_t)(spans[i].end_ns - start_ns);
+        int64_t from = (int64_t)(spans[i].start_ns - to->start_ns);
+        int64_t until = (int64_t)(spans[i].end_ns - to->start_ns);
 
         if (spans[i].depth != 0 || until <= at || from >= end)
             continue;
         from = MAX(from, at);
         until = MIN(until, end);
         if (from > at)
-            add_phase(to, GW_SIDE_NONE, "wire", 0, at, (uint64_t)(from - at));
+            add_phase(to, rest.side, rest.name, 0, at, (uint64_t)(from - at));
         add_phase(to, side, spans[i].name, 0, from, (uint64_t)(until - from));
         at = until;
         for (uint32_t j = 0; j < n_spans; j++) {
-            int64_t part = (int64_t)(spans[j].start_ns - start_ns);
+            int64_t part = (int64_t)(spans[j].start_ns - to->start_ns);
 
             if (spans[j].depth == 1 && part >= from && part < until)
                 add_phase(to, side, spans[j].name, 1, part, spans[j].end_ns - spans[j].start_ns);
         }
     }
     if (at < end)
-        add_phase(to, GW_SIDE_NONE, "wire", 0, at, (uint64_t)(end - at));
+        add_phase(to, rest.side, rest.name, 0, at, (uint64_t)(end - at));
 }
 
-void ledger_overlay(struct gw_ledger *ledger, const char *wait_name, enum gw_side side,
-                    const struct ledger_span *spans, uint32_t n_spans)
+void ledger_overlay(struct gw_ledger *ledger, const char *wait_name, const char *rest_name,
+                    enum gw_side side, const struct ledger_span *spans, uint32_t n_spans)
 {
     struct attempt *attempt;
 
@@ -212,9 +218,11 @@ void ledger_overlay(struct gw_ledger *ledger, const char *wait_name, enum gw_sid
         attempt->phases = g_array_new(FALSE, TRUE, sizeof(struct gw_ledger_phase));
         for (guint i = 0; i < old->len; i++) {
             const struct gw_ledger_phase *phase = &g_array_index(old, struct gw_ledger_phase, i);
+            struct rest rest = {.name = rest_name ? rest_name : phase->name,
+                                .side = rest_name ? GW_SIDE_NONE : phase->side};
 
             if (phase->depth == 0 && g_str_equal(phase->name, wait_name))
-                overlay_wait(attempt, phase, side, spans, n_spans, attempt->start_ns);
+                overlay_wait(attempt, phase, rest, side, spans, n_spans);
             else
                 g_array_append_val(attempt->phases, *phase);
         }

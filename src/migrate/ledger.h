@@ -39,10 +39,11 @@ struct ledger_span {
     uint32_t depth;
     uint64_t start_ns, end_ns;
 };
-/* Replaces every phase of depth 0 of the newest attempt that is called wait_name by the spans of
- * depth 0 that fall into it (ascending), "wire" between them, and adds the spans of depth 1. */
-void ledger_overlay(struct gw_ledger *ledger, const char *wait_name, enum gw_side side,
-                    const struct ledger_span *spans, uint32_t n_spans);
+/* Cuts every phase of depth 0 of the newest attempt that is called wait_name where spans of depth 0
+ * (ascending) fall into it: the spans take their part, what is left of it is called rest_name
+ * (NULL: stays as it is). Spans of depth 1 follow theirs. */
+void ledger_overlay(struct gw_ledger *ledger, const char *wait_name, const char *rest_name,
+                    enum gw_side side, const struct ledger_span *spans, uint32_t n_spans);
 /* The phases of the newest attempt as absolute spans; names are valid until the next change. */
 uint32_t ledger_spans(struct gw_ledger *ledger, enum gw_side side, struct ledger_span **spans);
 

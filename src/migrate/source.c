@@ -264,6 +264,17 @@ static void source_on_record(struct gw_source *source, struct mail *mail)
     }
 }
 
+void source_lose_channel(struct gw_source *source, const GError *error)
+{
+    /* After COMMIT only the control channel matters. */
+    if (source->lost_limit_ns != UINT64_MAX || !is_before_commit(source_state(source)))
+        return;
+    source->lost_limit_ns = clock_mono_ns() + SOURCE_GRACE_NS;
+    source->lost_code = gw_error_code_of(error);
+    g_free(source->lost_reason);
+    source->lost_reason = g_strdup(error->message);
+}
+
 /* A channel ended. The peer's reason may still be on its way on the control channel. */
 static void source_on_link_end(struct gw_source *source, const struct mail *mail)
 {
@@ -272,13 +283,7 @@ static void source_on_link_end(struct gw_source *source, const struct mail *mail
         source_fail_error(source, mail->error);
         return;
     }
-    /* After COMMIT only the control channel matters. */
-    if (source->lost_limit_ns == UINT64_MAX && is_before_commit(source_state(source))) {
-        source->lost_limit_ns = clock_mono_ns() + SOURCE_GRACE_NS;
-        source->lost_code = gw_error_code_of(mail->error);
-        g_free(source->lost_reason);
-        source->lost_reason = g_strdup(mail->error->message);
-    }
+    source_lose_channel(source, mail->error);
 }
 
 static void source_on_mail(struct gw_source *source, struct mail *mail)

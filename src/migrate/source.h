@@ -19,6 +19,7 @@
 #include "migrate/link.h"
 #include "migrate/predict.h"
 
+#define SOURCE_LAST_PAGES    "last pages"
 #define SOURCE_AWAIT_LOADED  "await loaded"
 #define SOURCE_AWAIT_RUNNING "await running"
 #define SOURCE_FINISH_NS     (UINT64_C(500) * NS_PER_MS) /* to tell the peer how it ended */
@@ -113,6 +114,9 @@ bool source_is_interrupted(struct gw_source *source);
 void source_stop_budgets(struct gw_source *source, uint64_t *max_blackout_ns,
                          uint64_t *max_time_ns);
 void source_resume_guest(struct gw_source *source, const char *reason);
+
+/* A channel failed; the peer's reason may still be on its way: LINK_LOST after a short grace. */
+void source_lose_channel(struct gw_source *source, const GError *error);
 
 /* source_setup.c */
 void source_connect(struct gw_source *source);

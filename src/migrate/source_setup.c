@@ -267,7 +267,10 @@ static bool source_open_lanes(struct gw_source *source, uint32_t n_channels)
 
         if (!stream) {
             lanes_free(lanes);
-            source_fail_error(source, error);
+            if (source_wants_stop(source))
+                source_fail_error(source, error);
+            else
+                source_lose_channel(source, error);
             return false;
         }
         wire_stream_set_phase(stream, WIRE_IN_ROUNDS);

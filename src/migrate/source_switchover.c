@@ -166,7 +166,7 @@ void source_switchover(struct gw_source *source)
         return;
     }
     source->is_state_sent = true;
-    ledger_next(source->ledger, GW_SIDE_SOURCE, "last pages", clock_mono_ns());
+    ledger_next(source->ledger, GW_SIDE_SOURCE, SOURCE_LAST_PAGES, clock_mono_ns());
 }
 
 void source_round_done_in_blackout(struct gw_source *source)
@@ -174,7 +174,7 @@ void source_round_done_in_blackout(struct gw_source *source)
     if (source->pending->n_set > 0) {
         /* RESEND came: pages arrived damaged, or were not known good when the guest stopped. */
         source->has_resend = false;
-        ledger_next(source->ledger, GW_SIDE_SOURCE, "resent pages", clock_mono_ns());
+        ledger_next(source->ledger, GW_SIDE_SOURCE, SOURCE_LAST_PAGES, clock_mono_ns());
         source_start_round(source, WIRE_ROUND_GUEST_STOPPED);
         return;
     }
@@ -296,8 +296,12 @@ static void source_book_end(struct gw_source *source, const struct mail *ledger)
                                                 .start_ns = start_ns,
                                                 .end_ns = start_ns + phase->length_ns};
     }
-    ledger_overlay(source->ledger, SOURCE_AWAIT_LOADED, GW_SIDE_DESTINATION, spans, n_spans);
-    ledger_overlay(source->ledger, SOURCE_AWAIT_RUNNING, GW_SIDE_DESTINATION, spans, n_spans);
+    /* The destination may begin to load before its acknowledgement has come back. */
+    ledger_overlay(source->ledger, SOURCE_LAST_PAGES, NULL, GW_SIDE_DESTINATION, spans, n_spans);
+    ledger_overlay(source->ledger, SOURCE_AWAIT_LOADED, "wire", GW_SIDE_DESTINATION, spans,
+                   n_spans);
+    ledger_overlay(source->ledger, SOURCE_AWAIT_RUNNING, "wire", GW_SIDE_DESTINATION, spans,
+                   n_spans);
 }
 
 void source_on_ledger(struct gw_source *source, const struct mail *mail)

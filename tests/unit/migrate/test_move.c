@@ -1,105 +1,154 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Two engines in one process move a fake VM over a UNIX socket: success, refusal, failure, cancel.
- */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+/* Two engines in one process move a fake VM over a UNIX socket, undisturbed. */
+#include "harness.h"
 
 #include <string.h>
 
-#include "base/clock.h"
-#include "fake_vm.h"
-
-#define PATIENCE_MS 60000
-
-static struct gw_source_status source_status(struct gw_source *source)
+static bool has_phase(const struct gw_ledger *ledger, const char *name)
 {
-    struct gw_source_status status;
+    const struct gw_ledger_attempt *attempt =
+        gw_ledger_attempt_at(ledger, gw_ledger_n_attempts(ledger) - 1);
 
-    gw_source_get_status(source, &status);
-    return status;
-}
-
-static struct gw_destination_status destination_status(struct gw_destination *destination)
-{
-    struct gw_destination_status status;
-
-    gw_destination_get_status(destination, &status);
-    return status;
-}
-
-static const struct gw_migrate_params patient = {.max_blackout_ns = UINT64_C(30000000000)};
-
-static void check_ledger(const struct gw_ledger *ledger, uint32_t index, bool is_handed_over)
-{
-    const struct gw_ledger_attempt *attempt = gw_ledger_attempt_at(ledger, index);
-    uint64_t sum_ns = 0;
-    int64_t at_ns = 0;
-
-    assert_non_null(attempt);
-    assert_int_equal(attempt->is_handed_over, is_handed_over);
-    for (uint32_t i = 0; i < attempt->n_phases; i++) {
-        if (attempt->phases[i].depth != 0)
-            continue;
-        assert_int_equal(attempt->phases[i].start_ns, at_ns);
-        at_ns += (int64_t)attempt->phases[i].length_ns;
-        sum_ns += attempt->phases[i].length_ns;
-    }
-    assert_int_equal(sum_ns, attempt->blackout_ns);
+    for (uint32_t i = 0; i < attempt->n_phases; i++)
+        if (strcmp(attempt->phases[i].name, name) == 0)
+            return true;
+    return false;
 }
 
 static void moves_and_keeps_every_byte(void **state)
 {
-    struct fake_pair pair;
-    g_autoptr(GError) error = NULL;
-    struct gw_destination *destination;
-    struct gw_source *source;
+    struct move move;
     struct gw_ledger *ledger;
+    struct gw_source_status status;
 
-    fake_pair_init(&pair);
-    destination = gw_destination_start(&pair.destination.vm, pair.uri, NULL, NULL, &error);
-    assert_non_null(destination);
-    /* The guest must not write after the move, or the memories could not be compared. */
-    pair.destination.writes_per_ms = 0;
-    source = gw_source_start(&pair.source.vm, pair.uri, &patient, NULL, &error);
-    assert_non_null(source);
-    assert_true(gw_source_wait(source, after_ms(PATIENCE_MS)));
-    if (source_status(source).state != GW_SOURCE_COMPLETED)
-        print_error("%s\n", source_status(source).failure.reason);
-    assert_int_equal(source_status(source).state, GW_SOURCE_COMPLETED);
-    assert_true(gw_destination_wait(destination, after_ms(PATIENCE_MS)));
-    assert_int_equal(destination_status(destination).state, GW_DESTINATION_RUNNING);
-    assert_true(fake_vm_is_running(&pair.destination));
-    assert_false(fake_vm_is_running(&pair.source));
-    assert_int_equal(pair.source.n_released, 1);
-    assert_int_equal(pair.destination.n_runs, 1);
-    assert_true(pair.destination.last_was_running);
-    assert_false(pair.ran_twice);
-    fake_vm_park(&pair.destination);
-    assert_true(pair.destination.devices[0].ticks >= pair.source.devices[0].ticks);
-    pair.destination.devices[0].ticks = pair.source.devices[0].ticks; /* it has run since */
-    assert_true(fake_pair_is_equal(&pair));
-    ledger = gw_source_get_ledger(source);
+    move_init(&move);
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    assert_int_equal(source_state_of(&move), GW_SOURCE_COMPLETED);
+    check_one_owner(&move);
+    assert_true(move.pair.destination.last_was_running);
+    ledger = gw_source_get_ledger(move.source);
     assert_int_equal(gw_ledger_n_attempts(ledger), 1);
     check_ledger(ledger, 0, true);
+    assert_int_equal(gw_ledger_attempt_at(ledger, 0)->blackout_ns,
+                     source_status_of(&move).blackout_ns);
+    assert_true(has_phase(ledger, "stop"));
+    assert_true(has_phase(ledger, "writer"));
+    assert_true(has_phase(ledger, "fake/3"));
+    assert_true(has_phase(ledger, "load"));
+    assert_true(has_phase(ledger, "resume"));
+    assert_true(has_phase(ledger, "first instruction"));
     gw_ledger_free(ledger);
-    ledger = gw_destination_get_ledger(destination);
+    ledger = gw_destination_get_ledger(move.destination);
     check_ledger(ledger, 0, true);
     gw_ledger_free(ledger);
-    assert_false(gw_source_cancel(source));
-    gw_source_free(source);
-    gw_destination_free(destination);
-    fake_pair_clear(&pair);
+    status = source_status_of(&move);
+    assert_true(status.round >= 2);
+    assert_true(status.pages_plain > 0);
+    assert_true(status.pages_skipped > 0);
+    assert_true(status.bytes_sent >= status.page_bytes_sent);
+    assert_true(status.page_bytes_sent > 0);
+    assert_true(move.pair.destination.facts.error_ns != UINT64_MAX);
+    assert_false(gw_source_cancel(move.source));
+    assert_false(gw_destination_cancel(move.destination));
+    move_clear(&move);
+}
+
+static void moves_over_several_channels(void **state)
+{
+    struct move move;
+
+    move_init(&move);
+    move.source_params.channels = 4;
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    assert_int_equal(source_state_of(&move), GW_SOURCE_COMPLETED);
+    assert_int_equal(source_status_of(&move).n_channels, 4);
+    check_one_owner(&move);
+    move_clear(&move);
+}
+
+static void paused_guest_stays_paused(void **state)
+{
+    struct move move;
+
+    move_init(&move);
+    fake_vm_park(&move.pair.source);
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    assert_int_equal(source_state_of(&move), GW_SOURCE_COMPLETED);
+    assert_true(gw_destination_wait(move.destination, after_ms(PATIENCE_MS)));
+    assert_false(destination_status_of(&move).was_running);
+    assert_false(move.pair.destination.last_was_running);
+    assert_int_equal(move.pair.destination.n_runs, 1);
+    assert_false(fake_vm_is_running(&move.pair.destination));
+    assert_true(fake_pair_is_equal(&move.pair));
+    move_clear(&move);
+}
+
+static void destination_learns_that_the_source_knows(void **state)
+{
+    struct move move;
+
+    move_init(&move);
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    for (uint64_t limit = after_ms(PATIENCE_MS); !destination_status_of(&move).is_source_told;)
+        assert_true(clock_mono_ns() < limit);
+    move_clear(&move);
+}
+
+static void memory_that_was_used_before_is_cleared(void **state)
+{
+    struct move move;
+
+    move_init(&move);
+    /* Pages that the source never touched, written at the destination before the move. */
+    gw_memory_write(move.pair.destination.memory, FAKE_RAM_BYTES - 4096, "old", 3);
+    gw_memory_write(move.pair.destination.memory, (UINT64_C(1) << 32) + FAKE_HIGH_BYTES - 4096,
+                    "old", 3);
+    gw_memory_write(move.pair.destination.memory, 0, "old", 3);
+    move.pair.source.writes_per_ms = 0;
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    assert_int_equal(source_state_of(&move), GW_SOURCE_COMPLETED);
+    check_one_owner(&move);
+    move_clear(&move);
+}
+
+static void bandwidth_limit_slows_it_down(void **state)
+{
+    struct move move;
+    uint64_t start_ns;
+
+    move_init(&move);
+    move.source_params.max_bandwidth_bytes = UINT64_C(32) << 20;
+    move_start_destination(&move);
+    start_ns = clock_mono_ns();
+    move_start_source(&move);
+    move_finish(&move);
+    check_one_owner(&move);
+    /* At least: what was sent cannot have gone faster than three times the limit. */
+    assert_true(source_status_of(&move).page_bytes_sent <
+                (UINT64_C(96) << 20) * ((clock_mono_ns() - start_ns) / NS_PER_MS + 1) / 1000 +
+                    (UINT64_C(4) << 20));
+    move_clear(&move);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(moves_and_keeps_every_byte),
+        cmocka_unit_test(moves_over_several_channels),
+        cmocka_unit_test(paused_guest_stays_paused),
+        cmocka_unit_test(destination_learns_that_the_source_knows),
+        cmocka_unit_test(memory_that_was_used_before_is_cleared),
+        cmocka_unit_test(bandwidth_limit_slows_it_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

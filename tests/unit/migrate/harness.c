@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/* One move of a fake pair, with what a test wants to happen on the way. */
+#include "harness.h"
+
+#include "migrate/engine.h"
+
+static void on_source_event(void *opaque, enum gw_migrate_event event, uint32_t value)
+{
+    struct move *move = opaque;
+
+    if (event == GW_MIGRATE_EVENT_ROUND) {
+        atomic_fetch_add(&move->n_rounds, 1);
+        return;
+    }
+    atomic_fetch_or(&move->seen_states, 1u << value);
+    if (move->cancel_at && value == move->cancel_at && move->source)
+        move->was_cancel_taken = gw_source_cancel(move->source);
+}
+
+static struct gw_channel *on_source_channel(void *opaque, struct gw_channel *channel,
+                                            enum gw_channel_role_hint role, uint32_t index)
+{
+    struct move *move = opaque;
+    int n = atomic_fetch_add(&move->n_channels, 1);
+
+    if (move->refuse_from && n >= move->refuse_from) {
+        gw_channel_free(channel);
+        return NULL;
+    }
+    return channel;
+}
+
+void move_init(struct move *move)
+{
+    *move = (struct move){0};
+    fake_pair_init(&move->pair);
+    /* Sanitizers make everything slow: budgets are not what most tests are about. */
+    move->source_params.max_blackout_ns = 30 * NS_PER_S;
+    move->source_params.wrap = on_source_channel;
+    move->source_params.wrap_opaque = move;
+    /* After a move the guest must not write, or the memories could not be compared. */
+    move->pair.destination.writes_per_ms = 0;
+}
+
+void move_start_destination(struct move *move)
+{
+    g_autoptr(GError) error = NULL;
+
+    move->destination = gw_destination_start(&move->pair.destination.vm, move->pair.uri,
+                                             &move->destination_params, NULL, &error);
+    if (!move->destination)
+        fail_msg("%s", error->message);
+}
+
+void move_start_source(struct move *move)
+{
+    g_autoptr(GError) error = NULL;
+    struct gw_migrate_observer observer = {.event = on_source_event, .opaque = move};
+
+    atomic_store(&move->seen_states, 0);
+    move->source =
+        gw_source_start(&move->pair.source.vm, move->source_uri ? move->source_uri : move->pair.uri,
+                        &move->source_params, &observer, &error);
+    if (!move->source)
+        fail_msg("%s", error->message);
+}
+
+void move_finish(struct move *move)
+{
+    if (!gw_source_wait(move->source, after_ms(PATIENCE_MS)))
+        fail_msg("the source hangs in %s", gw_source_state_name(source_state_of(move)));
+}
+
+void move_clear(struct move *move)
+{
+    gw_source_free(move->source);
+    gw_destination_free(move->destination);
+    fake_pair_clear(&move->pair);
+    g_free(move->source_uri);
+}
+
+struct gw_source_status source_status_of(struct move *move)
+{
+    struct gw_source_status status;
+
+    gw_source_get_status(move->source, &status);
+    return status;
+}
+
+enum gw_source_state source_state_of(struct move *move)
+{
+    return source_status_of(move).state;
+}
+
+struct gw_destination_status destination_status_of(struct move *move)
+{
+    struct gw_destination_status status;
+
+    gw_destination_get_status(move->destination, &status);
+    return status;
+}
+
+void check_one_owner(struct move *move)
+{
+    enum gw_source_state state = source_state_of(move);
+    struct fake_pair *pair = &move->pair;
+
+    assert_false(pair->ran_twice);
+    if (state == GW_SOURCE_COMPLETED) {
+        assert_true(gw_destination_wait(move->destination, after_ms(PATIENCE_MS)));
+        assert_int_equal(destination_status_of(move).state, GW_DESTINATION_RUNNING);
+        assert_false(fake_vm_is_running(&pair->source));
+        assert_true(fake_vm_is_running(&pair->destination));
+        assert_int_equal(pair->source.n_released, 1);
+        assert_int_equal(pair->destination.n_runs, 1);
+        fake_vm_park(&pair->destination);
+        pair->destination.devices[0].ticks = pair->source.devices[0].ticks; /* it has run since */
+        assert_true(fake_pair_is_equal(pair));
+    } else {
+        assert_true(state == GW_SOURCE_FAILED || state == GW_SOURCE_CANCELLED);
+        assert_true(fake_vm_is_running(&pair->source));
+        assert_false(fake_vm_is_running(&pair->destination));
+        assert_int_equal(pair->source.n_released, 0);
+        assert_int_equal(pair->destination.n_runs, 0);
+        assert_int_equal(source_status_of(move).failure.side != GW_SIDE_NONE, true);
+    }
+}
+
+void check_ledger(const struct gw_ledger *ledger, uint32_t index, bool is_handed_over)
+{
+    const struct gw_ledger_attempt *attempt = gw_ledger_attempt_at(ledger, index);
+    uint64_t sum_ns = 0;
+    int64_t at_ns = 0;
+
+    assert_non_null(attempt);
+    assert_int_equal(attempt->is_handed_over, is_handed_over);
+    for (uint32_t i = 0; i < attempt->n_phases; i++) {
+        if (attempt->phases[i].depth != 0)
+            continue;
+        assert_int_equal(attempt->phases[i].start_ns, at_ns);
+        at_ns += (int64_t)attempt->phases[i].length_ns;
+        sum_ns += attempt->phases[i].length_ns;
+    }
+    assert_int_equal(sum_ns, attempt->blackout_ns);
+}
+
+void check_next_attempt_works(struct move *move)
+{
+    gw_source_free(move->source);
+    move->source = NULL;
+    g_clear_pointer(&move->source_uri, g_free);
+    move->cancel_at = 0;
+    move->refuse_from = 0;
+    move_start_source(move);
+    move_finish(move);
+    if (source_state_of(move) != GW_SOURCE_COMPLETED)
+        fail_msg("the next attempt failed: %s", source_status_of(move).failure.reason);
+    check_one_owner(move);
+}

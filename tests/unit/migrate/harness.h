@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* One move of a fake pair, with what a test wants to happen on the way. */
+#ifndef TEST_HARNESS_H
+#define TEST_HARNESS_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "fake_vm.h"
+
+#define PATIENCE_MS 60000
+
+struct move {
+    struct fake_pair pair;
+    struct gw_source *source;
+    struct gw_destination *destination;
+    struct gw_migrate_params source_params, destination_params;
+    char *source_uri; /* NULL: the pair's */
+
+    /* from the source's observer, on its control thread */
+    enum gw_source_state cancel_at; /* 0: never */
+    bool was_cancel_taken;
+    atomic_uint seen_states; /* bit per gw_source_state */
+    atomic_int n_rounds;
+
+    /* the source's wrap: channels from this number on are refused; 0: never */
+    int refuse_from;
+    atomic_int n_channels;
+};
+
+void move_init(struct move *move);
+void move_start_destination(struct move *move);
+void move_start_source(struct move *move);
+/* Waits for the end of both sides. */
+void move_finish(struct move *move);
+void move_clear(struct move *move);
+enum gw_source_state source_state_of(struct move *move);
+struct gw_source_status source_status_of(struct move *move);
+struct gw_destination_status destination_status_of(struct move *move);
+
+/* The source is final and exactly one side runs: the right one. Memory is compared on success. */
+void check_one_owner(struct move *move);
+void check_ledger(const struct gw_ledger *ledger, uint32_t index, bool is_handed_over);
+/* Moves the pair again with clean channels and checks that this works. */
+void check_next_attempt_works(struct move *move);
+
+#endif
