@@ -5,8 +5,8 @@
  * Plain C whose loops vectorise; the wider operations (or_count, take) are the places where a
  * hand-written SIMD version or a summary level may go without a caller noticing.
  *
- * Threads: none of these is atomic, except bitmap_set_atomic, bitmap_test_and_clear_atomic and
- * bitmap_take_or_count, which say so.
+ * Threads: none of these is atomic, except bitmap_set_atomic and bitmap_take_or_count, which say
+ * so.
  */
 #ifndef BASE_BITMAP_H
 #define BASE_BITMAP_H
@@ -65,16 +65,4 @@ bool bitmap_next_run(const uint64_t *words, uint64_t n_bits, uint64_t *first, ui
 
 /* Atomic, sequentially consistent: sets [first, first + n). */
 void bitmap_set_atomic(uint64_t *words, uint64_t first, uint64_t n);
-/* Atomic, sequentially consistent: clears one bit; was it set? Writes nothing if it was not. */
-static inline bool bitmap_test_and_clear_atomic(uint64_t *words, uint64_t bit)
-{
-    uint64_t *word = &words[bit / BITMAP_WORD_BITS];
-    uint64_t mask = UINT64_C(1) << (bit % BITMAP_WORD_BITS);
-
-    if (!(__atomic_load_n(word, __ATOMIC_SEQ_CST) & mask)) {
-        return false;
-    }
-    return (__atomic_fetch_and(word, ~mask, __ATOMIC_SEQ_CST) & mask) != 0;
-}
-
 #endif

@@ -61,9 +61,6 @@ static void atomic_ranges_match_plain_ones(void **state)
             assert_memory_equal(plain, atomic, sizeof(plain));
         }
     }
-    uint64_t words[2] = {0, 4};
-    assert_true(bitmap_test_and_clear_atomic(words, 66));
-    assert_false(bitmap_test_and_clear_atomic(words, 66));
 }
 
 static void unions_count_what_is_new(void **state)
