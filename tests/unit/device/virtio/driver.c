@@ -143,6 +143,16 @@ void rig_settle(struct rig *rig)
     settle_once(rig);
 }
 
+bool rig_level(struct rig *rig, unsigned line)
+{
+    bool level;
+
+    pthread_mutex_lock(&rig->lock);
+    level = rig->levels[line];
+    pthread_mutex_unlock(&rig->lock);
+    return level;
+}
+
 void rig_await(struct rig *rig, bool (*test)(void *opaque), void *opaque)
 {
     struct timespec deadline = rig_deadline();

@@ -52,6 +52,8 @@ uint64_t rig_alloc(struct rig *rig, uint64_t bytes);
 void *rig_host(struct rig *rig, uint64_t gpa, uint64_t bytes);
 /* Returns when everything that was rung before has been handled by the I/O loop. */
 void rig_settle(struct rig *rig);
+/* The level of an INTx line. */
+bool rig_level(struct rig *rig, unsigned line);
 /* Waits until test is true, looking again after every interrupt and every settling. */
 void rig_await(struct rig *rig, bool (*test)(void *opaque), void *opaque);
 
