@@ -1,0 +1,662 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Reads and verifies a recorded Godwit stream, independently of src/wire.
+
+It is written from docs/wire-format.md and takes the tables of records and fields from that page
+itself, so that a stream it accepts is a stream the page describes. It shares no code with the C
+reader. What it reads: snapshots, and single directions of a live migration's channels as the trace
+filter records them ("LABEL.sent", "LABEL.received").
+
+    wire_reader.py [--records] [--allow-cut] FILE...     one JSON object per file
+    wire_reader.py [--allow-cut] --migration DIRECTORY   all traces of a directory, and the rules
+                                                         that hold between them
+
+Exit status: 0 all is right; 1 a stream is not; 2 usage. As a module: read_stream, read_migration.
+"""
+
+import argparse
+import json
+import mmap
+import os
+import re
+import sys
+import uuid
+
+import xxhash
+
+PAGE_BYTES = 4096
+MAX_PAYLOAD = 4 << 20
+MAX_BULK = 1 << 20
+MAX_SECTIONS = 65536
+MAX_SECTIONS_BYTES = 1 << 30
+MAX_SCHEMA_BYTES = 16 << 20
+OPTIONAL = 0x8000
+ROLES = {1: "control", 2: "page", 3: "urgent", 4: "snapshot"}
+ROLE_LETTERS = {"control": "C", "page": "P", "urgent": "U", "snapshot": "S"}
+SECTION_KINDS = {1: "schema", 2: "device", 3: "rehearsal"}
+SIZES = {"u8": 1, "bool": 1, "u16": 2, "u32": 4, "u64": 8}
+PLAIN, ZERO = 1, 2
+
+
+class WireError(Exception):
+    """A stream that is not right; str() names record, sequence number and field."""
+
+
+class Cut(WireError):
+    """A stream that ends too early, but is right so far."""
+
+
+def xxh3(data, seed=0):
+    return xxhash.xxh3_64_intdigest(data, seed=seed)
+
+
+# ---- the tables of the page ----
+
+
+class RecordType:
+    def __init__(self, cells):
+        self.number = int(cells[0], 16)
+        self.name = cells[1]
+        self.channels = cells[2]
+        self.senders = cells[3]
+        self.min_bytes, self.max_bytes, self.max_bulk = (int(c) for c in cells[5:8])
+
+
+class Field:
+    def __init__(self, name, kind, text):
+        self.name = name
+        self.kind = kind
+        self.elements = []
+        match = re.fullmatch(r"(?:len |n )?(\d+)\.\.(\d+)", text)
+        self.min, self.max = (0, (1 << 64) - 1) if match is None else map(int, match.groups())
+
+
+def page_path():
+    here = os.path.dirname(os.path.abspath(__file__))
+    return os.path.join(here, "..", "..", "docs", "wire-format.md")
+
+
+def cells_of(line):
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def read_page(path=None):
+    """The tables: {number: RecordType}, {name: [Field]}."""
+    with open(path or page_path(), encoding="utf-8") as page:
+        lines = page.read().split("\n")
+    types = {}
+    fields = {}
+    heading = None
+    for line in lines:
+        if line.startswith("#"):
+            match = re.fullmatch(r"### ([A-Z_]+)", line)
+            heading = match.group(1) if match else None
+            if heading:
+                fields[heading] = []
+        elif line.startswith("| 0x"):
+            row = RecordType(cells_of(line))
+            types[row.number] = row
+        elif heading and line.startswith("|"):
+            cells = cells_of(line)
+            if cells[1] in SIZES or cells[1] in ("string", "list"):
+                add_field(fields[heading], cells)
+    return types, fields
+
+
+def add_field(where, cells):
+    *parents, name = cells[0].split(".")
+    for parent in parents:
+        where = next(field for field in where if field.name == parent).elements
+    where.append(Field(name, cells[1], cells[2]))
+
+
+TYPES, FIELDS = read_page()
+NUMBERS = {row.name: row.number for row in TYPES.values()}
+
+
+# ---- payloads ----
+
+
+class Payload:
+    def __init__(self, data):
+        self.data = data
+        self.at = 0
+
+    def take(self, n_bytes, field):
+        if self.at + n_bytes > len(self.data):
+            raise WireError(f"field {field}: {self.at + n_bytes - len(self.data)} bytes short")
+        self.at += n_bytes
+        return self.data[self.at - n_bytes:self.at]
+
+    def uint(self, n_bytes, field):
+        return int.from_bytes(self.take(n_bytes, field), "little")
+
+    def field(self, field):
+        if field.kind == "string":
+            n_bytes = self.uint(2, field.name)
+            self.check(field, n_bytes)
+            try:
+                text = bytes(self.take(n_bytes, field.name)).decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise WireError(f"field {field.name}: {error}") from None
+            if "\0" in text:
+                raise WireError(f"field {field.name}: NUL in text")
+            return text
+        if field.kind == "list":
+            n = self.uint(4, field.name)
+            self.check(field, n)
+            return [{f.name: self.field(f) for f in field.elements} for _ in range(n)]
+        value = self.uint(SIZES[field.kind], field.name)
+        if field.kind == "bool" and value > 1:
+            raise WireError(f"field {field.name}: {value} is no bool")
+        self.check(field, value)
+        return bool(value) if field.kind == "bool" else value
+
+    @staticmethod
+    def check(field, value):
+        if not field.min <= value <= field.max:
+            raise WireError(f"field {field.name}: {value} is not in {field.min}..{field.max}")
+
+
+def decode(name, data, is_later_minor):
+    payload = Payload(data)
+    message = {field.name: payload.field(field) for field in FIELDS[name]}
+    if payload.at != len(data) and not is_later_minor:
+        raise WireError(f"field length: {len(data) - payload.at} bytes too many")
+    return message
+
+
+# ---- streams ----
+
+
+class Stream:
+    """One direction of one channel, read from bytes."""
+
+    def __init__(self, data):
+        self.data = data
+        self.at = 0
+        self.sequence = 0
+        self.digests = xxhash.xxh3_64()
+        self.counts = {}
+        self.read_preamble()
+        # rounds
+        self.round = 0
+        self.round_flags = 0
+        self.is_round_open = False
+        self.round_sums = [0, 0, 0]
+        self.rounds = []
+        self.ram_map = None
+        self.pages = {}  # (block, page): digest of what the receiver has, 0 for zero pages
+        self.suspects = set()
+        self.n_pages = self.n_zero = 0
+        # sections
+        self.open = None
+        self.next_section = 0
+        self.sections = []
+        self.sums = [0, 0, []]
+        # what tests ask for
+        self.messages = {}
+        self.is_complete = False
+
+    def cut(self, n_bytes, what):
+        if self.at + n_bytes > len(self.data):
+            missing = self.at + n_bytes - len(self.data)
+            raise Cut(f"{what}: stream ended, {missing} bytes missing")
+        self.at += n_bytes
+        return self.data[self.at - n_bytes:self.at]
+
+    def read_preamble(self):
+        raw = bytes(self.cut(64, "preamble"))
+        word = lambda at, n=2: int.from_bytes(raw[at:at + n], "little")
+        if raw[:8] != b"GODWIT\0\n":
+            raise WireError("preamble: magic")
+        self.seed = word(56, 8)
+        if xxh3(raw[:56]) != self.seed:
+            raise WireError("preamble: digest")
+        if word(8) != 1:
+            raise WireError(f"preamble: major version {word(8)}")
+        if any(raw[34:40]) or any(raw[48:56]):
+            raise WireError("preamble: reserved")
+        self.minor = word(10)
+        if word(12) not in ROLES:
+            raise WireError(f"preamble: role {word(12)}")
+        self.role = ROLES[word(12)]
+        self.index = word(14)
+        if self.index > 63 or (self.index and self.role != "page"):
+            raise WireError(f"preamble: index {self.index}")
+        self.migration = uuid.UUID(bytes=raw[16:32])
+        if word(32) not in (1, 2):
+            raise WireError(f"preamble: direction {word(32)}")
+        self.sender = {1: "source", 2: "destination"}[word(32)]
+        if self.role == "snapshot" and self.sender != "source":
+            raise WireError("preamble: a snapshot has direction 1")
+
+    def next_record(self):
+        """One record as (row, payload, bulk); None at the end of the bytes; row None if skipped."""
+        if self.at == len(self.data):
+            return None
+        where = f"record {self.sequence}"
+        header = bytes(self.cut(32, where))
+        word = lambda at, n: int.from_bytes(header[at:at + n], "little")
+        if word(20, 4) != xxh3(header[:20], self.seed) & 0xFFFFFFFF:
+            raise WireError(f"{where}: check does not match")
+        number, length, bulk_bytes = word(0, 2), word(4, 4), word(16, 4)
+        row = TYPES.get(number)
+        where = f"record {row.name if row else hex(number)} {self.sequence}"
+        if word(8, 8) != self.sequence:
+            raise WireError(f"{where}: sequence {word(8, 8)}")
+        if row is None and not number & OPTIONAL:
+            raise WireError(f"{where}: unknown mandatory type")
+        if word(2, 2):
+            raise WireError(f"{where}: flags")
+        self.check_limits(where, row, length, bulk_bytes)
+        payload = self.cut(length, where)
+        digest = word(24, 8)
+        if xxh3(header[:24] + bytes(8) + bytes(payload), self.seed) != digest:
+            raise WireError(f"{where}: digest does not match")
+        bulk = self.cut(bulk_bytes, where)
+        self.sequence += 1
+        name = row.name if row else "unknown"
+        self.counts[name] = self.counts.get(name, 0) + 1
+        self.last_digest = digest.to_bytes(8, "little")
+        return where, row, payload, bulk
+
+    def check_limits(self, where, row, length, bulk_bytes):
+        least, most, most_bulk = 0, MAX_PAYLOAD, MAX_BULK
+        if row:
+            least, most_bulk = row.min_bytes, row.max_bulk
+            most = MAX_PAYLOAD if self.minor > 0 else row.max_bytes
+        if not least <= length <= most or bulk_bytes > most_bulk:
+            raise WireError(f"{where}: length {length} or bulk {bulk_bytes}")
+        if row and ROLE_LETTERS[self.role] not in row.channels:
+            raise WireError(f"{where}: not on a {self.role} channel")
+        if row and row.senders not in ("B", self.sender[0].upper()):
+            raise WireError(f"{where}: not sent by the {self.sender}")
+
+    def read(self, on_record=None):
+        while not self.is_complete:
+            start = self.at
+            record = self.next_record()
+            if record is None:
+                last = "END" if self.role == "snapshot" else "GOODBYE"
+                raise Cut(f"record {self.sequence}: stream ended without {last}")
+            where, row, payload, bulk = record
+            message = None
+            if row:
+                try:
+                    message = self.take(row, payload, bulk, start)
+                except WireError as error:
+                    raise WireError(f"{where}: {error}") from None
+            if on_record:
+                on_record({"sequence": self.sequence - 1, "type": row.name if row else "unknown",
+                           "length": len(payload), "bulk": len(bulk), "fields": message})
+            self.digests.update(self.last_digest)
+        if self.at != len(self.data):
+            raise WireError(f"{len(self.data) - self.at} bytes after {'END' if self.role == 'snapshot' else 'GOODBYE'}")
+
+    def take(self, row, payload, bulk, start):
+        if row.name == "PAGES":
+            return self.take_pages(payload, bulk, self.at - start)
+        message = decode(row.name, payload, self.minor > 0)
+        handler = getattr(self, "take_" + row.name.lower(), None)
+        if self.role == "snapshot":
+            self.check_order(row.name)
+        if handler:
+            handler(message, bulk)
+        self.messages.setdefault(row.name, []).append(message)
+        return message
+
+    # order in a snapshot, section 10
+
+    def check_order(self, name):
+        seen = self.messages
+        before = {
+            "RAM_MAP": ["HELLO"], "ROUND_BEGIN": ["RAM_MAP"], "SWITCHOVER_BEGIN": ["RAM_MAP"],
+            "STATE_END": ["SWITCHOVER_BEGIN"], "END": ["STATE_END"], "SECTION_BEGIN": ["HELLO"],
+        }.get(name, [])
+        for other in before:
+            if other not in seen:
+                raise WireError(f"before {other}")
+        if name in ("HELLO", "RAM_MAP", "SWITCHOVER_BEGIN", "STATE_END") and name in seen:
+            raise WireError("second")
+        if name == "RAM_MAP" and not self.sections:
+            raise WireError("before the schema")
+        if "STATE_END" in seen and name != "END":
+            raise WireError("after STATE_END")
+        if self.is_round_open and name != "ROUND_END":
+            raise WireError("within a round")
+
+    # memory
+
+    def take_ram_map(self, message, _bulk):
+        total = 0
+        spans = []
+        for position, block in enumerate(message["blocks"]):
+            if block["index"] != position or block["size_bytes"] % PAGE_BYTES:
+                raise WireError(f"field blocks: {block['name']}")
+            total += block["size_bytes"]
+            if block["gpa"] != (1 << 64) - 1:
+                if block["gpa"] % PAGE_BYTES:
+                    raise WireError(f"field blocks.gpa: {block['gpa']:#x}")
+                spans.append((block["gpa"], block["gpa"] + block["size_bytes"]))
+            end = 0
+            for extent in block["extents"]:
+                first, n = extent["first_page"], extent["n_pages"]
+                if first < end or n == 0 or first + n > block["size_bytes"] // PAGE_BYTES:
+                    raise WireError(f"field blocks.extents: {first}+{n}")
+                end = first + n
+        spans.sort()
+        if any(a[1] > b[0] for a, b in zip(spans, spans[1:])):
+            raise WireError("field blocks: overlap")
+        if len({block["name"] for block in message["blocks"]}) != len(message["blocks"]):
+            raise WireError("field blocks: one name twice")
+        if total != message["total_bytes"]:
+            raise WireError(f"field total_bytes: {message['total_bytes']}, blocks have {total}")
+        self.ram_map = message
+
+    def take_round_begin(self, message, _bulk):
+        if self.is_round_open or message["round"] != self.round + 1:
+            raise WireError(f"field round: {message['round']} after {self.round}")
+        self.round, self.round_flags, self.is_round_open = message["round"], message["flags"], True
+        self.round_sums = [0, 0, 0]
+
+    def take_round_end(self, message, _bulk):
+        found = [message["n_pages"], message["n_packets"], message["n_bytes"]]
+        if not self.is_round_open or message["round"] != self.round or found != self.round_sums:
+            raise WireError(f"round {message['round']}: {found}, expected {self.round_sums}")
+        self.is_round_open = False
+        self.rounds.append(dict(message, flags=self.round_flags))
+
+    def block_pages(self, block):
+        if self.ram_map is None:
+            return 1 << 32
+        if block >= len(self.ram_map["blocks"]):
+            raise WireError(f"field block: {block}")
+        return self.ram_map["blocks"][block]["size_bytes"] // PAGE_BYTES
+
+    def take_pages(self, data, bulk, record_bytes):
+        table = Payload(data)
+        round_number, block, first_page = (table.uint(n, "head") for n in (4, 4, 8))
+        n_runs, n_pages, n_digests = (table.uint(n, "head") for n in (2, 2, 4))
+        if self.role == "urgent":
+            if round_number != 0:
+                raise WireError("field round: not 0 on the urgent channel")
+        elif not self.is_round_open or round_number != self.round:
+            raise WireError(f"field round: {round_number}, open is {self.round}")
+        if not 1 <= n_runs <= 256 or not 1 <= n_pages <= 256:
+            raise WireError(f"field n_runs {n_runs}, n_pages {n_pages}")
+        end = first_page
+        limit = self.block_pages(block)
+        runs = []
+        for i in range(n_runs):
+            offset, n, encoding, zero, n_bytes = (table.uint(size, "runs") for size in (4, 2, 1, 1, 4))
+            first = first_page + offset
+            if (i == 0 and offset) or first < end or n == 0 or first + n > limit or zero:
+                raise WireError(f"run {i}: {first}+{n}")
+            if {PLAIN: n * PAGE_BYTES, ZERO: 0}.get(encoding) != n_bytes:
+                raise WireError(f"run {i}: encoding {encoding}, {n_bytes} bytes")
+            end = first + n
+            runs.append((first, n, encoding))
+        n_plain = sum(n for _, n, encoding in runs if encoding == PLAIN)
+        if n_pages != sum(n for _, n, _ in runs) or n_digests != n_plain:
+            raise WireError(f"field n_pages {n_pages}, n_digests {n_digests}")
+        if len(bulk) != n_plain * PAGE_BYTES or len(data) != 24 + 12 * n_runs + 8 * n_digests:
+            raise WireError("field length or bulk")
+        at = 0
+        for first, n, encoding in runs:
+            for page in range(first, first + n):
+                if encoding == ZERO:
+                    self.set_page(block, page, 0, True)
+                    continue
+                digest = table.uint(8, "digests")
+                found = xxh3(bulk[at:at + PAGE_BYTES])
+                at += PAGE_BYTES
+                self.set_page(block, page, found, found == digest)
+        self.n_pages += n_pages
+        self.n_zero += n_pages - n_plain
+        self.round_sums[0] += n_pages
+        self.round_sums[1] += 1
+        self.round_sums[2] += record_bytes
+        return {"round": round_number, "block": block, "first_page": first_page,
+                "n_pages": n_pages, "n_zero": n_pages - n_plain}
+
+    def set_page(self, block, page, digest, is_good):
+        self.pages[block, page] = digest
+        if is_good:
+            self.suspects.discard((block, page))
+        elif self.role == "snapshot" and self.round_flags & 1:
+            raise WireError(f"block {block} page {page} does not match its digest")
+        else:
+            self.suspects.add((block, page))
+
+    # sections
+
+    def take_section_begin(self, message, _bulk):
+        if self.open or message["id"] != self.next_section:
+            raise WireError(f"field id: {message['id']}, or a section is open")
+        kind = SECTION_KINDS[message["kind"]]
+        if kind == "schema":
+            if message["n_bytes"] > MAX_SCHEMA_BYTES:
+                raise WireError(f"field n_bytes: {message['n_bytes']}")
+        elif (self.sums[0] >= MAX_SECTIONS
+              or self.sums[1] + message["n_bytes"] > MAX_SECTIONS_BYTES):
+            raise WireError("too much section data")
+        if self.role == "snapshot":
+            expected = "device" if "SWITCHOVER_BEGIN" in self.messages else "schema"
+            if kind != expected or (kind == "schema" and self.sections):
+                raise WireError(f"field kind: {kind}, expected one {expected}")
+        self.next_section += 1
+        self.open = {"kind": kind, "name": message["name"], "instance": message["instance"],
+                     "version": message["version"], "attempt": message["attempt"],
+                     "id": message["id"], "n_bytes": message["n_bytes"], "parts": []}
+
+    def take_section_part(self, message, bulk):
+        if not self.open or message["id"] != self.open["id"]:
+            raise WireError(f"field id: {message['id']}")
+        have = sum(len(part) for part in self.open["parts"])
+        if message["offset"] != have or not bulk or have + len(bulk) > self.open["n_bytes"]:
+            raise WireError(f"section {self.open['name']}: offset {message['offset']}, {len(bulk)} bytes")
+        self.open["parts"].append(bytes(bulk))
+
+    def take_section_end(self, message, _bulk):
+        section, self.open = self.open, None
+        if not section or message["id"] != section["id"]:
+            raise WireError(f"field id: {message['id']}")
+        parts = section.pop("parts")
+        data = b"".join(parts)
+        if (message["n_parts"] != len(parts) or message["n_bytes"] != section["n_bytes"]
+                or len(data) != section["n_bytes"]):
+            raise WireError(f"section {section['name']}: n_parts or n_bytes")
+        if xxh3(data) != message["digest"]:
+            raise WireError(f"section {section['name']}: its data does not match field digest")
+        section["digest"] = f"{message['digest']:016x}"
+        section["data"] = data
+        self.sections.append(section)
+        if section["kind"] != "schema":
+            self.sums[0] += 1
+            self.sums[1] += len(data)
+            self.sums[2].append(message["digest"].to_bytes(8, "little"))
+
+    def take_state_end(self, message, _bulk):
+        expected = [self.sums[0], self.sums[1], xxh3(b"".join(self.sums[2]))]
+        found = [message["n_sections"], message["n_bytes"], message["digest"]]
+        if self.open or found != expected:
+            raise WireError(f"{found}, expected {expected}")
+        self.sums = [0, 0, []]
+
+    def take_switchover_cancel(self, _message, _bulk):
+        self.sums = [0, 0, []]
+
+    # ends
+
+    def take_goodbye(self, _message, _bulk):
+        self.is_complete = True
+
+    def take_end(self, message, _bulk):
+        if self.suspects:
+            raise WireError(f"{len(self.suspects)} pages do not match their digests")
+        own = 32 + 40
+        expected = {"n_records": self.sequence - 1, "n_pages": self.n_pages,
+                    "n_sections": len(self.sections), "n_bytes": self.at - own,
+                    "digest": self.digests.intdigest()}
+        for field, value in expected.items():
+            if message[field] != value:
+                raise WireError(f"field {field}: {message[field]}, expected {value}")
+        self.is_complete = True
+
+    def summary(self):
+        sections = [{k: v for k, v in section.items() if k != "data"} for section in self.sections]
+        report = {
+            "migration": str(self.migration), "role": self.role, "index": self.index,
+            "sender": self.sender, "complete": self.is_complete, "bytes": self.at,
+            "records": self.counts, "n_records": self.sequence, "n_pages": self.n_pages,
+            "n_zero_pages": self.n_zero, "n_suspect": len(self.suspects), "rounds": self.rounds,
+            "sections": sections,
+        }
+        for name in ("HELLO", "SCHEMA_VERDICT", "LOADED", "COMMIT", "RUNNING", "ABORT", "CANCEL"):
+            if name in self.messages:
+                report[name.lower()] = self.messages[name][-1]
+        if self.ram_map:
+            report["ram"] = [{k: block[k] for k in ("name", "gpa", "size_bytes")}
+                             for block in self.ram_map["blocks"]]
+        return report
+
+
+def read_stream(source, allow_cut=False, on_record=None):
+    """Reads bytes or a path; returns the Stream. Raises WireError."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return read_bytes(memoryview(source), allow_cut, on_record)
+    with open(source, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return read_bytes(memoryview(b""), allow_cut, on_record)
+        # The map is closed with the last view of it.
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return read_bytes(view, allow_cut, on_record)
+
+
+def read_bytes(view, allow_cut, on_record):
+    stream = Stream(view)
+    try:
+        stream.read(on_record)
+    except Cut:
+        if not allow_cut:
+            raise
+    return stream
+
+
+# ---- whole migrations ----
+
+
+def check_pair(name, sent, received):
+    """What was received is what was sent, or its beginning."""
+    with open(sent, "rb") as a, open(received, "rb") as b:
+        while chunk := b.read(1 << 20):
+            if a.read(len(chunk)) != chunk:
+                raise WireError(f"{name}: received bytes differ from those sent")
+
+
+def check_rounds(streams):
+    """Every ROUND_ACK repeats the counts of a ROUND_END on its channel; rounds end everywhere."""
+    ends = {}
+    for stream in streams:
+        if stream.sender == "source" and stream.role in ("page", "control"):
+            channel = stream.index if stream.role == "page" else 65535
+            for end in stream.rounds:
+                ends[channel, end["round"]] = end
+    n_acks = 0
+    for stream in streams:
+        for ack in stream.messages.get("ROUND_ACK", []):
+            end = ends.get((ack["channel"], ack["round"]))
+            n_acks += 1
+            if end is None:
+                raise WireError(f"ROUND_ACK of round {ack['round']} on {ack['channel']}: no such end")
+            if ack["n_pages"] != end["n_pages"] or ack["n_bytes"] != end["n_bytes"]:
+                raise WireError(f"ROUND_ACK of round {ack['round']} on {ack['channel']}: counts")
+    return n_acks
+
+
+def check_handover(streams):
+    """LOADED, COMMIT and STATE_END speak of one state; RUNNING only after COMMIT."""
+    def last(name):
+        found = [s.messages[name][-1] for s in streams if name in s.messages]
+        return found[-1] if found else None
+
+    state, loaded, commit, running = map(last, ("STATE_END", "LOADED", "COMMIT", "RUNNING"))
+    for name, message in (("LOADED", loaded), ("COMMIT", commit)):
+        if message and (state is None or message["state_digest"] != state["digest"]
+                        or message["attempt"] != state["attempt"]):
+            raise WireError(f"{name} is not of the state that was sent")
+    if commit and not loaded:
+        raise WireError("COMMIT without LOADED")
+    if running and (not commit or running["attempt"] != commit["attempt"]):
+        raise WireError("RUNNING without COMMIT of this attempt")
+
+
+def check_suspects(streams):
+    """Pages of the source's last word on each page: none may be suspect when LOADED was said."""
+    if any("LOADED" in stream.messages for stream in streams):
+        order = sorted((s for s in streams if s.sender == "source"), key=lambda s: s.index)
+        suspects = set().union(*(s.suspects for s in order)) if order else set()
+        if suspects:
+            raise WireError(f"LOADED with {len(suspects)} suspect pages, first {min(suspects)}")
+
+
+def read_migration(directory, allow_cut=False):
+    """Reads all traces of one migration in a directory. Returns {label: Stream}. The rules between
+    channels are checked on what the destination received, or else on what was sent."""
+    files = sorted(os.listdir(directory))
+    labels = sorted({name.rsplit(".", 1)[0] for name in files if name.endswith((".sent", ".received"))})
+    streams = {}
+    for label in labels:
+        paths = {end: os.path.join(directory, f"{label}.{end}") for end in ("sent", "received")}
+        found = [path for path in (paths["received"], paths["sent"]) if os.path.exists(path)]
+        if len(found) == 2:
+            check_pair(label, paths["sent"], paths["received"])
+        try:
+            streams[label] = read_stream(found[0], allow_cut)
+        except WireError as error:
+            raise type(error)(f"{label}: {error}") from None
+    by_migration = {}
+    for stream in streams.values():
+        by_migration.setdefault(stream.migration, []).append(stream)
+    for group in by_migration.values():
+        check_rounds(group)
+        check_handover(group)
+        check_suspects(group)
+    return streams
+
+
+def main(arguments):
+    parser = argparse.ArgumentParser(description="Reads and verifies recorded Godwit streams.")
+    parser.add_argument("files", nargs="*", metavar="FILE")
+    parser.add_argument("--records", action="store_true", help="list every record")
+    parser.add_argument("--allow-cut", action="store_true", help="a stream may end anywhere")
+    parser.add_argument("--migration", metavar="DIRECTORY", help="all traces of a directory")
+    options = parser.parse_args(arguments)
+    if bool(options.files) == bool(options.migration):
+        parser.error("either FILEs or --migration DIRECTORY")
+    status = 0
+    if options.migration:
+        try:
+            streams = read_migration(options.migration, options.allow_cut)
+            print(json.dumps({label: s.summary() for label, s in streams.items()}, indent=1))
+        except WireError as error:
+            print(json.dumps({"error": str(error)}))
+            status = 1
+    for path in options.files:
+        records = []
+        try:
+            stream = read_stream(path, options.allow_cut,
+                                 records.append if options.records else None)
+            report = dict(stream.summary(), path=path)
+        except WireError as error:
+            report = {"path": path, "error": str(error)}
+            status = 1
+        if options.records:
+            report["record_list"] = records
+        print(json.dumps(report, indent=1))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
