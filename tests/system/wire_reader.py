@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """Reads and verifies a recorded Godwit stream, independently of src/wire.
 
