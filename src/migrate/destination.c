@@ -66,7 +66,8 @@ void destination_close_links(struct gw_destination *destination, bool is_orderly
 /* Gives up: remembers NEVER first, then tells the peer, then clears up. */
 static void destination_disown(struct gw_destination *destination, unsigned event)
 {
-    destination_remember(destination, false);
+    if (destination->generation > 0)
+        destination_remember(destination, false);
     if (destination->control && !destination->has_told_peer &&
         event != DESTINATION_EV_PEER_FAILED) {
         struct wire_abort abort = {.side = destination->failure.side == GW_SIDE_SOURCE
@@ -278,6 +279,10 @@ static void destination_on_mail(struct gw_destination *destination, struct mail 
                          GW_ERROR_CANCELLED, "cancelled at the destination");
         break;
     case MAIL_POKE:
+        if (mail->error && destination_state(destination) == GW_DESTINATION_LISTENING)
+            destination_fail(destination, DESTINATION_EV_FAILED, GW_SIDE_DESTINATION,
+                             gw_error_code_of(mail->error), mail->error->message);
+        break;
     case MAIL_RESOLVE:
     case MAIL_LANE_SENT:
         break;

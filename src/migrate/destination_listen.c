@@ -45,23 +45,38 @@ static struct mail *greet_control(struct wire_stream *stream, int64_t deadline_n
     return mail;
 }
 
+/* The only channel there will ever be is of no use. */
+static void nobody_else_comes(struct gw_destination *destination, const GError *error)
+{
+    struct mail *mail = mail_new(MAIL_POKE);
+
+    mail->error = error ? g_error_copy(error)
+                        : g_error_new_literal(GW_ERROR, GW_ERROR_REFUSED,
+                                              "the channel has a role that has no place here");
+    mailbox_put(&destination->box, mail);
+}
+
 static void *greeter_main(void *opaque)
 {
     struct greeter *greeter = opaque;
     struct gw_destination *destination = greeter->destination;
     int64_t deadline_ns = (int64_t)(clock_mono_ns() + MIN(destination->silence_ns, GREETING_NS));
-    struct wire_stream *stream = wire_stream_accept(greeter->channel, deadline_ns, NULL);
+    g_autoptr(GError) error = NULL;
+    struct wire_stream *stream = wire_stream_accept(greeter->channel, deadline_ns, &error);
     struct mail *mail = NULL;
 
     if (stream && wire_stream_identity(stream)->role == WIRE_ROLE_CONTROL)
-        mail = greet_control(stream, deadline_ns, NULL);
+        mail = greet_control(stream, deadline_ns, &error);
     else if (stream && wire_stream_identity(stream)->role != WIRE_ROLE_URGENT)
         mail = mail_new(MAIL_STREAM);
     if (mail) {
         mail->stream = stream;
         mailbox_put(&destination->box, mail);
-    } else if (stream) {
-        wire_stream_free(stream);
+    } else {
+        if (stream)
+            wire_stream_free(stream);
+        if (destination->is_single)
+            nobody_else_comes(destination, error);
     }
     pthread_mutex_lock(&destination->lock);
     greeter->is_done = true;
@@ -134,16 +149,14 @@ static void *acceptor_main(void *opaque)
         if (channel) {
             greet(destination, channel);
         } else if (error) {
-            struct mail *mail;
             int code = gw_error_code_of(error);
             uint64_t again_ns = clock_mono_ns() + 100 * NS_PER_MS;
 
             if (code == GW_ERROR_CANCELLED)
                 break;
             if (code == GW_ERROR_STATE || destination->is_single) {
-                mail = mail_new(MAIL_POKE);
-                mail->error = g_steal_pointer(&error);
-                mailbox_put(&destination->box, mail);
+                if (code != GW_ERROR_STATE) /* the second accept of a single channel */
+                    nobody_else_comes(destination, error);
                 break;
             }
             /* Out of descriptors or the like: it may pass. */

@@ -64,7 +64,8 @@ enum destination_event {
     DESTINATION_EV_QUERY,       /* source, on a new channel: who owns it? decide */
     DESTINATION_EV_LINK_LOST,   /* a channel ended, failed, fell silent, or broke the rules */
     DESTINATION_EV_PEER_FAILED, /* source: ABORT or CANCEL */
-    DESTINATION_EV_FAILED,      /* something failed on this side, refusal included */
+    DESTINATION_EV_FAILED,      /* something failed on this side, refusal included; while LISTENING:
+                                   nobody can come any more (a damaged file, say) */
     DESTINATION_EV_CANCEL,      /* our user gives up */
     DESTINATION_EV_GOODBYE,     /* source: I know that you run it */
     DESTINATION_N_EVENTS,

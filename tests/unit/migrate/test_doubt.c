@@ -136,10 +136,9 @@ static void freed_in_doubt_runs_nothing(void **state)
 /* A stalled link is noticed within the silence limit, and both sides say so. */
 static void stalled_link_is_noticed(void **state)
 {
-    static const char *const specs[] = {"stall@type=ROUND_END@channel=page-0",
-                                        "stall@type=ROUND_ACK@in@channel=control",
-                                        "stall@type=SWITCHOVER_BEGIN@channel=control",
-                                        "stall@type=HELLO@channel=control"};
+    static const char *const specs[] = {
+        "stall@type=ROUND_END@channel=page-0", "stall@type=ROUND_ACK@in@channel=control",
+        "stall@type=SWITCHOVER_BEGIN@channel=control", "stall@type=HELLO@channel=control"};
 
     for (size_t i = 0; i < G_N_ELEMENTS(specs); i++) {
         struct move move;
