@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "godwit/error.h"
+
 #include "cpu/riscv/decode.h"
 #include "cpu/riscv/hart.h"
 
@@ -43,7 +45,7 @@ static bool take_memory(struct riscv_soft *cpu, GError **error)
             continue;
         }
         if (cpu->n_ram == G_N_ELEMENTS(cpu->ram)) {
-            g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_INVAL, "more than %u RAM blocks",
+            g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "more than %u RAM blocks",
                         (unsigned)G_N_ELEMENTS(cpu->ram));
             return false;
         }
@@ -51,7 +53,7 @@ static bool take_memory(struct riscv_soft *cpu, GError **error)
         void *rights = mmap(NULL, block->n_pages, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (rights == MAP_FAILED) {
-            g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_NOMEM,
+            g_set_error(error, GW_ERROR, GW_ERROR_IO,
                         "no memory for the write rights of RAM block %s", block->name);
             return false;
         }
@@ -64,7 +66,7 @@ static bool take_memory(struct riscv_soft *cpu, GError **error)
 static struct cpu_backend *backend_create(const struct cpu_config *config, GError **error)
 {
     if (config->n_vcpus < 1 || config->n_vcpus > RISCV_MAX_HARTS) {
-        g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_INVAL, "%u harts: there can be 1 to %u",
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "%u harts: there can be 1 to %u",
                     config->n_vcpus, RISCV_MAX_HARTS);
         return NULL;
     }

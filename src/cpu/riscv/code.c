@@ -22,6 +22,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "godwit/error.h"
+
 #include "cpu/riscv/decode.h"
 #include "cpu/riscv/hart.h"
 
@@ -576,8 +578,7 @@ bool riscv_code_init(struct hart *h, GError **error)
     void *ops = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (ops == MAP_FAILED) {
-        g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_NOMEM,
-                    "no memory for the code cache of hart %u", h->id);
+        g_set_error(error, GW_ERROR, GW_ERROR_IO, "no memory for the code cache of hart %u", h->id);
         return false;
     }
     code->ops = ops;

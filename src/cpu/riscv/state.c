@@ -4,6 +4,8 @@
  *
  * PEER: every value comes from outside; validate() accepts only what the hart itself could hold.
  */
+#include "godwit/error.h"
+
 #include "cpu/riscv/hart_state.h"
 
 void riscv_hart_state_reset(struct riscv_hart_state *state)
@@ -19,8 +21,8 @@ void riscv_hart_state_reset(struct riscv_hart_state *state)
 
 static bool refuse(GError **error, const char *field, uint64_t value, const char *why)
 {
-    g_set_error(error, GW_STATE_ERROR, GW_STATE_ERROR_VALUE,
-                "hart: %s is %#" G_GINT64_MODIFIER "x, %s", field, value, why);
+    g_set_error(error, GW_ERROR, GW_ERROR_CORRUPT, "hart: %s is %#" G_GINT64_MODIFIER "x, %s",
+                field, value, why);
     return false;
 }
 

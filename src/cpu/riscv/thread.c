@@ -33,6 +33,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "godwit/error.h"
+
 #include "cpu/riscv/hart.h"
 
 #define NEVER UINT64_MAX
@@ -320,8 +322,8 @@ static bool start_thread(pthread_t *thread, bool *has_thread, void *(*entry)(voi
 {
     int code = pthread_create(thread, NULL, entry, opaque);
     if (code != 0) {
-        g_set_error(error, G_FILE_ERROR, g_file_error_from_errno(code),
-                    "cannot start a hart thread: %s", g_strerror(code));
+        g_set_error(error, GW_ERROR, GW_ERROR_IO, "cannot start a hart thread: %s",
+                    g_strerror(code));
         return false;
     }
     *has_thread = true;
