@@ -86,7 +86,8 @@ static bool add_platform_devices(struct machine *machine, GError **error)
 static bool add_serial(struct machine *machine, const struct machine_config *config, GError **error)
 {
     struct virt *virt = machine->board_data;
-    struct chardev *chardev = machine_open_chardev(machine, config->console, error);
+    struct chardev *chardev =
+        machine_open_chardev(machine, config->console ? config->console : "null", error);
 
     if (!chardev)
         return false;

@@ -18,8 +18,7 @@ static void on_escape(void *opaque)
 
 struct chardev *machine_open_chardev(struct machine *machine, const char *spec, GError **error)
 {
-    struct chardev *chardev =
-        chardev_open(spec ? spec : "null", machine->loop, on_escape, machine, error);
+    struct chardev *chardev = chardev_open(spec, machine->loop, on_escape, machine, error);
     if (chardev)
         g_ptr_array_add(machine->chardevs, chardev);
     return chardev;
@@ -75,8 +74,8 @@ static struct device *create_net(struct machine *machine, const struct virtio_co
 static struct device *create_vconsole(struct machine *machine, const struct virtio_config *config,
                                       const struct device_config *options, GError **error)
 {
-    struct chardev *chardev =
-        machine_open_chardev(machine, device_config_get(options, "backend"), error);
+    struct chardev *chardev = chardev_open(device_config_get(options, "backend"), machine->loop,
+                                           on_escape, machine, error);
     return chardev ? virtio_console_new(config, chardev, error) : NULL;
 }
 

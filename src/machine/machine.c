@@ -243,14 +243,14 @@ void machine_cpu_stats(struct machine *machine, unsigned vcpu, struct cpu_stats 
     machine->board->cpu->get_stats(machine->cpu, vcpu, stats);
 }
 
-/* The kernel knows each thread's name, and vCPU threads are called vcpu/N. */
+/* The kernel knows each thread's name, which backends set to hart-N. */
 unsigned machine_cpu_thread(struct machine *machine, unsigned vcpu)
 {
     g_autoptr(GDir) tasks = g_dir_open("/proc/self/task", 0, NULL);
     char wanted[32];
     const char *tid;
 
-    g_snprintf(wanted, sizeof wanted, "vcpu/%u\n", vcpu);
+    g_snprintf(wanted, sizeof wanted, "hart-%u\n", vcpu);
     while (tasks && (tid = g_dir_read_name(tasks)) != NULL) {
         g_autofree char *path = g_build_filename("/proc/self/task", tid, "comm", NULL);
         g_autofree char *name = NULL;
