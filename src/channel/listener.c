@@ -301,14 +301,32 @@ struct gw_listener *gw_listener_new(const char *text, const struct gw_channel_op
 
 /* ---- accepting ---- */
 
+/* Who came, for messages: "tcp:10.0.0.2:40312"; the listener's own name when there is no address.
+ */
+static char *peer_name(const struct gw_listener *listener, const struct sockaddr_storage *address,
+                       socklen_t len)
+{
+    char host[NI_MAXHOST], port[NI_MAXSERV];
+
+    if ((address->ss_family != AF_INET && address->ss_family != AF_INET6) ||
+        getnameinfo((const struct sockaddr *)address, len, host, sizeof(host), port, sizeof(port),
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+        return g_strdup(listener->core->name);
+    }
+    return g_strdup_printf(strchr(host, ':') != NULL ? "tcp:[%s]:%s" : "tcp:%s:%s", host, port);
+}
+
 /* A connected socket, -1 when there is none now. Errors of one connection are no errors of ours. */
-static int try_accept(struct gw_listener *listener)
+static int try_accept(struct gw_listener *listener, char **name)
 {
     for (size_t i = 0; i < listener->n_fds; i++) {
+        struct sockaddr_storage address = {0};
+        socklen_t len = sizeof(address);
         size_t at = (listener->next_fd + i) % listener->n_fds;
-        int fd = accept4(listener->fds[at], NULL, NULL, SOCK_CLOEXEC);
+        int fd = accept4(listener->fds[at], (struct sockaddr *)&address, &len, SOCK_CLOEXEC);
         if (fd >= 0) {
             listener->next_fd = at + 1;
+            *name = peer_name(listener, &address, len);
             return fd;
         }
     }
@@ -356,17 +374,18 @@ struct gw_channel *gw_listener_accept(struct gw_listener *listener, int64_t dead
         listener->was_given = true;
         channel = channel_open_single(&listener->uri, true, error);
     } else {
+        g_autofree char *name = NULL;
         int fd = -1;
         while (fd < 0) {
             if (channel_core_is_stopped(listener->core, error)) {
                 return NULL;
             }
-            fd = try_accept(listener);
+            fd = try_accept(listener, &name);
             if (fd < 0 && !wait_incoming(listener, deadline_ns, error)) {
                 return NULL;
             }
         }
-        const struct fd_channel_config config = {.fd = fd, .name = listener->core->name};
+        const struct fd_channel_config config = {.fd = fd, .name = name};
         channel = channel_fd_new(&config, error);
     }
     return channel == NULL ? NULL

@@ -125,6 +125,7 @@ bool wire_skip_bulk(struct wire_stream *stream, int64_t deadline_ns, GError **er
     uint8_t sink[SKIP_BYTES];
 
     while (stream->bulk_left > 0) {
+        /* cppcheck-suppress legacyUninitvar ; it is written, not read */
         struct iovec iov = {sink, MIN(stream->bulk_left, SKIP_BYTES)};
         if (!wire_receive_bulk(stream, &iov, 1, deadline_ns, error)) {
             return false;
