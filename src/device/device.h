@@ -103,6 +103,10 @@ struct mmio_ops {
     uint64_t (*read)(struct device *dev, void *opaque, uint64_t offset, unsigned size);
     void (*write)(struct device *dev, void *opaque, uint64_t offset, unsigned size, uint64_t value);
     unsigned min_size, max_size; /* allowed access sizes; others read as zero, writes are dropped */
+    /* May be NULL. Asked first for every write, without dev->lock: true when that was all. For
+     * doorbells: sets atomics and rings bells, so that a vCPU never waits for the loop's work. */
+    bool (*doorbell)(struct device *dev, void *opaque, uint64_t offset, unsigned size,
+                     uint64_t value);
 };
 
 struct mmio_bus;

@@ -231,9 +231,13 @@ bool mmio_bus_write(struct mmio_bus *bus, uint64_t gpa, unsigned size, uint64_t 
         return true;
     struct device *dev = region->dev;
     uint64_t began_ns = latency_begin();
-    pthread_mutex_lock(&dev->lock);
-    region->ops->write(dev, region->opaque, offset, size, value & size_mask(size));
-    pthread_mutex_unlock(&dev->lock);
+    value &= size_mask(size);
+    if (!region->ops->doorbell ||
+        !region->ops->doorbell(dev, region->opaque, offset, size, value)) {
+        pthread_mutex_lock(&dev->lock);
+        region->ops->write(dev, region->opaque, offset, size, value);
+        pthread_mutex_unlock(&dev->lock);
+    }
     latency_end(dev->probe, began_ns, offset);
     return true;
 }

@@ -340,12 +340,23 @@ static void mmio_write(struct device *dev, void *opaque, uint64_t offset, unsign
     bar_write(virtio_from_device(dev), (uint32_t)offset, size, (uint32_t)value);
 }
 
+/* A notification waits for no lock: the loop may hold it for a whole batch of requests. */
+static bool mmio_doorbell(struct device *dev, void *opaque, uint64_t offset, unsigned size,
+                          uint64_t value)
+{
+    if (offset / PAGE_BYTES != PAGE_NOTIFY)
+        return false;
+    notify(virtio_from_device(dev), (unsigned)(offset % PAGE_BYTES));
+    return true;
+}
+
 /* SPEC: 4.1.3.1: 64-bit fields are accessed as two halves. */
 static const struct mmio_ops bar_ops = {
     .read = mmio_read,
     .write = mmio_write,
     .min_size = 1,
     .max_size = 4,
+    .doorbell = mmio_doorbell,
 };
 
 void virtio_pci_interrupt(struct virtio_device *vdev, uint8_t isr_bit, uint16_t vector)

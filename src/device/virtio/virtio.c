@@ -49,18 +49,18 @@ void virtio_update_live(struct virtio_device *vdev)
 
 void virtio_kick_queue(struct virtio_device *vdev, unsigned queue)
 {
-    vdev->pending |= 1u << queue;
+    /* ORDER: bell_rang takes the bits after the bell has been taken as rung. */
+    __atomic_fetch_or(&vdev->pending, 1u << queue, __ATOMIC_RELEASE);
     io_bell_ring(vdev->bell);
 }
 
 static void bell_rang(struct device *dev, void *opaque)
 {
     struct virtio_device *vdev = virtio_from_device(dev);
-    uint32_t pending = vdev->pending;
 
     if (!vdev->is_live)
         return; /* all queues are kicked when it comes alive */
-    vdev->pending = 0;
+    uint32_t pending = __atomic_exchange_n(&vdev->pending, 0, __ATOMIC_ACQUIRE);
     for (unsigned i = 0; i < vdev->n_queues; i++) {
         if (vdev->is_live && (pending >> i & 1) && vdev->queues[i].is_enabled)
             vdev->ops->queues[i].handle(vdev, &vdev->queues[i]);
@@ -183,7 +183,7 @@ static void finish_reset(struct virtio_device *vdev)
     vdev->device_feature_select = 0;
     vdev->driver_feature_select = 0;
     vdev->driver_features = 0;
-    vdev->pending = 0;
+    __atomic_store_n(&vdev->pending, 0, __ATOMIC_RELAXED);
     g_clear_pointer(&vdev->fault, g_free);
     for (unsigned i = 0; i < vdev->n_queues; i++)
         virtqueue_reset(&vdev->queues[i]);
@@ -389,7 +389,7 @@ const struct gw_state_desc virtio_device_state = {
 bool virtio_post_load(struct virtio_device *vdev, GError **error)
 {
     pci_function_post_load(&vdev->pci);
-    vdev->pending = 0;
+    __atomic_store_n(&vdev->pending, 0, __ATOMIC_RELAXED);
     g_clear_pointer(&vdev->fault, g_free);
     if (virtio_is_broken(vdev))
         vdev->fault = g_strdup("broken before the move");

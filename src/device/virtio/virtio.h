@@ -92,7 +92,8 @@ struct virtio_device {
     bool is_running;   /* between start and stop */
     bool is_resetting; /* the driver wrote 0; done when nothing is held any more */
     bool is_live;      /* as told to set_live */
-    uint32_t pending;  /* bit per queue: handle it at the next bell */
+    uint32_t
+        pending; /* atomic; bit per queue: handle it at the next bell. Also set without the lock */
     unsigned n_held;
     char *fault;           /* why the device is broken, or NULL */
     uint8_t window_offset; /* of the configuration access capability in PCI configuration */

@@ -64,6 +64,29 @@ static void accesses_reach_their_region_with_offsets(void **state)
     device_clear(&b.dev);
 }
 
+static bool ring(struct device *dev, void *opaque, uint64_t offset, unsigned size, uint64_t value)
+{
+    /* The lock is free: it can be taken here. */
+    assert_int_equal(pthread_mutex_lock(&dev->lock), 0);
+    pthread_mutex_unlock(&dev->lock);
+    return offset == 0x10;
+}
+
+static void doorbells_do_not_take_the_lock(void **state)
+{
+    static const struct mmio_ops with_doorbell = {
+        .read = memory_read, .write = memory_write, .min_size = 1, .max_size = 4, .doorbell = ring};
+    struct rig *rig = *state;
+    struct memory_device a;
+    memory_init(&a, "a");
+    assert_non_null(mmio_bus_add(rig->bus, "a", &a.dev, 0x1000, 0x100, &with_doorbell, &a, NULL));
+    rig_write(rig, 0x1010, 2, 1);
+    assert_int_equal(a.n_writes, 0);
+    rig_write(rig, 0x1014, 2, 1);
+    assert_int_equal(a.n_writes, 1);
+    device_clear(&a.dev);
+}
+
 static void holes_edges_and_misaligned_accesses_are_refused(void **state)
 {
     struct rig *rig = *state;
@@ -208,6 +231,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         RIG_TEST(accesses_reach_their_region_with_offsets),
+        RIG_TEST(doorbells_do_not_take_the_lock),
         RIG_TEST(holes_edges_and_misaligned_accesses_are_refused),
         RIG_TEST(sizes_a_device_does_not_take_read_as_zero),
         RIG_TEST(overlaps_and_impossible_ranges_are_errors),
