@@ -50,6 +50,14 @@ def test_snapshot_is_read(sample):
     assert stream.pages[0, 3] == 0 and stream.pages[0, 0] != 0
 
 
+def test_golden_snapshot_is_read():
+    golden = os.path.join(os.path.dirname(__file__), "..", "golden", "snapshot-1.0.stream")
+    report = wire_reader.read_stream(golden).summary()
+    assert report["complete"] and report["n_pages"] == 24
+    assert [(s["name"], s["n_bytes"]) for s in report["sections"]] == [
+        ("schema", 21), ("uart", 600), ("empty", 0)]
+
+
 def test_every_kind_of_damage_is_found(sample):
     cuts = list(frames(sample))
     rng = random.Random(1)

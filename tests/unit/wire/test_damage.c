@@ -53,7 +53,7 @@ static void every_flip_is_found(void **state)
 
     for (size_t i = 0; i < sample.bytes->len; i++) {
         /* Pages are all alike: a sample of their bytes is enough, and keeps the test short. */
-        bool is_dense = i < 1500 || i + 2500 > sample.bytes->len || i % 61 == 0;
+        bool is_dense = i < 1000 || i + 1600 > sample.bytes->len || i % 61 == 0;
         if (!is_dense) {
             continue;
         }
@@ -76,7 +76,7 @@ static void every_cut_is_found(void **state)
     GArray *frames = split(sample.bytes);
     GError *error = NULL;
 
-    for (size_t len = 0; len < sample.bytes->len; len += len % 4096 < 200 ? 1 : 61) {
+    for (size_t len = 0; len < sample.bytes->len; len += len % 4096 < 70 ? 1 : 157) {
         if (fixture_inspect(sample.bytes->data, len, &error)) {
             fail_msg("a cut at byte %zu was not found", len);
         }
