@@ -178,6 +178,7 @@ static void console_free(struct device *dev)
     struct console *console = to_console(virtio_from_device(dev));
 
     chardev_clear_client(console->chardev);
+    chardev_free(console->chardev);
     virtio_device_clear(&console->virtio);
     g_free(console);
 }
@@ -237,6 +238,7 @@ struct device *virtio_console_new(const struct virtio_config *config, struct cha
     console->chardev = chardev;
     if (!virtio_device_init(&console->virtio, &ops, config,
                             VIRTIO_FEATURE(VIRTIO_CONSOLE_F_EMERG_WRITE), &state, error)) {
+        chardev_free(chardev);
         g_free(console);
         return NULL;
     }

@@ -3,8 +3,8 @@
  * The virtio devices a machine can have. Each constructor makes the device, attaches it to the PCI
  * host at config->slot and returns it in reset state, or NULL with error. device_free frees it.
  *
- * Names: state instances carry config->id. Disk and network back ends given to a constructor belong
- * to the device from then on, also when the constructor fails; a chardev is borrowed.
+ * Names: state instances carry config->id. Back ends given to a constructor belong to the device
+ * from then on, also when the constructor fails.
  */
 #ifndef GODWIT_DEVICE_VIRTIO_DEVICES_H
 #define GODWIT_DEVICE_VIRTIO_DEVICES_H
@@ -33,7 +33,7 @@ struct device *virtio_blk_new(const struct virtio_config *config, struct blockde
 struct device *virtio_net_new(const struct virtio_config *config, struct netdev *back,
                               const uint8_t mac[6], GError **error);
 
-/* One port: the guest's hvc0. chardev: borrowed, outlives the device. */
+/* One port: the guest's hvc0. */
 struct device *virtio_console_new(const struct virtio_config *config, struct chardev *chardev,
                                   GError **error);
 

@@ -56,7 +56,6 @@ static int teardown(void **state)
     if (f->peer >= 0)
         close(f->peer);
     device_free(f->dev);
-    chardev_free(f->chardev);
     rig_free(f->rig);
     unlink(f->path);
     rmdir(f->dir);

@@ -349,16 +349,19 @@ static void every_table_is_sound(void **state)
     struct virtio_config config = rig_config(rig, "x", 1);
     static const uint8_t mac[6] = {2};
     int peer;
-    struct device *devs[4] = {virtio_rng_new(&config, NULL)};
-    struct chardev *chardev;
+    struct device *devs[] = {
+        virtio_rng_new(&config, NULL),
+        NULL,
+        NULL,
+        NULL,
+    };
 
     config.slot = 2;
     devs[1] = virtio_net_new(&config, &cable_new(rig, false, &peer)->net, mac, NULL);
     config.slot = 3;
     devs[2] = virtio_balloon_new(&config, NULL);
     config.slot = 4;
-    chardev = chardev_open("null", rig->loop, NULL, NULL, NULL);
-    devs[3] = virtio_console_new(&config, chardev, NULL);
+    devs[3] = virtio_console_new(&config, chardev_open("null", rig->loop, NULL, NULL, NULL), NULL);
     for (size_t i = 0; i < G_N_ELEMENTS(devs); i++) {
         g_autoptr(GError) error = NULL;
 
@@ -369,7 +372,6 @@ static void every_table_is_sound(void **state)
         dispose(devs[i]);
     }
     close(peer);
-    chardev_free(chardev);
     rig_free(rig);
 }
 
@@ -691,15 +693,15 @@ static void impossible_net_state_is_refused(void **state)
 
 /* ---- console --------------------------------------------------------------------------------- */
 
-static struct device *new_console(struct rig *rig, const char *path, struct chardev **chardev)
+static struct device *new_console(struct rig *rig, const char *path)
 {
     struct virtio_config config = rig_config(rig, "virtio-console/0", SLOT);
     g_autofree char *spec = g_strdup_printf("unix:%s", path);
+    struct chardev *chardev = chardev_open(spec, rig->loop, NULL, NULL, NULL);
     struct device *dev;
 
-    *chardev = chardev_open(spec, rig->loop, NULL, NULL, NULL);
-    assert_non_null(*chardev);
-    dev = virtio_console_new(&config, *chardev, NULL);
+    assert_non_null(chardev);
+    dev = virtio_console_new(&config, chardev, NULL);
     assert_non_null(dev);
     device_reset(dev);
     return dev;
@@ -753,7 +755,6 @@ static void output_goes_on_in_the_middle_of_a_chain(void **state)
     g_autofree char *dir = g_dir_make_tmp("gw-move-XXXXXX", NULL);
     struct rig *rigs[2];
     struct device *devs[2];
-    struct chardev *chardevs[2];
     char *paths[2];
     int peers[2];
     struct drv drv;
@@ -764,7 +765,7 @@ static void output_goes_on_in_the_middle_of_a_chain(void **state)
     for (unsigned i = 0; i < 2; i++) {
         paths[i] = g_strdup_printf("%s/%u", dir, i);
         rigs[i] = rig_new();
-        devs[i] = new_console(rigs[i], paths[i], &chardevs[i]);
+        devs[i] = new_console(rigs[i], paths[i]);
         peers[i] = plug_in(paths[i]);
         rig_settle(rigs[i]);
         rig_settle(rigs[i]);
@@ -788,7 +789,6 @@ static void output_goes_on_in_the_middle_of_a_chain(void **state)
     drv_await_used(&drv, 1, &head, &len);
     for (unsigned i = 0; i < 2; i++) {
         dispose(devs[i]);
-        chardev_free(chardevs[i]);
         close(peers[i]);
         rig_free(rigs[i]);
         unlink(paths[i]);
