@@ -16,17 +16,17 @@ int64_t channel_now_ns(void)
     struct timespec ts;
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
+    return (int64_t)ts.tv_sec * CHANNEL_NS_PER_S + ts.tv_nsec;
 }
 
 int64_t gw_deadline_after_ms(int64_t ms)
 {
     int64_t now_ns = channel_now_ns();
 
-    if (ms >= (INT64_MAX - now_ns) / NS_PER_MS) {
+    if (ms >= (INT64_MAX - now_ns) / CHANNEL_NS_PER_MS) {
         return GW_NO_DEADLINE;
     }
-    return now_ns + ms * NS_PER_MS;
+    return now_ns + ms * CHANNEL_NS_PER_MS;
 }
 
 /* ---- the core ---- */
@@ -80,8 +80,8 @@ static bool timeout_until(int64_t until_ns, struct timespec *timeout, struct tim
     if (left_ns <= 0) {
         return false;
     }
-    timeout->tv_sec = left_ns / NS_PER_S;
-    timeout->tv_nsec = left_ns % NS_PER_S;
+    timeout->tv_sec = left_ns / CHANNEL_NS_PER_S;
+    timeout->tv_nsec = left_ns % CHANNEL_NS_PER_S;
     *pointer = timeout;
     return true;
 }

@@ -17,9 +17,9 @@
 #include "godwit/channel.h"
 #include "godwit/error.h"
 
-#define CHANNEL_MAX_IOV 272u /* one packet: a header and at most 256 page runs */
-#define NS_PER_MS       INT64_C(1000000)
-#define NS_PER_S        INT64_C(1000000000)
+#define CHANNEL_MAX_IOV   272u /* one packet: a header and at most 256 page runs */
+#define CHANNEL_NS_PER_MS INT64_C(1000000)
+#define CHANNEL_NS_PER_S  INT64_C(1000000000)
 
 /* Shared by the layers of one channel. */
 struct channel_core {

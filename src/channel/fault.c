@@ -263,13 +263,56 @@ static bool fires(const struct direction *d, const struct fault *fault, const ch
     return false;
 }
 
+/* What the faults make of one chunk. */
+struct effect {
+    size_t keep; /* bytes of it that pass */
+    unsigned n_copies;
+    bool is_held;
+};
+
+/* bytes: the chunk, in the queue. */
+static void apply(struct direction *d, struct fault *fault, uint8_t *bytes, size_t len,
+                  struct effect *effect)
+{
+    size_t at = fault->unit == AT_BYTES ? (size_t)(fault->n - d->position)
+                                        : (size_t)MIN(fault->at, len - 1);
+
+    fault->is_done = true;
+    switch (fault->action) {
+    case CUT:
+        d->wants_cut = true;
+        effect->keep = at;
+        break;
+    case TRUNCATE:
+        d->is_truncated = true;
+        effect->keep = at;
+        break;
+    case STALL:
+        d->is_stalled = true;
+        break;
+    case DELAY:
+        d->pause_until_ns = gw_deadline_after_ms((int64_t)fault->delay_ms);
+        break;
+    case CORRUPT:
+        bytes[at] ^= fault->mask;
+        break;
+    case DUPLICATE:
+        effect->n_copies = 2;
+        break;
+    case DROP:
+        effect->n_copies = 0;
+        break;
+    case SWAP:
+        effect->is_held = true;
+        break;
+    }
+}
+
 /* Takes one chunk through all faults into the queue. */
 static void pass_chunk(struct direction *d, const uint8_t *bytes, size_t len,
                        const char *frame_name)
 {
-    size_t keep = len;
-    unsigned n_copies = 1;
-    bool is_held = false;
+    struct effect effect = {.keep = len, .n_copies = 1};
     guint start = d->queue->len;
 
     if (d->wants_cut || d->is_truncated) {
@@ -278,58 +321,22 @@ static void pass_chunk(struct direction *d, const uint8_t *bytes, size_t len,
     g_byte_array_append(d->queue, bytes, (guint)len);
     for (guint i = 0; i < d->faults->len; i++) {
         struct fault *fault = g_ptr_array_index(d->faults, i);
-        if (!fires(d, fault, frame_name, len)) {
-            continue;
-        }
-        size_t at = fault->unit == AT_BYTES ? (size_t)(fault->n - d->position)
-                                            : (size_t)MIN(fault->at, len - 1);
-        fault->is_done = true;
-        switch (fault->action) {
-        case CUT:
-            d->wants_cut = true;
-            keep = at;
-            break;
-        case TRUNCATE:
-            d->is_truncated = true;
-            keep = at;
-            break;
-        case STALL:
-            d->is_stalled = true;
-            break;
-        case DELAY:
-            d->pause_until_ns = gw_deadline_after_ms((int64_t)fault->delay_ms);
-            break;
-        case CORRUPT:
-            d->queue->data[start + at] ^= fault->mask;
-            break;
-        case DUPLICATE:
-            n_copies = 2;
-            break;
-        case DROP:
-            n_copies = 0;
-            break;
-        case SWAP:
-            is_held = true;
-            break;
-        }
-    }
-    if (is_held) {
-        g_byte_array_append(d->held, d->queue->data + start, (guint)keep);
-        g_byte_array_set_size(d->queue, start);
-    } else {
-        g_byte_array_set_size(d->queue, start + (guint)keep);
-        g_autofree uint8_t *copy = g_memdup2(d->queue->data + start, keep);
-        if (n_copies == 0) {
-            g_byte_array_set_size(d->queue, start);
-        } else if (n_copies == 2) {
-            g_byte_array_append(d->queue, copy, (guint)keep);
-        }
-        if (d->held->len > 0) {
-            g_byte_array_append(d->queue, d->held->data, d->held->len);
-            g_byte_array_set_size(d->held, 0);
+        if (fires(d, fault, frame_name, len)) {
+            apply(d, fault, d->queue->data + start, len, &effect);
         }
     }
     d->position += len;
+    g_autofree uint8_t *result = g_memdup2(d->queue->data + start, effect.keep);
+    g_byte_array_set_size(d->queue, start);
+    if (effect.is_held) {
+        g_byte_array_append(d->held, result, (guint)effect.keep);
+        return;
+    }
+    for (unsigned i = 0; i < effect.n_copies; i++) {
+        g_byte_array_append(d->queue, result, (guint)effect.keep);
+    }
+    g_byte_array_append(d->queue, d->held->data, d->held->len);
+    g_byte_array_set_size(d->held, 0);
 }
 
 /* Length of the frame whose bytes stand in pending; 0: more bytes are needed to know. */

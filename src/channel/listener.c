@@ -349,7 +349,7 @@ static bool wait_incoming(struct gw_listener *listener, int64_t deadline_ns, GEr
                         listener->core->name);
             return false;
         }
-        left_ms = MIN(left_ns / NS_PER_MS, G_MAXINT - 1) + 1;
+        left_ms = MIN(left_ns / CHANNEL_NS_PER_MS, G_MAXINT - 1) + 1;
     }
     if (poll(fds, listener->n_fds + 1, (int)left_ms) < 0 && errno != EINTR) {
         return set_errno(listener, "poll", error);

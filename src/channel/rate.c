@@ -12,7 +12,7 @@
  */
 #include "channel/channel_impl.h"
 
-#define BURST_NS        (5 * NS_PER_MS)
+#define BURST_NS        (5 * CHANNEL_NS_PER_MS)
 #define MIN_PIECE_BYTES UINT64_C(4096)
 #define MAX_PIECE_BYTES (UINT64_C(4) << 20)
 
@@ -57,7 +57,7 @@ void gw_rate_limit_set(struct gw_rate_limit *limit, uint64_t bytes_per_s)
 
 static int64_t duration_ns(uint64_t n_bytes, uint64_t bytes_per_s)
 {
-    return (int64_t)((double)n_bytes * (double)NS_PER_S / (double)bytes_per_s);
+    return (int64_t)((double)n_bytes * (double)CHANNEL_NS_PER_S / (double)bytes_per_s);
 }
 
 /* Reserves time for the piece; returns when it may be sent. */
@@ -91,8 +91,8 @@ static ssize_t rate_writev(struct gw_channel *channel, const struct iovec *iov, 
     if (rate == 0) {
         return next->ops->writev(next, iov, n_iov, deadline_ns, error);
     }
-    size_t max_bytes =
-        (size_t)CLAMP(rate / (uint64_t)(NS_PER_S / BURST_NS), MIN_PIECE_BYTES, MAX_PIECE_BYTES);
+    size_t max_bytes = (size_t)CLAMP(rate / (uint64_t)(CHANNEL_NS_PER_S / BURST_NS),
+                                     MIN_PIECE_BYTES, MAX_PIECE_BYTES);
     size_t n_piece = channel_iov_cut(iov, n_iov, 0, max_bytes, piece, CHANNEL_MAX_IOV);
     size_t wanted = channel_iov_bytes(piece, n_piece);
     int64_t when_ns = reserve(limit, duration_ns(wanted, rate));

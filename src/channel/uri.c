@@ -156,7 +156,7 @@ static int wait_connected(int fd, const struct gw_channel_options *options)
                                 {options->wake_fd > 0 ? options->wake_fd : -1, POLLIN, 0}};
         int64_t left_ms = -1;
         if (deadline_ns != GW_NO_DEADLINE) {
-            left_ms = (deadline_ns - channel_now_ns()) / NS_PER_MS;
+            left_ms = (deadline_ns - channel_now_ns()) / CHANNEL_NS_PER_MS;
             if (left_ms < 0) {
                 return ETIMEDOUT;
             }

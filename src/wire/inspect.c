@@ -12,6 +12,11 @@
 #include "wire/preamble.h"
 #include "wire/rounds.h"
 
+/* Those whose records and encodings are verified here. */
+#define UNDERSTOOD_FEATURES                                                                        \
+    (UINT64_C(1) << WIRE_FEATURE_MULTI_CHANNEL | UINT64_C(1) << WIRE_FEATURE_RESEND |              \
+     UINT64_C(1) << WIRE_FEATURE_REHEARSAL | UINT64_C(1) << WIRE_FEATURE_LEDGER)
+
 enum stage {
     AT_START = 1,
     AFTER_HELLO = 2,  /* schema section, then RAM_MAP */
@@ -198,7 +203,18 @@ static bool inspect_hello(struct inspection *self, const struct wire_record *rec
         return false;
     }
     self->report->has_hello = wire_decode(record, &self->report->hello, error);
-    return self->report->has_hello;
+    if (!self->report->has_hello) {
+        return false;
+    }
+    uint64_t unknown = self->report->hello.required & ~UNDERSTOOD_FEATURES;
+    if (self->is_snapshot && unknown != 0) {
+        const char *name = wire_feature_name((unsigned)__builtin_ctzll(unknown));
+        wire_record_error(record, GW_ERROR_REFUSED, error,
+                          "field required: feature %s (bit %d) is not understood",
+                          name != NULL ? name : "unknown", __builtin_ctzll(unknown));
+        return false;
+    }
+    return true;
 }
 
 static bool inspect_end(struct inspection *self, const struct wire_record *record, GError **error)

@@ -10,8 +10,8 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "wire/preamble.h"
 
 #define MAX_KEPT_BUFFER_BYTES (64u << 10)
@@ -302,17 +302,9 @@ bool wire_send_sized(struct wire_stream *stream, enum wire_type type, const void
     return is_ok;
 }
 
-static uint64_t clock_ns(clockid_t id)
-{
-    struct timespec ts;
-
-    clock_gettime(id, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 bool wire_answer_ping(const struct wire_record *record, int64_t deadline_ns, GError **error)
 {
-    uint64_t received_ns = clock_ns(CLOCK_MONOTONIC);
+    uint64_t received_ns = clock_mono_ns();
     struct wire_clock_ping ping;
 
     if (!wire_decode(record, &ping, error)) {
@@ -321,8 +313,8 @@ bool wire_answer_ping(const struct wire_record *record, int64_t deadline_ns, GEr
     struct wire_clock_pong pong = {.id = ping.id,
                                    .ping_monotonic_ns = ping.monotonic_ns,
                                    .received_monotonic_ns = received_ns,
-                                   .sent_monotonic_ns = clock_ns(CLOCK_MONOTONIC),
-                                   .sent_realtime_ns = clock_ns(CLOCK_REALTIME)};
+                                   .sent_monotonic_ns = clock_mono_ns(),
+                                   .sent_realtime_ns = clock_real_ns()};
     return wire_send(record->stream, WIRE_CLOCK_PONG, &pong, deadline_ns, error);
 }
 
