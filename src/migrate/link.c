@@ -71,8 +71,6 @@ static void link_end(struct link *link, const GError *error)
 
 static bool link_send_item(struct link *link, struct item *item, GError **error)
 {
-    struct wire_state_end sent = {0};
-
     switch (item->kind) {
     case ITEM_MESSAGE:
         return wire_send_sized(link->stream, item->type, &item->message,
@@ -85,12 +83,11 @@ static bool link_send_item(struct link *link, struct item *item, GError **error)
         wire_state_begin(link->stream, item->attempt);
         return true;
     case ITEM_STATE_END:
-        if (!wire_send_state_end(link->stream, &sent, GW_NO_DEADLINE, error))
-            return false;
+        /* Before the other side can answer to it. */
         pthread_mutex_lock(&link->lock);
-        link->state_digest = sent.digest;
+        link->state_digest = wire_state_digest(link->stream);
         pthread_mutex_unlock(&link->lock);
-        return true;
+        return wire_send_state_end(link->stream, NULL, GW_NO_DEADLINE, error);
     }
     return true;
 }

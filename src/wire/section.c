@@ -118,13 +118,18 @@ bool wire_send_section(struct wire_stream *stream, enum wire_section_kind kind, 
     return true;
 }
 
+uint64_t wire_state_digest(const struct wire_stream *stream)
+{
+    return digests_digest(stream->state_digests);
+}
+
 bool wire_send_state_end(struct wire_stream *stream, struct wire_state_end *sent,
                          int64_t deadline_ns, GError **error)
 {
     struct wire_state_end end = {.attempt = stream->state_attempt,
                                  .n_sections = stream->n_state_sections,
                                  .n_bytes = stream->n_state_bytes,
-                                 .digest = digests_digest(stream->state_digests)};
+                                 .digest = wire_state_digest(stream)};
 
     if (!wire_send(stream, WIRE_STATE_END, &end, deadline_ns, error)) {
         return false;

@@ -63,6 +63,8 @@ void wire_state_begin(struct wire_stream *stream, uint32_t attempt);
 /* Sends STATE_END with them. *sent, if not NULL, receives what was sent. */
 bool wire_send_state_end(struct wire_stream *stream, struct wire_state_end *sent,
                          int64_t deadline_ns, GError **error);
+/* Over the sections sent since STATE_BEGIN: what STATE_END will say. */
+uint64_t wire_state_digest(const struct wire_stream *stream);
 
 /* Receives a whole section of the kind (schema at set-up), passing over KEEPALIVE. */
 bool wire_expect_section(struct wire_stream *stream, struct wire_section_reader *reader,
