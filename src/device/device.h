@@ -53,7 +53,8 @@ struct device_ops {
     bool (*stop)(struct device *dev, uint64_t deadline_ns, GError **error);
     /* Makes completed writes durable (disks). NULL: nothing to flush. Same contract as stop. */
     bool (*flush)(struct device *dev, uint64_t deadline_ns, GError **error);
-    /* The guest arrived here by a move: tell the network where it is. NULL: nothing to say. */
+    /* The guest arrived here by a move: tell the network where it is, once (the machine repeats
+     * it). NULL: nothing to say. */
     void (*announce)(struct device *dev);
     void (*free)(struct device *dev);
 };

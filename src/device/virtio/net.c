@@ -12,9 +12,9 @@
  *
  * Transmitting: a frame that the back end does not take now stays in the ring.
  *
- * Announcing, after a move: RARP frames from the device itself, a few times with growing pauses,
- * for switches that were still learning; and, if the driver offered itself (GUEST_ANNOUNCE), a
- * request to announce what only the guest knows (its IP addresses).
+ * Announcing, after a move: a RARP frame from the device itself, and, if the driver offered itself
+ * (GUEST_ANNOUNCE), a request to announce what only the guest knows (its IP addresses). The machine
+ * repeats it, for switches that were still learning.
  */
 #include "device/virtio/net.h"
 
@@ -28,10 +28,6 @@
 #define FRAMES_PER_TURN 64u
 
 #define RETRY_NS UINT64_C(100000000)
-
-#define ANNOUNCE_ROUNDS   5u
-#define ANNOUNCE_FIRST_NS UINT64_C(50000000)
-#define ANNOUNCE_STEP_NS  UINT64_C(100000000)
 
 static struct net *to_net(struct virtio_device *vdev)
 {
@@ -309,34 +305,31 @@ static void send_rarp(struct net *net)
     memcpy(frame + 22, net->filter.mac, ETH_ALEN); /* sender */
     memcpy(frame + 32, net->filter.mac, ETH_ALEN); /* target */
     if (net->back->ops->send(net->back, &iov, 1) < 0)
-        net->n_dropped++; /* there are more rounds */
+        net->n_dropped++; /* the machine repeats it */
 }
 
-static void announce_round(struct device *dev, void *opaque)
+static void announce(struct device *dev, void *opaque)
 {
     struct net *net = opaque;
-    uint64_t n_done;
 
-    if (net->n_announces == 0 || !net->virtio.is_running)
+    if (!net->is_announcing || !net->virtio.is_running)
         return;
-    n_done = ANNOUNCE_ROUNDS - net->n_announces--;
+    net->is_announcing = false;
     send_rarp(net);
     if (net->virtio.is_live && virtio_has(&net->virtio, VIRTIO_NET_F_GUEST_ANNOUNCE) &&
         !net->is_announce_pending) {
         net->is_announce_pending = true;
         virtio_config_changed(&net->virtio);
     }
-    if (net->n_announces)
-        io_timer_set(net->announce_timer,
-                     guest_clock_host_ns() + ANNOUNCE_FIRST_NS + n_done * ANNOUNCE_STEP_NS);
 }
 
 static void net_announce(struct device *dev)
 {
     struct net *net = to_net(virtio_from_device(dev));
 
-    net->n_announces = ANNOUNCE_ROUNDS;
-    io_timer_set(net->announce_timer, 0); /* at once, on the loop's thread */
+    /* The back end is used on the loop's thread only. */
+    net->is_announcing = true;
+    io_bell_ring(net->announce_bell);
 }
 
 /* ---- configuration and life ------------------------------------------------------------------ */
@@ -412,8 +405,8 @@ static void net_start(struct device *dev)
 
     virtio_device_start(dev);
     netdev_set_running(net->back, true);
-    if (net->n_announces)
-        io_timer_set(net->announce_timer, 0);
+    if (net->is_announcing)
+        io_bell_ring(net->announce_bell);
 }
 
 static void net_prepare_stop(struct device *dev)
@@ -432,7 +425,7 @@ static void net_free(struct device *dev)
 {
     struct net *net = to_net(virtio_from_device(dev));
 
-    io_timer_free(net->announce_timer);
+    io_bell_free(net->announce_bell);
     io_timer_free(net->retry_timer);
     netdev_free(net->back); /* its sources refer to the device */
     virtio_device_clear(&net->virtio);
@@ -552,7 +545,7 @@ struct device *virtio_net_new(const struct virtio_config *config, struct netdev 
         g_free(net);
         return NULL;
     }
-    net->announce_timer = io_timer_new(config->loop, client.dev, "announce", announce_round, net);
+    net->announce_bell = io_bell_new(config->loop, client.dev, "announce", announce, net);
     net->retry_timer = io_timer_new(config->loop, client.dev, "retry", retry, net);
     netdev_set_client(back, &client);
     return client.dev;

@@ -45,7 +45,7 @@ struct net {
     struct virtio_device virtio;
     /* fixed after construction */
     struct netdev *back;
-    struct io_timer *announce_timer;
+    struct io_bell *announce_bell;
     struct io_timer *retry_timer; /* asks a back end again that failed to receive */
     uint8_t permanent_mac[ETH_ALEN];
     /* guarded by the device lock; saved */
@@ -56,10 +56,10 @@ struct net {
     uint32_t held_bytes;
     uint8_t held[NET_HEADER_BYTES + NET_FRAME_MAX];
     /* guarded by the device lock; not saved */
-    bool is_rx_starved;   /* no buffers: frames stay in the back end */
-    bool is_tx_blocked;   /* the back end is full */
-    unsigned n_announces; /* rounds still to come */
-    uint64_t n_dropped;   /* frames that could not be passed on, both directions */
+    bool is_rx_starved; /* no buffers: frames stay in the back end */
+    bool is_tx_blocked; /* the back end is full */
+    bool is_announcing; /* asked to, not yet done */
+    uint64_t n_dropped; /* frames that could not be passed on, both directions */
 };
 
 /* Bits of VIRTIO_NET_F_GUEST_* that CTRL_GUEST_OFFLOADS governs. */

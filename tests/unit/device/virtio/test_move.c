@@ -660,6 +660,7 @@ static void what_the_driver_has_set_moves(void **state)
     drv_request(&pair->drv, NET_CONTROL, segments, 2);
     device_announce(pair->devs[0]);
     assert_true(recv(pair->peer, got, sizeof(got), 0) > 0);
+    rig_settle(pair->rigs[0]);
     move(&pair->drv, pair->devs[0], pair->rigs[1], pair->devs[1]);
     assert_int_equal(drv_read(&pair->drv, pair->drv.config, 4), 0x02020202);
     assert_int_equal(drv_read(&pair->drv, pair->drv.config + 6, 2),
