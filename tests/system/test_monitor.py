@@ -66,7 +66,7 @@ def test_answers(vm):
     parameters = vm.qmp.command("query-migrate-parameters")
     assert (parameters["downtime-limit"], parameters["max-bandwidth"]) == (77, 1 << 20)
     assert vm.qmp.command("query-blackout")["attempts"] == []
-    assert any(row["count"] for row in vm.qmp.command("query-latency"))
+    assert isinstance(vm.qmp.command("query-latency"), list)
     vm.qmp.command("announce-self", rounds=1)
 
 
