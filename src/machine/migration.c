@@ -177,11 +177,23 @@ static bool begin(struct migration *migration, const char *uri, bool is_snapshot
     return true;
 }
 
+/* A one-way channel has no destination that could answer: what goes into it is a snapshot. Filters
+ * may stand before the scheme ("trace:DIR,file:PATH"). */
+static bool is_one_way(const char *uri)
+{
+    static const char *const schemes[] = {"file:", "exec:"};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(schemes); i++) {
+        g_autofree char *after_filter = g_strconcat(",", schemes[i], NULL);
+        if (g_str_has_prefix(uri, schemes[i]) || strstr(uri, after_filter))
+            return true;
+    }
+    return false;
+}
+
 bool migration_start(struct migration *migration, const char *uri, GError **error)
 {
-    /* A one-way channel has no destination that could answer: what goes into it is a snapshot. */
-    bool is_one_way = g_str_has_prefix(uri, "file:") || g_str_has_prefix(uri, "exec:");
-    return begin(migration, uri, is_one_way, error);
+    return begin(migration, uri, is_one_way(uri), error);
 }
 
 bool migration_save(struct migration *migration, const char *uri, GError **error)
