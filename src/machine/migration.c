@@ -20,6 +20,7 @@ struct migration {
     struct gw_destination *destination;
     bool is_snapshot;
     bool exits_on_error;
+    bool has_said_loaded; /* main thread: the source may be in doubt about us */
     GArray *listeners;
 };
 
@@ -36,8 +37,16 @@ static gboolean deliver(gpointer opaque)
     struct notice_call *call = opaque;
     struct migration *migration = call->migration;
 
-    call->notice.wants_exit =
-        call->notice.kind == MIGRATION_NOTICE_DISCARDED && migration->exits_on_error;
+    /* A source that was told LOADED may have sent COMMIT and be in doubt now: somebody must be here
+     * to answer that its guest never ran. */
+    if (call->notice.kind == MIGRATION_NOTICE_DESTINATION) {
+        if (call->notice.value == GW_DESTINATION_HANDSHAKE)
+            migration->has_said_loaded = false;
+        else if (call->notice.value == GW_DESTINATION_LOADED)
+            migration->has_said_loaded = true;
+    }
+    call->notice.wants_exit = call->notice.kind == MIGRATION_NOTICE_DISCARDED &&
+                              migration->exits_on_error && !migration->has_said_loaded;
     for (guint i = 0; i < migration->listeners->len; i++) {
         struct listener *l = &g_array_index(migration->listeners, struct listener, i);
         l->fn(l->opaque, &call->notice);

@@ -38,9 +38,10 @@ struct link {
     pthread_cond_t changed;
     struct item *first, *last;
     uint64_t keepalive_ns;
-    bool is_sending;  /* the writer holds an item */
-    bool is_closing;  /* the writer ends after what is posted */
-    bool is_stopping; /* the writer ends now */
+    bool is_sending;       /* the writer holds an item */
+    bool is_closing;       /* the writer ends after what is posted */
+    bool has_said_goodbye; /* GOODBYE is posted, and nothing may follow it */
+    bool is_stopping;      /* the writer ends now */
     bool has_reader_ended;
     bool has_told_end;
     uint64_t state_digest;
@@ -101,9 +102,12 @@ static struct item *link_next_item(struct link *link, bool *is_over)
     pthread_mutex_lock(&link->lock);
     link->is_sending = false;
     pthread_cond_broadcast(&link->changed);
-    while (!link->first && !link->is_closing && !link->is_stopping)
-        if (!engine_cond_wait(&link->changed, &link->lock, since_ns + link->keepalive_ns))
+    while (!link->first && !link->is_closing && !link->is_stopping) {
+        if (link->has_said_goodbye) /* no KEEPALIVE after it either */
+            pthread_cond_wait(&link->changed, &link->lock);
+        else if (!engine_cond_wait(&link->changed, &link->lock, since_ns + link->keepalive_ns))
             break;
+    }
     *is_over = link->is_stopping || (link->is_closing && !link->first);
     if (!*is_over && link->first) {
         item = link->first;
@@ -210,11 +214,13 @@ void link_set_keepalive(struct link *link, uint64_t keepalive_ns)
 static void link_append(struct link *link, struct item *item)
 {
     pthread_mutex_lock(&link->lock);
-    if (link->is_closing || link->is_stopping) {
+    if (link->is_closing || link->is_stopping || link->has_said_goodbye) {
         pthread_mutex_unlock(&link->lock);
         item_free(item);
         return;
     }
+    if (item->kind == ITEM_MESSAGE && item->type == WIRE_GOODBYE)
+        link->has_said_goodbye = true;
     if (link->last)
         link->last->next = item;
     else
