@@ -3,8 +3,8 @@
  * Guest memory: RAM blocks, translation, and the collection of dirty pages.
  *
  * Model: a guest-physical address space is a small set of RAM blocks that do not overlap. A block
- * is one memfd mapped once; its host address never changes. Everything else (MMIO) is not memory
- * and is not known here.
+ * is one memfd mapped once, or memory that the embedder has mapped itself and that is adopted; its
+ * host address never changes. Everything else (MMIO) is not memory and is not known here.
  *
  * Dirty log: each writer inside this process sets one bit per page in the block's write_log:
  * software harts while logging is on, device DMA always (one atomic OR orders its data against the
@@ -51,8 +51,8 @@ struct gw_ram_block {
     uint64_t gpa;        /* guest-physical address of the first byte, page aligned; GW_GPA_NONE */
     uint64_t size_bytes; /* multiple of GW_PAGE_SIZE */
     uint64_t n_pages;
-    uint8_t *host;       /* mapping of fd, PROT_READ|PROT_WRITE, MAP_SHARED */
-    int fd;              /* memfd, owned by the block */
+    uint8_t *host;       /* mapping of fd, PROT_READ|PROT_WRITE, MAP_SHARED unless adopted */
+    int fd;              /* memfd, owned by the block; -1: adopted memory without a descriptor */
     uint64_t *write_log; /* n_pages bits (64 per word, bit i of word w = page 64*w+i); accessed with
                             __atomic builtins; costs memory only where bits were set */
     uint64_t *watched; /* n_pages bits: pages for which write watchers must be told (pages that hold
@@ -78,6 +78,15 @@ void gw_memory_free(struct gw_memory *memory);
  */
 struct gw_ram_block *gw_memory_add_block(struct gw_memory *memory, const char *name, uint64_t gpa,
                                          uint64_t size_bytes, GError **error);
+/* Makes the embedder's own memory a block: [host, host+size_bytes) is one or more mappings of this
+ * process, all readable and writable and all of one kind, either private and anonymous or shared.
+ * They stay the embedder's, must stay in place until gw_memory_free, and are not unmapped by it.
+ * fd: of shared memory the descriptor behind it (duplicated; it tells touched pages from untouched
+ * ones), else -1. Name and gpa: as above. Who writes to it is told by gw_memory_note_write, by a
+ * producer, or found by a tracker (godwit/tracker.h).
+ * NULL with error: INVALID (not such a mapping), UNSUPPORTED (huge pages of hugetlbfs), IO. */
+struct gw_ram_block *gw_memory_adopt_block(struct gw_memory *memory, const char *name, uint64_t gpa,
+                                           void *host, uint64_t size_bytes, int fd, GError **error);
 uint32_t gw_memory_n_blocks(const struct gw_memory *memory);
 struct gw_ram_block *gw_memory_block(const struct gw_memory *memory, uint32_t index);
 struct gw_ram_block *gw_memory_block_by_name(const struct gw_memory *memory, const char *name);
@@ -97,8 +106,9 @@ void gw_memory_note_write(struct gw_ram_block *block, uint64_t offset, uint64_t 
 
 /* Next run of pages that were ever touched, at or after *page (never-touched pages read as zero and
  * cost nothing; they need not be read to be known). false: none. Runs are what the kernel reports
- * for the memfd (data, as opposed to holes), so they may hold zero pages, and pages touched during
- * the call may be missed: ask while a dirty log runs. */
+ * for the memfd (data, as opposed to holes) or for private memory, so they may hold zero pages, and
+ * pages touched during the call may be missed: ask while a dirty log runs. All of adopted shared
+ * memory without a descriptor counts as touched. */
 bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *page,
                                   uint64_t *n_pages);
 /* Makes pages present, contents unchanged, so that later writes do not fault. offset, len:

@@ -41,13 +41,15 @@ void memory_lazy_words_free(uint64_t *words, uint64_t n_bits)
     }
 }
 
-static void block_free(void *opaque)
+void memory_block_free(void *opaque)
 {
-    struct gw_ram_block *block = opaque;
+    struct memory_block *self = opaque;
+    struct gw_ram_block *block = &self->pub;
 
+    memory_lazy_words_free(self->touched, block->n_pages);
     memory_lazy_words_free(block->watched, block->n_pages);
     memory_lazy_words_free(block->write_log, block->n_pages);
-    if (block->host) {
+    if (block->host && !self->is_adopted) {
         munmap(block->host, block->size_bytes);
     }
     if (block->fd >= 0) {
@@ -61,7 +63,7 @@ struct gw_memory *gw_memory_new(void)
 {
     struct gw_memory *memory = g_new0(struct gw_memory, 1);
 
-    memory->blocks = g_ptr_array_new_with_free_func(block_free);
+    memory->blocks = g_ptr_array_new_with_free_func(memory_block_free);
     return memory;
 }
 
@@ -139,35 +141,57 @@ static bool map_block(struct gw_ram_block *block, GError **error)
     }
     block->host = host;
     (void)madvise(host, block->size_bytes, MADV_DONTDUMP);
-    block->write_log = memory_lazy_words_new(block->n_pages);
-    block->watched = memory_lazy_words_new(block->n_pages);
-    if (!block->write_log || !block->watched) {
-        g_set_error(error, GW_ERROR, GW_ERROR_IO, "RAM block %s: no memory for its dirty log",
-                    block->name);
-        return false;
-    }
     return true;
 }
 
-struct gw_ram_block *gw_memory_add_block(struct gw_memory *memory, const char *name, uint64_t gpa,
-                                         uint64_t size_bytes, GError **error)
+struct memory_block *memory_block_new(struct gw_memory *memory, const char *name, uint64_t gpa,
+                                      uint64_t size_bytes, GError **error)
 {
     if (!check_new_block(memory, name, gpa, size_bytes, error)) {
         return NULL;
     }
-    struct gw_ram_block *block = g_new0(struct gw_ram_block, 1);
+    struct memory_block *self = g_new0(struct memory_block, 1);
+    struct gw_ram_block *block = &self->pub;
+
     block->memory = memory;
     block->name = g_strdup(name);
     block->index = memory->blocks->len;
     block->gpa = gpa;
     block->size_bytes = size_bytes;
     block->n_pages = size_bytes >> GW_PAGE_SHIFT;
-    if (!map_block(block, error)) {
-        block_free(block);
+    block->fd = -1;
+    return self;
+}
+
+struct gw_ram_block *memory_block_enlist(struct memory_block *self, GError **error)
+{
+    struct gw_ram_block *block = &self->pub;
+
+    block->write_log = memory_lazy_words_new(block->n_pages);
+    block->watched = memory_lazy_words_new(block->n_pages);
+    if (!block->write_log || !block->watched) {
+        g_set_error(error, GW_ERROR, GW_ERROR_IO, "RAM block %s: no memory for its dirty log",
+                    block->name);
+        memory_block_free(self);
         return NULL;
     }
-    g_ptr_array_add(memory->blocks, block);
+    g_ptr_array_add(block->memory->blocks, self);
     return block;
+}
+
+struct gw_ram_block *gw_memory_add_block(struct gw_memory *memory, const char *name, uint64_t gpa,
+                                         uint64_t size_bytes, GError **error)
+{
+    struct memory_block *self = memory_block_new(memory, name, gpa, size_bytes, error);
+
+    if (!self) {
+        return NULL;
+    }
+    if (!map_block(&self->pub, error)) {
+        memory_block_free(self);
+        return NULL;
+    }
+    return memory_block_enlist(self, error);
 }
 
 uint32_t gw_memory_n_blocks(const struct gw_memory *memory)
@@ -252,7 +276,12 @@ bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *pa
     if (*page >= block->n_pages) {
         return false;
     }
-    off_t from = (off_t)(*page << GW_PAGE_SHIFT);
+    if (block->fd < 0) {
+        return memory_adopted_next_run(memory_block_of_const(block), page, n_pages);
+    }
+    off_t start = memory_block_of_const(block)->fd_offset;
+    off_t end = start + (off_t)block->size_bytes;
+    off_t from = start + (off_t)(*page << GW_PAGE_SHIFT);
     off_t data = lseek(block->fd, from, SEEK_DATA);
     if (data < 0) {
         if (errno == ENXIO) {
@@ -260,12 +289,15 @@ bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *pa
         }
         data = from; /* holes cannot be told apart: all of it counts as touched */
     }
-    off_t hole = lseek(block->fd, data, SEEK_HOLE);
-    if (hole < data || (uint64_t)hole > block->size_bytes) {
-        hole = (off_t)block->size_bytes;
+    if (data >= end) {
+        return false;
     }
-    *page = (uint64_t)data >> GW_PAGE_SHIFT;
-    *n_pages = (((uint64_t)hole + GW_PAGE_SIZE - 1) >> GW_PAGE_SHIFT) - *page;
+    off_t hole = lseek(block->fd, data, SEEK_HOLE);
+    if (hole < data || hole > end) {
+        hole = end;
+    }
+    *page = (uint64_t)(data - start) >> GW_PAGE_SHIFT;
+    *n_pages = (((uint64_t)(hole - start) + GW_PAGE_SIZE - 1) >> GW_PAGE_SHIFT) - *page;
     return true;
 }
 
@@ -295,8 +327,10 @@ bool gw_memory_populate(struct gw_ram_block *block, uint64_t offset, uint64_t le
     do {
         rc = madvise(block->host + offset, len, MADV_POPULATE_WRITE);
     } while (rc < 0 && (errno == EINTR || errno == EAGAIN));
-    if (rc < 0 && errno == EINVAL) { /* a kernel before 5.14: allocated, though not mapped */
-        rc = fallocate(block->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len);
+    if (rc < 0 && errno == EINVAL && block->fd >= 0) {
+        /* A kernel before 5.14: allocated, though not mapped. */
+        rc = fallocate(block->fd, FALLOC_FL_KEEP_SIZE,
+                       memory_block_of(block)->fd_offset + (off_t)offset, (off_t)len);
     }
     if (rc < 0) {
         g_set_error(error, GW_ERROR, GW_ERROR_IO,
@@ -314,6 +348,9 @@ bool gw_memory_discard(struct gw_ram_block *block, uint64_t offset, uint64_t len
     }
     if (len == 0) {
         return true;
+    }
+    if (memory_block_of(block)->is_adopted) {
+        return memory_adopted_discard(memory_block_of(block), offset, len, error);
     }
     if (fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
                   (off_t)len) < 0) {

@@ -3,10 +3,16 @@
 #ifndef MEMORY_MEMORY_INTERNAL_H
 #define MEMORY_MEMORY_INTERNAL_H
 
+#include <sys/types.h>
+
 #include "godwit/memory.h"
 
 #define MEMORY_MAX_WATCHERS  4
 #define MEMORY_MAX_PRODUCERS 16
+
+/* SPEC: Linux Documentation/admin-guide/mm/pagemap.rst: an entry of /proc/self/pagemap. */
+#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
+#define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
 
 struct memory_watcher {
     gw_write_watch_fn fn;
@@ -17,6 +23,31 @@ struct memory_producer {
     struct gw_dirty_producer ops;
     void *opaque;
 };
+
+/* What only this room needs to know about a block. */
+struct memory_block {
+    struct gw_ram_block pub;
+    /* Fixed after construction. */
+    bool is_adopted; /* the mapping is the embedder's */
+    bool is_private; /* adopted, private and anonymous */
+    off_t fd_offset; /* where in fd the block begins */
+
+    /* Owned by the log's user until has_touched is set (release; acquire by anyone): pages of a
+     * private block that were touched when its log began. While a tracker protects them the kernel
+     * cannot be asked. NULL until needed. */
+    uint64_t *touched;
+    bool has_touched;
+};
+
+static inline struct memory_block *memory_block_of(struct gw_ram_block *block)
+{
+    return (struct memory_block *)block; /* pub comes first */
+}
+
+static inline const struct memory_block *memory_block_of_const(const struct gw_ram_block *block)
+{
+    return (const struct memory_block *)block;
+}
 
 struct gw_memory {
     /* Fixed before other threads know the memory. */
@@ -36,5 +67,19 @@ struct gw_memory {
 /* Zero-filled words for n_bits that cost memory only where they are written. NULL: no memory. */
 uint64_t *memory_lazy_words_new(uint64_t n_bits);
 void memory_lazy_words_free(uint64_t *words, uint64_t n_bits);
+
+/* Checks name, address and size, and makes a block (without memory) that is not in the list yet. */
+struct memory_block *memory_block_new(struct gw_memory *memory, const char *name, uint64_t gpa,
+                                      uint64_t size_bytes, GError **error);
+/* Allocates the logs and puts the block into the list; frees it on failure. */
+struct gw_ram_block *memory_block_enlist(struct memory_block *block, GError **error);
+void memory_block_free(void *block);
+
+/* next_allocated_run of blocks without a descriptor, discard of adopted ones. */
+bool memory_adopted_next_run(const struct memory_block *block, uint64_t *page, uint64_t *n_pages);
+bool memory_adopted_discard(struct memory_block *block, uint64_t offset, uint64_t len,
+                            GError **error);
+/* The same run from the kernel's page tables; reads them at this moment. */
+bool memory_private_next_run(const struct memory_block *block, uint64_t *page, uint64_t *n_pages);
 
 #endif
