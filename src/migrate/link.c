@@ -20,7 +20,8 @@ struct item {
     enum wire_section_kind section_kind;
     char *name;
     uint32_t instance, version, attempt;
-    GBytes *data;
+    uint8_t *data; /* of a section */
+    size_t n_bytes;
 };
 
 struct link {
@@ -51,7 +52,7 @@ static void item_free(struct item *item)
 {
     if (item->kind == ITEM_MESSAGE)
         wire_message_clear(item->type, &item->message);
-    g_clear_pointer(&item->data, g_bytes_unref);
+    g_free(item->data);
     g_free(item->name);
     g_free(item);
 }
@@ -78,8 +79,8 @@ static bool link_send_item(struct link *link, struct item *item, GError **error)
                                engine_message_bytes(item->type), GW_NO_DEADLINE, error);
     case ITEM_SECTION:
         return wire_send_section(link->stream, item->section_kind, item->name, item->instance,
-                                 item->version, item->attempt, g_bytes_get_data(item->data, NULL),
-                                 g_bytes_get_size(item->data), GW_NO_DEADLINE, error);
+                                 item->version, item->attempt, item->data, item->n_bytes,
+                                 GW_NO_DEADLINE, error);
     case ITEM_STATE_BEGIN:
         wire_state_begin(link->stream, item->attempt);
         return true;
@@ -242,7 +243,7 @@ void link_post_sized(struct link *link, enum wire_type type, const void *message
 }
 
 void link_post_section(struct link *link, enum wire_section_kind kind, const char *name,
-                       uint32_t instance, uint32_t version, uint32_t attempt, GBytes *data)
+                       uint32_t instance, uint32_t version, uint32_t attempt, GByteArray *data)
 {
     struct item *item = g_new0(struct item, 1);
 
@@ -252,7 +253,8 @@ void link_post_section(struct link *link, enum wire_section_kind kind, const cha
     item->instance = instance;
     item->version = version;
     item->attempt = attempt;
-    item->data = g_bytes_ref(data);
+    item->n_bytes = data->len;
+    item->data = g_byte_array_free(data, FALSE);
     link_append(link, item);
 }
 
@@ -278,6 +280,9 @@ uint64_t link_state_digest(struct link *link)
     uint64_t digest;
 
     pthread_mutex_lock(&link->lock);
+    /* The answer can be here before the writer has come back from sending what it answers. */
+    while ((link->first || link->is_sending) && !link->is_stopping)
+        pthread_cond_wait(&link->changed, &link->lock);
     digest = link->state_digest;
     pthread_mutex_unlock(&link->lock);
     return digest;

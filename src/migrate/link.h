@@ -34,15 +34,14 @@ void link_set_keepalive(struct link *link, uint64_t keepalive_ns);
 /* Posts a message; strings and lists in it are taken over and freed after it was sent. */
 void link_post_sized(struct link *link, enum wire_type type, const void *message, size_t n_bytes);
 #define link_post(link, type, message) link_post_sized((link), (type), (message), sizeof *(message))
-/* Posts a section; data is referenced. */
+/* Posts a section; data is taken over. */
 void link_post_section(struct link *link, enum wire_section_kind kind, const char *name,
-                       uint32_t instance, uint32_t version, uint32_t attempt, GBytes *data);
-/* Posts wire_state_begin and STATE_END around the sections of an attempt. When STATE_END has been
- * handed to the channel, *digest and the number of sections are known to on_sent's mail: none is
- * needed, LOADED carries the digest. */
+                       uint32_t instance, uint32_t version, uint32_t attempt, GByteArray *data);
+/* Posts wire_state_begin and STATE_END, around the sections of an attempt. */
 void link_post_state_begin(struct link *link, uint32_t attempt);
 void link_post_state_end(struct link *link);
-/* The digest of the last STATE_END sent, 0 before. Any thread. */
+/* The digest of the last STATE_END sent, 0 before. Waits until all that is posted is sent: to be
+ * asked only when the peer has answered it. */
 uint64_t link_state_digest(struct link *link);
 
 /* Decodes the record into a mail for the control thread; NULL with error. */

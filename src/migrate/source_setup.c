@@ -225,7 +225,6 @@ struct wire_hello source_hello(struct gw_source *source)
 void source_handshake(struct gw_source *source)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(GBytes) schema_bytes = NULL;
     struct gw_schema *schema;
     struct wire_hello hello;
     struct wire_ram_map map;
@@ -241,9 +240,9 @@ void source_handshake(struct gw_source *source)
     hello = source_hello(source);
     link_post(source->control, WIRE_HELLO, &hello);
     schema = gw_schema_new(source->vm.registry);
-    schema_bytes = g_byte_array_free_to_bytes(gw_schema_encode(schema));
+    link_post_section(source->control, WIRE_SECTION_SCHEMA, "schema", 0, 1, 0,
+                      gw_schema_encode(schema));
     gw_schema_free(schema);
-    link_post_section(source->control, WIRE_SECTION_SCHEMA, "schema", 0, 1, 0, schema_bytes);
     map = source_ram_map(source);
     link_post(source->control, WIRE_RAM_MAP, &map);
     source->next_ping_ns = clock_mono_ns();

@@ -90,17 +90,16 @@ static bool source_send_state(struct gw_source *source, GError **error)
     for (uint32_t i = 0; i < gw_state_registry_n(registry); i++) {
         const char *id = gw_state_registry_id(registry, i);
         g_autoptr(GByteArray) data = g_byte_array_new();
-        g_autoptr(GBytes) bytes = NULL;
         uint64_t from_ns = clock_mono_ns();
 
         if (!gw_state_save(registry, i, data, error)) {
             g_prefix_error(error, "saving %s: ", id);
             return false;
         }
-        bytes = g_byte_array_free_to_bytes(g_steal_pointer(&data));
-        n_bytes += g_bytes_get_size(bytes);
+        n_bytes += data->len;
         link_post_section(source->control, WIRE_SECTION_DEVICE, id, i,
-                          gw_state_registry_desc(registry, i)->version, source->attempt, bytes);
+                          gw_state_registry_desc(registry, i)->version, source->attempt,
+                          g_steal_pointer(&data));
         gw_ledger_note(source->ledger, id, from_ns, clock_mono_ns() - from_ns);
     }
     link_post_state_end(source->control);

@@ -41,7 +41,7 @@ struct fake_vm {
     bool is_idle; /* the writer is parked */
     bool is_ending;
     bool was_paused; /* by its user */
-    uint32_t writes_per_ms;
+    atomic_uint writes_per_ms;
 
     /* what the callbacks were told; guarded by lock */
     unsigned n_stops, n_flushes, n_resumes, n_released, n_before, n_after, n_runs, n_discarded;

@@ -92,6 +92,16 @@ enum gw_source_state source_state_of(struct move *move)
     return source_status_of(move).state;
 }
 
+void expect_source_state(struct move *move, enum gw_source_state expected)
+{
+    struct gw_source_status status = source_status_of(move);
+
+    if (status.state != expected)
+        fail_msg("the source is %s, not %s; %s failed: %s", gw_source_state_name(status.state),
+                 gw_source_state_name(expected), gw_side_name(status.failure.side),
+                 status.failure.reason);
+}
+
 struct gw_destination_status destination_status_of(struct move *move)
 {
     struct gw_destination_status status;

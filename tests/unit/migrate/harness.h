@@ -40,6 +40,7 @@ void move_start_source(struct move *move);
 void move_finish(struct move *move);
 void move_clear(struct move *move);
 enum gw_source_state source_state_of(struct move *move);
+void expect_source_state(struct move *move, enum gw_source_state expected);
 struct gw_source_status source_status_of(struct move *move);
 struct gw_destination_status destination_status_of(struct move *move);
 

@@ -14,7 +14,7 @@ static void refused_by_ram_size(void **state)
     move_start_destination(&move);
     move_start_source(&move);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_FAILED);
+    expect_source_state(&move, GW_SOURCE_FAILED);
     assert_int_equal(source_status_of(&move).failure.code, GW_ERROR_REFUSED);
     assert_int_equal(source_status_of(&move).failure.side, GW_SIDE_DESTINATION);
     assert_non_null(
@@ -40,7 +40,7 @@ static void refused_by_device_set(void **state)
     move_start_destination(&move);
     move_start_source(&move);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_FAILED);
+    expect_source_state(&move, GW_SOURCE_FAILED);
     assert_int_equal(source_status_of(&move).failure.code, GW_ERROR_REFUSED);
     /* Both findings, in one list. */
     assert_non_null(strstr(source_status_of(&move).failure.reason, "RAM block ram"));
@@ -56,7 +56,7 @@ static void nobody_listens(void **state)
     move_init(&move);
     move_start_source(&move);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_FAILED);
+    expect_source_state(&move, GW_SOURCE_FAILED);
     assert_true(fake_vm_is_running(&move.pair.source));
     move_clear(&move);
 }
@@ -78,7 +78,7 @@ static void cancel_in_each_state(void **state)
             move_clear(&move);
             continue;
         }
-        assert_int_equal(source_state_of(&move), GW_SOURCE_CANCELLED);
+        expect_source_state(&move, GW_SOURCE_CANCELLED);
         assert_int_equal(source_status_of(&move).failure.code, GW_ERROR_CANCELLED);
         check_one_owner(&move);
         check_next_attempt_works(&move);
@@ -96,7 +96,7 @@ static void cancel_is_refused_after_commit(void **state)
     move_start_source(&move);
     move_finish(&move);
     assert_false(move.was_cancel_taken);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_COMPLETED);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
     check_one_owner(&move);
     move_clear(&move);
 }
@@ -110,12 +110,13 @@ static void destination_fails_to_make_ready(void **state)
     move_start_destination(&move);
     move_start_source(&move);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_FAILED);
+    expect_source_state(&move, GW_SOURCE_FAILED);
     /* The side that failed says why, the other one reports that. */
     assert_int_equal(source_status_of(&move).failure.side, GW_SIDE_DESTINATION);
     assert_string_equal(source_status_of(&move).failure.reason, "tap0 cannot be opened");
     assert_int_equal(source_status_of(&move).failure.code, GW_ERROR_IO);
     check_one_owner(&move);
+    assert_true(gw_destination_wait(move.destination, after_ms(PATIENCE_MS)));
     assert_int_equal(move.pair.destination.n_discarded, 1);
     assert_int_equal(move.pair.destination.devices[1].registers[0], 0); /* rolled back */
     move.pair.destination.fails_after_load = false;
@@ -134,7 +135,7 @@ static void failed_stops_and_flushes_are_put_off(void **state)
     move_start_destination(&move);
     move_start_source(&move);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_COMPLETED);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
     assert_int_equal(source_status_of(&move).failed_attempts, 3);
     assert_int_equal(move.pair.source.n_resumes, 2); /* a stop that failed leaves it running */
     ledger = gw_source_get_ledger(move.source);
@@ -162,7 +163,7 @@ static void time_budget_ends_it(void **state)
     move_start_destination(&move);
     move_start_source(&move);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_CANCELLED);
+    expect_source_state(&move, GW_SOURCE_CANCELLED);
     assert_int_equal(source_status_of(&move).failure.code, GW_ERROR_TIMEOUT);
     check_one_owner(&move);
     move.pair.source.fail_stops = 0;
@@ -182,11 +183,11 @@ static void impossible_budget_goes_on_and_says_so(void **state)
     move_start_source(&move);
     for (uint64_t limit = after_ms(PATIENCE_MS); atomic_load(&move.n_rounds) < 5;)
         assert_true(clock_mono_ns() < limit);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_ROUNDS);
+    expect_source_state(&move, GW_SOURCE_ROUNDS);
     assert_int_equal(move.pair.source.n_stops, 0);
     gw_source_set_budgets(move.source, &relaxed);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_COMPLETED);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
     check_one_owner(&move);
     move_clear(&move);
 }
@@ -203,7 +204,7 @@ static void destination_cancels(void **state)
         assert_true(clock_mono_ns() < limit);
     assert_true(gw_destination_cancel(move.destination));
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_FAILED);
+    expect_source_state(&move, GW_SOURCE_FAILED);
     assert_int_equal(source_status_of(&move).failure.side, GW_SIDE_DESTINATION);
     assert_string_equal(source_status_of(&move).failure.reason, "cancelled at the destination");
     check_one_owner(&move);
@@ -224,7 +225,7 @@ static void destination_dies_in_rounds(void **state)
         assert_true(clock_mono_ns() < limit);
     g_clear_pointer(&move.destination, gw_destination_free);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_FAILED);
+    expect_source_state(&move, GW_SOURCE_FAILED);
     check_one_owner(&move);
     move_start_destination(&move);
     move.source_params.max_blackout_ns = 30 * NS_PER_S;
@@ -273,7 +274,7 @@ static void second_source_is_turned_away(void **state)
     assert_string_equal(status.failure.reason, "the destination serves another migration");
     gw_source_free(second);
     fake_pair_clear(&other);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_ROUNDS);
+    expect_source_state(&move, GW_SOURCE_ROUNDS);
     assert_true(gw_source_cancel(move.source));
     move_finish(&move);
     check_one_owner(&move);

@@ -25,7 +25,7 @@ static void moves_and_keeps_every_byte(void **state)
     move_start_destination(&move);
     move_start_source(&move);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_COMPLETED);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
     check_one_owner(&move);
     assert_true(move.pair.destination.last_was_running);
     ledger = gw_source_get_ledger(move.source);
@@ -64,7 +64,7 @@ static void moves_over_several_channels(void **state)
     move_start_destination(&move);
     move_start_source(&move);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_COMPLETED);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
     assert_int_equal(source_status_of(&move).n_channels, 4);
     check_one_owner(&move);
     move_clear(&move);
@@ -79,7 +79,7 @@ static void paused_guest_stays_paused(void **state)
     move_start_destination(&move);
     move_start_source(&move);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_COMPLETED);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
     assert_true(gw_destination_wait(move.destination, after_ms(PATIENCE_MS)));
     assert_false(destination_status_of(&move).was_running);
     assert_false(move.pair.destination.last_was_running);
@@ -116,7 +116,7 @@ static void memory_that_was_used_before_is_cleared(void **state)
     move_start_destination(&move);
     move_start_source(&move);
     move_finish(&move);
-    assert_int_equal(source_state_of(&move), GW_SOURCE_COMPLETED);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
     check_one_owner(&move);
     move_clear(&move);
 }
