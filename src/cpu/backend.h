@@ -40,9 +40,9 @@ struct cpu_config {
 };
 
 struct cpu_stats {
-    uint64_t instructions;    /* retired, all vCPUs (0 where it is not known) */
-    uint64_t exits;           /* MMIO and other leaves of the fast path */
-    uint64_t wfi_ns;          /* time asleep */
+    uint64_t instructions; /* retired, all vCPUs (0 where it is not known) */
+    uint64_t exits;        /* MMIO and other leaves of the fast path */
+    uint64_t wfi_ns;       /* time asleep */
 };
 
 struct cpu_backend_ops {
