@@ -5,6 +5,7 @@ import json
 import pytest
 
 import bare
+from gwlab.vm import wait_until
 
 SUBCOMMANDS = """run migrate status watch cancel resolve save stop cont reset powerdown quit qmp
 schema inspect""".split()
@@ -71,7 +72,7 @@ def test_a_dead_process_does_not_keep_its_name(start_vm, tmp_path):
     vm.kill()
     vm.wait_exit()
     again = start_vm("bird", *options)
-    assert again.status() == "running"
+    wait_until("it to run", lambda: again.status() == "running")
 
 
 def test_schema_is_json(godwit):

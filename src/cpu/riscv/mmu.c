@@ -288,7 +288,8 @@ static void note_large(struct space *space, uint64_t va, unsigned shift)
 {
     if (shift > GW_PAGE_SHIFT) {
         unsigned bit = large_bit(va, shift);
-        /* shift is 21, 30 or 39. cppcheck-suppress arrayIndexOutOfBoundsCond */
+        /* shift is 21, 30 or 39 */
+        /* cppcheck-suppress arrayIndexOutOfBoundsCond */
         space->large[(shift - 21) / 9][bit / 64] |= UINT64_C(1) << (bit % 64);
     }
 }
