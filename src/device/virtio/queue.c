@@ -322,6 +322,13 @@ void virtqueue_untake(struct virtqueue *queue)
     queue->n_in_flight--;
 }
 
+void virtqueue_abandon(struct virtqueue *queue)
+{
+    queue->next_avail = queue->next_used;
+    queue->n_in_flight = 0;
+    queue->n_unpublished = 0;
+}
+
 void virtqueue_push(struct virtqueue *queue, uint16_t head, uint32_t written)
 {
     uint16_t slot =

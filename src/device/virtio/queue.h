@@ -105,6 +105,8 @@ enum virtqueue_take virtqueue_take(struct virtqueue *queue, struct virtqueue_cha
 bool virtqueue_is_empty(const struct virtqueue *queue);
 /* Puts the chain taken last back, as if never taken. */
 void virtqueue_untake(struct virtqueue *queue);
+/* Forgets what was taken and not published; for a broken device only. */
+void virtqueue_abandon(struct virtqueue *queue);
 /* Returns a chain to the driver; written is the number of bytes the device wrote from the start
  * of its writable part. The driver does not see it before virtqueue_publish. */
 void virtqueue_push(struct virtqueue *queue, uint16_t head, uint32_t written);

@@ -334,6 +334,9 @@ bool virtio_device_stop(struct device *dev, uint64_t deadline_ns, GError **error
             return false;
         }
     }
+    /* What a broken device had taken will never be answered; it must not keep the guest here. */
+    for (unsigned i = 0; virtio_is_broken(vdev) && i < vdev->n_queues; i++)
+        virtqueue_abandon(&vdev->queues[i]);
     return true;
 }
 
