@@ -35,6 +35,7 @@ struct lanes {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     uint64_t n_started; /* rounds */
+    uint32_t n_busy;    /* lanes in a round */
     bool is_stopping;
 
     GPtrArray *lanes; /* struct lane; control thread */
@@ -149,7 +150,7 @@ static void *lane_main(void *opaque)
                             .stream = lane->stream,
                             .packet = lane->packet,
                             .max_packet_pages = lane->max_packet_pages};
-        bool is_stopping;
+        bool is_stopping, is_sent;
 
         pthread_mutex_lock(&lanes->lock);
         while (lanes->n_started == n_done && !lanes->is_stopping)
@@ -158,7 +159,12 @@ static void *lane_main(void *opaque)
         pthread_mutex_unlock(&lanes->lock);
         if (is_stopping)
             break;
-        if (!part_send(&part, &error)) {
+        is_sent = part_send(&part, &error);
+        pthread_mutex_lock(&lanes->lock);
+        lanes->n_busy--;
+        pthread_cond_broadcast(&lanes->changed);
+        pthread_mutex_unlock(&lanes->lock);
+        if (!is_sent) {
             lanes->ops->on_failed(lanes->opaque, lane->channel, error);
             break;
         }
@@ -208,6 +214,7 @@ void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin
     __atomic_store_n(&lanes->work.next_chunk, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&lanes->work.round_pages, 0, __ATOMIC_RELAXED);
     lanes->n_started++;
+    lanes->n_busy = lanes->lanes->len;
     pthread_cond_broadcast(&lanes->changed);
     pthread_mutex_unlock(&lanes->lock);
 }
@@ -216,6 +223,19 @@ void lanes_abandon_round(struct lanes *lanes)
 {
     /* Half of the range: far behind every chunk, and no fetch_add wraps it. */
     __atomic_store_n(&lanes->work.next_chunk, UINT64_MAX / 2, __ATOMIC_RELAXED);
+}
+
+bool lanes_wait_idle(struct lanes *lanes, uint64_t deadline_ns)
+{
+    bool is_in_time = true;
+    bool is_idle;
+
+    pthread_mutex_lock(&lanes->lock);
+    while (lanes->n_busy > 0 && is_in_time)
+        is_in_time = engine_cond_wait(&lanes->changed, &lanes->lock, deadline_ns);
+    is_idle = lanes->n_busy == 0;
+    pthread_mutex_unlock(&lanes->lock);
+    return is_idle;
 }
 
 void lanes_get_counters(struct lanes *lanes, struct lanes_counters *counters)

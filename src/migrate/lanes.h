@@ -38,6 +38,8 @@ void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin
                        const struct gw_page_set *set);
 /* The lanes end the round early: what they had not taken is not sent. */
 void lanes_abandon_round(struct lanes *lanes);
+/* Waits until no lane sends, at most until the deadline; false: some lane still does. */
+bool lanes_wait_idle(struct lanes *lanes, uint64_t deadline_ns);
 void lanes_get_counters(struct lanes *lanes, struct lanes_counters *counters);
 /* Wakes their channels, joins, frees. */
 void lanes_free(struct lanes *lanes);

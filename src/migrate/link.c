@@ -44,7 +44,9 @@ struct link {
     bool has_said_goodbye; /* GOODBYE is posted, and nothing may follow it */
     bool is_stopping;      /* the writer ends now */
     bool has_reader_ended;
+    bool has_writer_ended;
     bool has_told_end;
+    uint64_t finish_limit_ns; /* for ending the sending direction */
     uint64_t state_digest;
 };
 
@@ -121,6 +123,24 @@ static struct item *link_next_item(struct link *link, bool *is_over)
     return item;
 }
 
+/* Everything posted is sent and the owner wants an end: the peer shall see it. */
+static void link_writer_finish(struct link *link)
+{
+    uint64_t limit_ns;
+    bool wants;
+
+    pthread_mutex_lock(&link->lock);
+    wants = link->is_closing && !link->is_stopping;
+    limit_ns = link->finish_limit_ns;
+    pthread_mutex_unlock(&link->lock);
+    if (wants)
+        gw_channel_finish(wire_stream_channel(link->stream), (int64_t)limit_ns, NULL);
+    pthread_mutex_lock(&link->lock);
+    link->has_writer_ended = true;
+    pthread_cond_broadcast(&link->changed);
+    pthread_mutex_unlock(&link->lock);
+}
+
 static void *link_writer(void *opaque)
 {
     struct link *link = opaque;
@@ -144,6 +164,7 @@ static void *link_writer(void *opaque)
             break;
         }
     }
+    link_writer_finish(link);
     return NULL;
 }
 
@@ -321,14 +342,9 @@ void link_finish(struct link *link, uint64_t deadline_ns)
 
     pthread_mutex_lock(&link->lock);
     link->is_closing = true;
+    link->finish_limit_ns = deadline_ns;
     pthread_cond_broadcast(&link->changed);
-    while ((link->first || link->is_sending) && !link->is_stopping && is_in_time)
-        is_in_time = engine_cond_wait(&link->changed, &link->lock, deadline_ns);
-    pthread_mutex_unlock(&link->lock);
-    if (is_in_time)
-        gw_channel_finish(wire_stream_channel(link->stream), (int64_t)deadline_ns, NULL);
-    pthread_mutex_lock(&link->lock);
-    while (!link->has_reader_ended && is_in_time)
+    while (!(link->has_writer_ended && link->has_reader_ended) && is_in_time)
         is_in_time = engine_cond_wait(&link->changed, &link->lock, deadline_ns);
     pthread_mutex_unlock(&link->lock);
 }

@@ -93,8 +93,6 @@ static void source_end(struct gw_source *source, unsigned event)
     bool is_peers = event == SOURCE_EV_PEER_FAILED || event == SOURCE_EV_NEVER;
 
     source_resume_guest(source, source->failure.reason);
-    if (source->lanes)
-        lanes_abandon_round(source->lanes);
     if (source->control && event == SOURCE_EV_CANCEL) {
         struct wire_cancel cancel = {.reason = g_strdup(source->failure.reason)};
 

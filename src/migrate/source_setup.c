@@ -379,8 +379,14 @@ void source_on_pong(struct gw_source *source, const struct mail *mail)
 
 void source_close_links(struct gw_source *source, bool is_orderly)
 {
-    if (source->control && is_orderly)
-        link_finish(source->control, clock_mono_ns() + SOURCE_FINISH_NS);
+    uint64_t limit_ns = clock_mono_ns() + SOURCE_FINISH_NS;
+
+    if (source->lanes)
+        lanes_abandon_round(source->lanes);
+    /* One thread may end a channel only when no other one writes to it. */
+    if (source->control && is_orderly &&
+        (!source->lanes || source->page_links->len > 0 || lanes_wait_idle(source->lanes, limit_ns)))
+        link_finish(source->control, limit_ns);
     __atomic_fetch_add(&source->generation, 1,
                        __ATOMIC_RELAXED); /* what is still in the mailbox speaks of the past */
     g_clear_pointer(&source->lanes, lanes_free);
