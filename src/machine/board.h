@@ -114,7 +114,7 @@ void machine_request(struct machine *machine, enum machine_request request, unsi
 bool machine_add_pci_device(struct machine *machine, const struct device_config *config,
                             unsigned slot, unsigned index_of_kind, GError **error);
 
-/* Opens a host side for a serial port or console, which borrows it: the machine frees it. */
+/* Opens a host side for a serial port, which borrows it: the machine keeps and frees it. */
 struct chardev *machine_open_chardev(struct machine *machine, const char *spec, GError **error);
 
 extern const struct gw_state_desc machine_state_desc;

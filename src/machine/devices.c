@@ -74,8 +74,8 @@ static struct device *create_net(struct machine *machine, const struct virtio_co
 static struct device *create_vconsole(struct machine *machine, const struct virtio_config *config,
                                       const struct device_config *options, GError **error)
 {
-    struct chardev *chardev =
-        machine_open_chardev(machine, device_config_get(options, "backend"), error);
+    struct chardev *chardev = chardev_open(device_config_get(options, "backend"), machine->loop,
+                                           on_escape, machine, error);
     return chardev ? virtio_console_new(config, chardev, error) : NULL;
 }
 

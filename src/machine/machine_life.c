@@ -62,9 +62,8 @@ static void notice_call_free(gpointer opaque)
     g_free(call);
 }
 
-/* Runs fn on the main context's thread, always from its loop. */
-static void call_on_main(struct machine *machine, GSourceFunc fn, gpointer opaque,
-                         GDestroyNotify destroy)
+void machine_call_on_main(struct machine *machine, GSourceFunc fn, gpointer opaque,
+                          GDestroyNotify destroy)
 {
     GSource *source = g_idle_source_new();
     g_source_set_priority(source, G_PRIORITY_DEFAULT);
@@ -81,7 +80,7 @@ void machine_notify(struct machine *machine, const struct machine_notice *notice
     call->notice.real_ns = machine_real_ns();
     call->detail = g_strdup(notice->detail);
     call->notice.detail = call->detail;
-    call_on_main(machine, deliver_notice, call, notice_call_free);
+    machine_call_on_main(machine, deliver_notice, call, notice_call_free);
 }
 
 void machine_add_listener(struct machine *machine, machine_notice_fn fn, void *opaque)
@@ -416,7 +415,7 @@ static void finish_job(struct machine *machine, struct machine_job *job, GError 
         call->done = job->done;
         call->opaque = job->opaque;
         call->error = g_steal_pointer(&error);
-        call_on_main(machine, deliver_done, call, done_call_free);
+        machine_call_on_main(machine, deliver_done, call, done_call_free);
     }
     g_clear_error(&error);
     g_free(job);

@@ -171,9 +171,15 @@ static bool vm_before_load(void *opaque, const struct gw_clock_facts *facts, GEr
     return false;
 }
 
-static gboolean announce_default(gpointer opaque)
+static void announce_devices(struct machine *machine)
 {
-    /* 50 ms apart at first, for about three seconds in all. */
+    for (guint i = 0; i < machine->devices->len; i++)
+        device_announce(g_ptr_array_index(machine->devices, i));
+}
+
+/* The first announcement was made already; 50 ms apart at first, for about three seconds in all. */
+static gboolean announce_again(gpointer opaque)
+{
     machine_announce(opaque, &(struct machine_announce){50, 550, 100, 8});
     return G_SOURCE_REMOVE;
 }
@@ -196,7 +202,8 @@ static void vm_run_at_destination(void *opaque, bool was_running, struct gw_ledg
     pthread_mutex_unlock(&machine->op_lock);
     if (was_running)
         machine_notify(machine, &(struct machine_notice){.kind = MACHINE_NOTICE_RESUME});
-    g_main_context_invoke(machine->context, announce_default, machine);
+    announce_devices(machine);
+    machine_call_on_main(machine, announce_again, machine, NULL);
 }
 
 /* What was loaded is worthless: memory goes back to the host, so that the next guest starts from
@@ -266,8 +273,7 @@ static gboolean announce_round(gpointer opaque)
     struct machine *machine = opaque;
 
     g_clear_pointer(&machine->announce_timer, g_source_unref);
-    for (guint i = 0; i < machine->devices->len; i++)
-        device_announce(g_ptr_array_index(machine->devices, i));
+    announce_devices(machine);
     if (++machine->announce_done < machine->announce.rounds) {
         unsigned ms =
             machine->announce.initial_ms + machine->announce_done * machine->announce.step_ms;
