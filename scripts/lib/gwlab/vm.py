@@ -155,7 +155,7 @@ class Vm(Process):
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               timeout=timeout)
         if check and done.returncode:
-            raise LabError(f"godwit {' '.join(arguments)} ended with {done.returncode}: "
+            raise LabError(f"godwit {' '.join(map(str, arguments))} ended with {done.returncode}: "
                            f"{done.stderr.strip() or done.stdout.strip()}")
         return done
 
