@@ -116,6 +116,7 @@ void tiny_board_free(struct tiny_board *board)
     cpu_riscv_soft.free(board->cpu);
     gw_memory_free(board->memory);
     g_string_free(board->console, TRUE);
+    g_free(board->program);
     pthread_cond_destroy(&board->ended);
     pthread_mutex_destroy(&board->lock);
     g_free(board);
@@ -125,25 +126,6 @@ static bool fail(GError **error, const char *path, const char *why)
 {
     g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_INVAL, "%s: %s", path, why);
     return false;
-}
-
-/* Finds the test programs' "tohost" word, if they have one. */
-static uint64_t find_tohost(const uint8_t *file, const Elf64_Ehdr *header)
-{
-    const Elf64_Shdr *sections = (const void *)(file + header->e_shoff);
-    for (unsigned i = 0; i < header->e_shnum; i++) {
-        if (sections[i].sh_type != SHT_SYMTAB) {
-            continue;
-        }
-        const Elf64_Sym *symbols = (const void *)(file + sections[i].sh_offset);
-        const char *names = (const char *)file + sections[sections[i].sh_link].sh_offset;
-        for (size_t s = 0; s < sections[i].sh_size / sizeof *symbols; s++) {
-            if (strcmp(names + symbols[s].st_name, "tohost") == 0) {
-                return symbols[s].st_value;
-            }
-        }
-    }
-    return 0;
 }
 
 bool tiny_board_load(struct tiny_board *board, const char *path, GError **error)
@@ -170,11 +152,35 @@ bool tiny_board_load(struct tiny_board *board, const char *path, GError **error)
         memcpy(host, file + segments[i].p_offset, segments[i].p_filesz);
         memset(host + segments[i].p_filesz, 0, segments[i].p_memsz - segments[i].p_filesz);
     }
-    board->tohost = find_tohost(file, header);
+    g_free(board->program);
+    board->program = g_strdup(path);
     for (unsigned i = 0; i < board->n_harts; i++) {
         cpu_riscv_soft.set_entry(board->cpu, i, header->e_entry, i, 0);
     }
     return true;
+}
+
+uint64_t tiny_board_symbol(const struct tiny_board *board, const char *name)
+{
+    g_autofree char *contents = NULL;
+    if (!g_file_get_contents(board->program, &contents, NULL, NULL)) {
+        return 0;
+    }
+    const Elf64_Ehdr *header = (const void *)contents;
+    const Elf64_Shdr *sections = (const void *)(contents + header->e_shoff);
+    for (unsigned i = 0; i < header->e_shnum; i++) {
+        if (sections[i].sh_type != SHT_SYMTAB) {
+            continue;
+        }
+        const Elf64_Sym *symbols = (const void *)(contents + sections[i].sh_offset);
+        const char *names = contents + sections[sections[i].sh_link].sh_offset;
+        for (size_t s = 0; s < sections[i].sh_size / sizeof *symbols; s++) {
+            if (strcmp(names + symbols[s].st_name, name) == 0) {
+                return symbols[s].st_value;
+            }
+        }
+    }
+    return 0;
 }
 
 bool tiny_board_run(struct tiny_board *board, unsigned deadline_ms, unsigned *code)

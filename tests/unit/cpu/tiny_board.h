@@ -28,14 +28,16 @@ struct tiny_board {
     bool has_ended;
     unsigned code;
     GString *console;
-    uint64_t msip;   /* atomic, a bit for each hart */
-    uint64_t tohost; /* address of the symbol of the loaded program, or 0 */
+    uint64_t msip; /* atomic, a bit for each hart */
+    char *program; /* path of what was loaded */
 };
 
 struct tiny_board *tiny_board_new(unsigned n_harts, uint64_t ram_bytes);
 void tiny_board_free(struct tiny_board *board);
 /* Loads a static ELF64; every hart's entry is the program's. */
 bool tiny_board_load(struct tiny_board *board, const char *path, GError **error);
+/* The address of a symbol of the loaded program; 0: it has none. */
+uint64_t tiny_board_symbol(const struct tiny_board *board, const char *name);
 /* Runs until the guest writes the exit register; false after deadline_ms. Harts are stopped. */
 bool tiny_board_run(struct tiny_board *board, unsigned deadline_ms, unsigned *code);
 

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The backend seen from the machine: running and stopping, waking, saved state, the dirty log, and
+ * code that devices write.
+ */
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "cpu/riscv/hart_state.h"
+#include "tiny_board.h"
+
+#define RAM_BYTES   (8u << 20)
+#define DEADLINE_NS UINT64_C(60000000000)
+
+static struct tiny_board *load(const char *program, unsigned n_harts)
+{
+    g_autofree char *name = g_strconcat(program, ".elf", NULL);
+    g_autofree char *path = g_build_filename(g_getenv("ISA_DIR"), name, NULL);
+    g_autoptr(GError) error = NULL;
+    struct tiny_board *board = tiny_board_new(n_harts, RAM_BYTES);
+    if (!tiny_board_load(board, path, &error)) {
+        fail_msg("%s", error->message);
+    }
+    return board;
+}
+
+static struct riscv_hart_state *state_of(struct tiny_board *board, unsigned hart)
+{
+    const struct gw_state_desc *desc;
+    void *object;
+    cpu_riscv_soft.get_state(board->cpu, hart, &desc, &object);
+    return object;
+}
+
+/* Gives other threads the processor until the condition holds. */
+#define WAIT_FOR(condition)                                                                        \
+    do {                                                                                           \
+        uint64_t deadline_ns_ = guest_clock_host_ns() + DEADLINE_NS;                               \
+        while (!(condition)) {                                                                     \
+            assert_true(guest_clock_host_ns() < deadline_ns_);                                     \
+            sched_yield();                                                                         \
+        }                                                                                          \
+    } while (0)
+
+static uint64_t wfi_ns(struct tiny_board *board)
+{
+    struct cpu_stats stats;
+    cpu_riscv_soft.get_stats(board->cpu, 0, &stats);
+    return stats.wfi_ns;
+}
+
+/* ---- running, stopping, waking ---- */
+
+static void test_start_and_stop_at_any_time(void **state)
+{
+    struct tiny_board *board = load("dirtier", 2);
+    uint64_t before = 0;
+    for (unsigned i = 0; i < 50; i++) {
+        cpu_riscv_soft.start(board->cpu);
+        if (i % 2) {
+            struct cpu_stats stats;
+            WAIT_FOR(
+                (cpu_riscv_soft.get_stats(board->cpu, 1, &stats), stats.instructions > before));
+            before = stats.instructions;
+        }
+        cpu_riscv_soft.stop(board->cpu);
+        uint64_t instret = state_of(board, 1)->minstret;
+        assert_int_equal(state_of(board, 0)->pc & 1, 0);
+        assert_int_equal(state_of(board, 1)->minstret, instret); /* nothing runs any more */
+    }
+    tiny_board_free(board);
+}
+
+static void test_waiting_hart_stops_and_goes_on_waiting(void **state)
+{
+    struct tiny_board *board = load("idle", 1);
+    for (unsigned i = 0; i < 20; i++) {
+        uint64_t slept_ns = wfi_ns(board);
+        cpu_riscv_soft.start(board->cpu);
+        cpu_riscv_soft.set_irq(board->cpu, 0, IRQ_SEI, true);
+        /* the handler lowers the line, and the hart sleeps again */
+        WAIT_FOR(!(__atomic_load_n(&state_of(board, 0)->lines, __ATOMIC_SEQ_CST)));
+        cpu_riscv_soft.stop(board->cpu);
+        assert_true(wfi_ns(board) >= slept_ns);
+        cpu_riscv_soft.start(board->cpu);
+        cpu_riscv_soft.stop(board->cpu);
+        assert_int_equal(state_of(board, 0)->x[8], i + 1);
+    }
+    tiny_board_free(board);
+}
+
+static void test_no_wake_up_is_lost(void **state)
+{
+    struct tiny_board *board = load("idle", 1);
+    cpu_riscv_soft.start(board->cpu);
+    for (unsigned i = 0; i < 2000; i++) {
+        cpu_riscv_soft.set_irq(board->cpu, 0, IRQ_SEI, true);
+        WAIT_FOR(!(__atomic_load_n(&state_of(board, 0)->lines, __ATOMIC_SEQ_CST)));
+    }
+    cpu_riscv_soft.stop(board->cpu);
+    assert_int_equal(state_of(board, 0)->x[8], 2000);
+    tiny_board_free(board);
+}
+
+static void test_line_raised_while_stopped_is_seen(void **state)
+{
+    struct tiny_board *board = load("idle", 1);
+    cpu_riscv_soft.set_irq(board->cpu, 0, IRQ_SEI, true);
+    cpu_riscv_soft.start(board->cpu);
+    WAIT_FOR(!(__atomic_load_n(&state_of(board, 0)->lines, __ATOMIC_SEQ_CST)));
+    cpu_riscv_soft.stop(board->cpu);
+    assert_int_equal(state_of(board, 0)->x[8], 1);
+    tiny_board_free(board);
+}
+
+static void test_reset_goes_back_to_the_start(void **state)
+{
+    struct tiny_board *board = load("dirtier", 1);
+    struct cpu_stats stats;
+    cpu_riscv_soft.start(board->cpu);
+    WAIT_FOR((cpu_riscv_soft.get_stats(board->cpu, 0, &stats), stats.instructions > 1000));
+    cpu_riscv_soft.stop(board->cpu);
+    cpu_riscv_soft.reset(board->cpu);
+    const struct riscv_hart_state *s = state_of(board, 0);
+    assert_int_equal(s->priv, PRIV_M);
+    assert_int_equal(s->mstatus, MSTATUS_XL64);
+    assert_int_equal(s->x[8], 0);
+    assert_int_equal(s->minstret, 0);
+    assert_true(s->mtimecmp == UINT64_MAX);
+    tiny_board_free(board);
+}
+
+/* ---- saved state ---- */
+
+struct hostile {
+    const char *what;
+    size_t offset;
+    uint64_t value;
+    size_t width;
+};
+#define HOSTILE(member, bad)                                                                       \
+    {                                                                                              \
+#member, offsetof(struct riscv_hart_state, member), bad,                                   \
+            sizeof(((struct riscv_hart_state *)0)->member)                                         \
+    }
+
+static void test_hostile_state_is_refused(void **state)
+{
+    static const struct hostile cases[] = {
+        HOSTILE(x[0], 1),
+        HOSTILE(pc, 0x80000001),
+        HOSTILE(priv, 2),
+        HOSTILE(priv, 255),
+        HOSTILE(mstatus, 0),
+        HOSTILE(mstatus, MSTATUS_XL64 | UINT64_C(2) << 11),
+        HOSTILE(mstatus, MSTATUS_XL64 | UINT64_C(1) << 63),
+        HOSTILE(mtvec, 2),
+        HOSTILE(stvec, 3),
+        HOSTILE(satp, UINT64_C(10) << 60),
+        HOSTILE(satp, 1),
+        HOSTILE(pmpcfg[3], PMP_W),
+    };
+    const struct gw_state_desc *desc = &riscv_hart_state_desc;
+    struct riscv_hart_state good;
+    g_autoptr(GError) good_error = NULL;
+    riscv_hart_state_reset(&good);
+    assert_true(desc->validate(&good, &good_error));
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        struct riscv_hart_state bad = good;
+        g_autoptr(GError) error = NULL;
+        memcpy((char *)&bad + cases[i].offset, &cases[i].value, cases[i].width);
+        if (desc->validate(&bad, &error)) {
+            fail_msg("%s = %#lx was accepted", cases[i].what, cases[i].value);
+        }
+        assert_non_null(error);
+    }
+    struct riscv_hart_state odd = good;
+    g_autoptr(GError) error = NULL;
+    odd.has_reservation = true;
+    odd.reservation_size = 4;
+    odd.reservation_gpa = 2;
+    assert_false(desc->validate(&odd, &error));
+}
+
+/* ---- dirty log ---- */
+
+/* Copies what a migration would send. */
+static void copy_set(struct tiny_board *board, struct gw_page_set *set, uint8_t *copy)
+{
+    uint64_t page = 0, n = 0;
+    while (gw_page_set_next_run(set, 0, &page, &n, UINT64_MAX)) {
+        memcpy(copy + page * GW_PAGE_SIZE, board->ram->host + page * GW_PAGE_SIZE,
+               n * GW_PAGE_SIZE);
+        page += n;
+    }
+    gw_page_set_clear(set);
+}
+
+static void test_no_write_escapes_the_dirty_log(void **state)
+{
+    struct tiny_board *board = load("dirtier", 4);
+    struct gw_page_set *set = gw_page_set_new(board->memory);
+    g_autofree uint8_t *copy = g_malloc0(RAM_BYTES);
+    g_autoptr(GError) error = NULL;
+    struct cpu_stats stats;
+    cpu_riscv_soft.start(board->cpu);
+    WAIT_FOR((cpu_riscv_soft.get_stats(board->cpu, 0, &stats), stats.instructions > 100000));
+    assert_true(gw_memory_log_start(board->memory, &error));
+    gw_page_set_fill(set);
+    for (unsigned round = 0; round < 100; round++) {
+        copy_set(board, set, copy);
+        assert_true(gw_memory_log_collect(board->memory, set, NULL, &error));
+    }
+    cpu_riscv_soft.stop(board->cpu);
+    assert_true(gw_memory_log_collect(board->memory, set, NULL, &error));
+    copy_set(board, set, copy);
+    assert_memory_equal(copy, board->ram->host, RAM_BYTES);
+    assert_true(gw_memory_log_collect(board->memory, set, NULL, &error));
+    assert_int_equal(set->n_set, 0); /* nothing runs, nothing is dirty */
+    gw_memory_log_stop(board->memory);
+    gw_page_set_free(set);
+    tiny_board_free(board);
+}
+
+/* ---- code written by devices ---- */
+
+static void test_code_written_by_a_device_is_run_after_fence_i(void **state)
+{
+    struct tiny_board *board = load("dma", 1);
+    uint64_t mailbox = tiny_board_symbol(board, "mailbox");
+    uint64_t *words = gw_memory_host(board->memory, mailbox, 24);
+    cpu_riscv_soft.start(board->cpu);
+    for (uint64_t version = 1; version <= 500; version++) {
+        uint32_t insn = 0x00000513 | (uint32_t)version << 20; /* li a0, version */
+        assert_true(gw_memory_write(board->memory, mailbox - GW_PAGE_SIZE, &insn, 4));
+        assert_true(gw_memory_write(board->memory, mailbox, &version, 8));
+        WAIT_FOR(__atomic_load_n(&words[2], __ATOMIC_ACQUIRE) == version);
+        assert_int_equal(words[1], version);
+    }
+    cpu_riscv_soft.stop(board->cpu);
+    tiny_board_free(board);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_start_and_stop_at_any_time),
+        cmocka_unit_test(test_waiting_hart_stops_and_goes_on_waiting),
+        cmocka_unit_test(test_no_wake_up_is_lost),
+        cmocka_unit_test(test_line_raised_while_stopped_is_seen),
+        cmocka_unit_test(test_reset_goes_back_to_the_start),
+        cmocka_unit_test(test_hostile_state_is_refused),
+        cmocka_unit_test(test_no_write_escapes_the_dirty_log),
+        cmocka_unit_test(test_code_written_by_a_device_is_run_after_fence_i),
+    };
+    return cmocka_run_group_tests_name("hart", tests, NULL, NULL);
+}
