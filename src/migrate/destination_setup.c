@@ -39,7 +39,8 @@ static bool on_section_record(struct gw_destination *destination, struct link *l
     mail->channel = link_channel(link);
     mail->generation = link_generation(link);
     mail->section = section;
-    mailbox_put_bounded(&destination->box, mail);
+    mail->weight += g_bytes_get_size(section.data);
+    link_deliver(link, mail);
     return true;
 }
 
@@ -113,7 +114,7 @@ static bool on_link_record(void *opaque, struct link *link, struct wire_record *
         mail_free(mail);
         return false;
     }
-    mailbox_put_bounded(&destination->box, mail);
+    link_deliver(link, mail);
     return true;
 }
 

@@ -80,6 +80,7 @@ struct mail *mail_new(enum mail_kind kind)
 
     mail->kind = kind;
     mail->channel = CHANNEL_CONTROL;
+    mail->weight = MAIL_MIN_WEIGHT;
     mail->arrived_ns = clock_mono_ns();
     return mail;
 }
@@ -119,26 +120,18 @@ void mailbox_clear(struct mailbox *box)
     pthread_mutex_destroy(&box->lock);
 }
 
-static uint64_t mail_weight(const struct mail *mail)
-{
-    uint64_t n_bytes = MAILBOX_MAX_BYTES / MAILBOX_MAX_MAILS; /* bounds small mails too */
-
-    if (mail->kind == MAIL_SECTION && mail->section.data)
-        n_bytes += g_bytes_get_size(mail->section.data);
-    return n_bytes;
-}
-
-static void mailbox_append(struct mailbox *box, struct mail *mail, bool is_bounded)
+static void mailbox_append(struct mailbox *box, struct mail *mail, const uint32_t *should_stop)
 {
     pthread_mutex_lock(&box->lock);
-    while (is_bounded && !box->is_closed && box->n_section_bytes > MAILBOX_MAX_BYTES)
+    while (should_stop && !box->is_closed && box->n_bytes > MAILBOX_MAX_BYTES &&
+           !__atomic_load_n(should_stop, __ATOMIC_RELAXED))
         pthread_cond_wait(&box->has_mail, &box->lock);
     if (box->is_closed) {
         pthread_mutex_unlock(&box->lock);
         mail_free(mail);
         return;
     }
-    box->n_section_bytes += mail_weight(mail);
+    box->n_bytes += mail->weight;
     if (box->last)
         box->last->next = mail;
     else
@@ -150,12 +143,19 @@ static void mailbox_append(struct mailbox *box, struct mail *mail, bool is_bound
 
 void mailbox_put(struct mailbox *box, struct mail *mail)
 {
-    mailbox_append(box, mail, false);
+    mailbox_append(box, mail, NULL);
 }
 
-void mailbox_put_bounded(struct mailbox *box, struct mail *mail)
+void mailbox_put_bounded(struct mailbox *box, struct mail *mail, const uint32_t *should_stop)
 {
-    mailbox_append(box, mail, true);
+    mailbox_append(box, mail, should_stop);
+}
+
+void mailbox_wake(struct mailbox *box)
+{
+    pthread_mutex_lock(&box->lock);
+    pthread_cond_broadcast(&box->has_mail);
+    pthread_mutex_unlock(&box->lock);
 }
 
 struct mail *mailbox_take(struct mailbox *box, uint64_t deadline_ns)
@@ -171,7 +171,7 @@ struct mail *mailbox_take(struct mailbox *box, uint64_t deadline_ns)
         if (!box->first)
             box->last = NULL;
         mail->next = NULL;
-        box->n_section_bytes -= mail_weight(mail);
+        box->n_bytes -= mail->weight;
         pthread_cond_broadcast(&box->has_mail);
     }
     pthread_mutex_unlock(&box->lock);

@@ -81,6 +81,7 @@ struct mail {
         generation; /* of the connection it belongs to: later mails of an old one are dropped */
     uint64_t arrived_ns; /* when the record was read */
     uint64_t number;
+    uint64_t weight; /* bytes it holds; what counts against MAILBOX_MAX_BYTES */
     union engine_message message;
     struct wire_section section;
     struct wire_stream *stream;
@@ -95,18 +96,20 @@ struct mailbox {
     pthread_mutex_t lock;
     pthread_cond_t has_mail;   /* also: has room */
     struct mail *first, *last; /* guarded by lock */
-    uint64_t n_section_bytes;  /* waiting; guarded by lock */
+    uint64_t n_bytes;          /* waiting; guarded by lock */
     bool is_closed;            /* guarded by lock: puts are dropped, bounded puts do not wait */
 };
 
 void mailbox_init(struct mailbox *box);
 void mailbox_clear(struct mailbox *box);
 void mailbox_put(struct mailbox *box, struct mail *mail);
-/* PEER: for readers of links. Waits while more than MAILBOX_MAX_BYTES of sections wait, so that a
- * peer cannot fill our memory faster than it is consumed. */
-void mailbox_put_bounded(struct mailbox *box, struct mail *mail);
+/* PEER: for readers of links. Waits while more than MAILBOX_MAX_BYTES wait, so that a peer cannot
+ * fill our memory faster than it is consumed; until *should_stop (atomic), which is looked at again
+ * after mailbox_wake. */
+void mailbox_put_bounded(struct mailbox *box, struct mail *mail, const uint32_t *should_stop);
+void mailbox_wake(struct mailbox *box);
 #define MAILBOX_MAX_BYTES (UINT64_C(64) << 20)
-#define MAILBOX_MAX_MAILS 65536u
+#define MAIL_MIN_WEIGHT   1024u
 /* The next mail, or NULL when the deadline has passed. */
 struct mail *mailbox_take(struct mailbox *box, uint64_t deadline_ns);
 void mailbox_close(struct mailbox *box);

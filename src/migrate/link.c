@@ -29,10 +29,12 @@ struct link {
     struct wire_stream *stream;
     uint32_t channel;
     uint64_t generation;
+    struct mailbox *box;
     const struct link_ops *ops;
     void *opaque;
     pthread_t reader, writer;
-    bool is_joined; /* owner only */
+    bool is_joined;       /* owner only */
+    uint32_t is_detached; /* atomic: the owner joins, so the reader must not wait for it */
 
     /* guarded by lock */
     pthread_mutex_t lock;
@@ -189,7 +191,8 @@ static void *link_reader(void *opaque)
 }
 
 struct link *link_new(struct wire_stream *stream, uint32_t channel, uint64_t generation,
-                      const struct link_ops *ops, void *opaque, uint64_t keepalive_ns)
+                      struct mailbox *box, const struct link_ops *ops, void *opaque,
+                      uint64_t keepalive_ns)
 {
     struct link *link = g_new0(struct link, 1);
     char name[16];
@@ -197,6 +200,7 @@ struct link *link_new(struct wire_stream *stream, uint32_t channel, uint64_t gen
     link->stream = stream;
     link->channel = channel;
     link->generation = generation;
+    link->box = box;
     link->ops = ops;
     link->opaque = opaque;
     link->keepalive_ns = keepalive_ns;
@@ -296,14 +300,15 @@ void link_post_state_end(struct link *link)
     link_append(link, item);
 }
 
-uint64_t link_state_digest(struct link *link)
+uint64_t link_state_digest(struct link *link, uint64_t deadline_ns)
 {
+    bool is_in_time = true;
     uint64_t digest;
 
     pthread_mutex_lock(&link->lock);
     /* The answer can be here before the writer has come back from sending what it answers. */
-    while ((link->first || link->is_sending) && !link->is_stopping)
-        pthread_cond_wait(&link->changed, &link->lock);
+    while ((link->first || link->is_sending) && !link->is_stopping && is_in_time)
+        is_in_time = engine_cond_wait(&link->changed, &link->lock, deadline_ns);
     digest = link->state_digest;
     pthread_mutex_unlock(&link->lock);
     return digest;
@@ -320,9 +325,15 @@ struct mail *link_decode(struct link *link, const struct wire_record *record, GE
         return NULL;
     }
     mail->type = record->type->type;
+    mail->weight = MAIL_MIN_WEIGHT + 4 * (uint64_t)record->payload_bytes; /* lists grow decoded */
     mail->channel = link->channel;
     mail->generation = link->generation;
     return mail;
+}
+
+void link_deliver(struct link *link, struct mail *mail)
+{
+    mailbox_put_bounded(link->box, mail, &link->is_detached);
 }
 
 struct mail *link_end_mail(struct link *link, const GError *error)
@@ -362,6 +373,8 @@ void link_join(struct link *link)
     link->is_stopping = true;
     pthread_cond_broadcast(&link->changed);
     pthread_mutex_unlock(&link->lock);
+    __atomic_store_n(&link->is_detached, 1, __ATOMIC_RELAXED);
+    mailbox_wake(link->box);
     gw_channel_shutdown(wire_stream_channel(link->stream));
     gw_channel_wake(wire_stream_channel(link->stream));
     pthread_join(link->reader, NULL);

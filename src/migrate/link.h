@@ -22,9 +22,11 @@ struct link_ops {
     void (*on_end)(void *opaque, struct link *link, const GError *error);
 };
 
-/* Takes the stream (opened or confirmed). channel, generation: for the mails of its owner. */
+/* Takes the stream (opened or confirmed). channel, generation: for the mails of its owner; box: the
+ * owner's. */
 struct link *link_new(struct wire_stream *stream, uint32_t channel, uint64_t generation,
-                      const struct link_ops *ops, void *opaque, uint64_t keepalive_ns);
+                      struct mailbox *box, const struct link_ops *ops, void *opaque,
+                      uint64_t keepalive_ns);
 struct wire_stream *link_stream(struct link *link);
 uint32_t link_channel(const struct link *link);
 uint64_t link_generation(const struct link *link);
@@ -40,12 +42,14 @@ void link_post_section(struct link *link, enum wire_section_kind kind, const cha
 /* Posts wire_state_begin and STATE_END, around the sections of an attempt. */
 void link_post_state_begin(struct link *link, uint32_t attempt);
 void link_post_state_end(struct link *link);
-/* The digest of the last STATE_END sent, 0 before. Waits until all that is posted is sent: to be
- * asked only when the peer has answered it. */
-uint64_t link_state_digest(struct link *link);
+/* The digest of the last STATE_END sent, 0 before. Waits until all that is posted is sent, at most
+ * until the deadline: to be asked only when the peer has answered it. */
+uint64_t link_state_digest(struct link *link, uint64_t deadline_ns);
 
 /* Decodes the record into a mail for the control thread; NULL with error. */
 struct mail *link_decode(struct link *link, const struct wire_record *record, GError **error);
+/* Puts what a reader has made into the owner's mailbox; waits while that is full. */
+void link_deliver(struct link *link, struct mail *mail);
 /* A mail that says why the link ended. */
 struct mail *link_end_mail(struct link *link, const GError *error);
 /* Sends what is posted, ends the sending direction and waits for the peer to end its own, all

@@ -79,7 +79,6 @@ static void source_answer_ping(struct link *link, const struct wire_clock_ping *
 static bool source_on_link_record(void *opaque, struct link *link, struct wire_record *record,
                                   GError **error)
 {
-    struct gw_source *source = opaque;
     struct mail *mail = link_decode(link, record, error);
 
     if (!mail)
@@ -92,7 +91,7 @@ static bool source_on_link_record(void *opaque, struct link *link, struct wire_r
     /* What follows an accepting verdict belongs to the rounds. */
     if (mail->type == WIRE_SCHEMA_VERDICT && mail->message.schema_verdict.is_accepted)
         wire_stream_set_phase(link_stream(link), WIRE_IN_ROUNDS);
-    mailbox_put_bounded(&source->box, mail);
+    link_deliver(link, mail);
     return true;
 }
 
@@ -152,8 +151,8 @@ void source_connect(struct gw_source *source)
                         error->message);
         return;
     }
-    source->control = link_new(stream, CHANNEL_CONTROL, source->generation, &source_link_ops,
-                               source, source->keepalive_ns);
+    source->control = link_new(stream, CHANNEL_CONTROL, source->generation, &source->box,
+                               &source_link_ops, source, source->keepalive_ns);
     source_dispatch(source, SOURCE_EV_CONNECTED);
 }
 
@@ -274,8 +273,8 @@ static bool source_open_lanes(struct gw_source *source, uint32_t n_channels)
         }
         wire_stream_set_phase(stream, WIRE_IN_ROUNDS);
         g_ptr_array_add(source->page_links,
-                        link_new(stream, i, source->generation, &source_link_ops, source,
-                                 source->keepalive_ns));
+                        link_new(stream, i, source->generation, &source->box, &source_link_ops,
+                                 source, source->keepalive_ns));
         lanes_add(lanes, stream, i, source->peer.max_packet_pages);
     }
     if (n_channels == 0)
