@@ -15,7 +15,7 @@ _godwit_operands() {
 
 # The command's options; those that want a value end in "=".
 _godwit_options() {
-    "$1" "$2" --help 2>/dev/null | grep -oE '^  (-., )?--[a-z0-9-]+=?' | grep -oE -- '--[a-z0-9-]+=?'
+    "$1" "$2" --help 2>/dev/null | sed -n '/^Options:/,/^$/s/^  \(-., \)\{0,1\}\(--[a-z0-9-]*=\{0,1\}\).*/\2/p'
 }
 
 _godwit_vms() {
