@@ -184,7 +184,7 @@ static void emit_refetch(struct builder *b, uint32_t offset)
     emit(b, H_refetch, offset)->imm = (int32_t)offset;
 }
 
-static uint16_t half_at(const uint8_t *host)
+RACES_LIKE_A_GUEST static uint16_t half_at(const uint8_t *host)
 {
     uint16_t half;
     memcpy(&half, host, sizeof half);
@@ -485,7 +485,6 @@ static void read_journal(struct hart *h)
 void riscv_code_fence(struct hart *h)
 {
     struct code_cache *code = &h->code;
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
     if (code->n_unsure > CODE_MAX_UNSURE) {
         riscv_code_flush(h);
     }

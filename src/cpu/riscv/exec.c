@@ -67,6 +67,16 @@ static void uncount(struct hart *h)
     h->wrote_counters = 0;
 }
 
+/* A full barrier. (On x86 a locked operation on the stack is the cheapest one.) */
+static inline void host_fence(void)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("lock orl $0, -8(%%rsp)" ::: "memory", "cc");
+#else
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
+}
+
 static bool sfence_allowed(const struct hart *h)
 {
     return h->s.priv == PRIV_M || (h->s.priv == PRIV_S && !(h->s.mstatus & MSTATUS_TVM));
@@ -113,7 +123,7 @@ static bool service(struct hart *h)
     return false;
 }
 
-static enum exec_end execute(struct hart *h, const void *const **handlers)
+RACES_LIKE_A_GUEST static enum exec_end execute(struct hart *h, const void *const **handlers)
 {
     static const void *const labels[N_HANDLERS] = {
 #define INSN(id, mnemonic, match, mask, format, kind) [H_##id] = &&h_##id,

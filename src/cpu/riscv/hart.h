@@ -321,6 +321,10 @@ static inline uint64_t riscv_mip_now(const struct hart *h)
     return h->s.mip_soft | h->timer_mip | __atomic_load_n(&h->s.lines, __ATOMIC_ACQUIRE);
 }
 
+/* For functions that touch guest memory with plain loads and stores: guests race with each other
+ * and with devices as their own memory model allows, which is no race of ours. */
+#define RACES_LIKE_A_GUEST __attribute__((no_sanitize_thread))
+
 static inline bool riscv_fail(struct hart *h, uint64_t cause, uint64_t tval)
 {
     h->trap_cause = cause;

@@ -44,7 +44,7 @@ struct place {
     uint8_t *host;       /* NULL: not RAM */
     unsigned ram;        /* index of the block */
     bool may_be_cached;  /* the whole page has the permission the access needs */
-    unsigned leaf_shift; /* log2 of the size of the mapping */
+    unsigned leaf_level; /* 0: a page, 1: 2 MiB ... */
 };
 
 static struct gw_ram_block *find_ram(const struct riscv_soft *cpu, uint64_t gpa, unsigned *index)
@@ -145,7 +145,7 @@ static unsigned walk_once(struct hart *h, const struct walk *w, struct place *ou
             }
         }
         out->gpa = base | (w->va & low);
-        out->leaf_shift = shift;
+        out->leaf_level = level;
         return 0;
     }
     return page_fault_of[w->access];
@@ -160,7 +160,7 @@ static bool find_place(struct hart *h, uint64_t va, uint64_t len, enum access ac
         priv = (h->s.mstatus & MSTATUS_MPP) >> 11;
     }
     out->gpa = va;
-    out->leaf_shift = GW_PAGE_SHIFT;
+    out->leaf_level = 0;
     if (priv != PRIV_M && SATP_MODE(h->s.satp) != SATP_BARE) {
         struct walk w = {va, access, priv, (h->s.mstatus & MSTATUS_SUM) != 0,
                          (h->s.mstatus & MSTATUS_MXR) != 0};
@@ -279,26 +279,25 @@ void riscv_update_view(struct hart *h)
 
 /* A leaf larger than a page is entered page by page; sfence.vma on any of its addresses must drop
  * them all. Each space remembers hashed which large leaves it has seen. */
-static unsigned large_bit(uint64_t va, unsigned shift)
+static unsigned large_bit(uint64_t va, unsigned level)
 {
-    return (unsigned)(((va >> shift) * UINT64_C(0x9e3779b97f4a7c15)) >> 52); /* 4096 bits */
+    uint64_t number = va >> (GW_PAGE_SHIFT + 9 * level);
+    return (unsigned)((number * UINT64_C(0x9e3779b97f4a7c15)) >> 52); /* 4096 bits */
 }
 
-static void note_large(struct space *space, uint64_t va, unsigned shift)
+static void note_large(struct space *space, uint64_t va, unsigned level)
 {
-    if (shift > GW_PAGE_SHIFT) {
-        unsigned bit = large_bit(va, shift);
-        /* shift is 21, 30 or 39 */
-        /* cppcheck-suppress arrayIndexOutOfBoundsCond */
-        space->large[(shift - 21) / 9][bit / 64] |= UINT64_C(1) << (bit % 64);
+    if (level > 0 && level <= N_LARGE) {
+        unsigned bit = large_bit(va, level);
+        space->large[level - 1][bit / 64] |= UINT64_C(1) << (bit % 64);
     }
 }
 
 static bool may_be_large(const struct space *space, uint64_t va)
 {
-    for (unsigned i = 0; i < N_LARGE; i++) {
-        unsigned bit = large_bit(va, 21 + 9 * i);
-        if (space->large[i][bit / 64] >> (bit % 64) & 1) {
+    for (unsigned level = 1; level <= N_LARGE; level++) {
+        unsigned bit = large_bit(va, level);
+        if (space->large[level - 1][bit / 64] >> (bit % 64) & 1) {
             return true;
         }
     }
@@ -354,7 +353,7 @@ static struct tlb_entry *claim_entry(struct hart *h, uint64_t va, const struct p
     }
     if (h->tlb != &h->machine_space->view) {
         h->space->has_view[h->tlb - h->space->view] = true;
-        note_large(h->space, va, place->leaf_shift);
+        note_large(h->space, va, place->leaf_level);
     }
     return entry;
 }
@@ -475,6 +474,66 @@ static bool find_pieces(struct hart *h, uint64_t va, unsigned size, enum access 
     return true;
 }
 
+/* Whole, because other harts must not see half of an aligned store, nor we of theirs. */
+RACES_LIKE_A_GUEST static uint64_t load_whole(const uint8_t *host, unsigned size)
+{
+    uint16_t half;
+    uint32_t word;
+    uint64_t full;
+    switch (size) {
+    case 1:
+        return *host;
+    case 2:
+        memcpy(&half, host, 2);
+        return half;
+    case 4:
+        memcpy(&word, host, 4);
+        return word;
+    default:
+        memcpy(&full, host, 8);
+        return full;
+    }
+}
+
+RACES_LIKE_A_GUEST static void store_whole(uint8_t *host, unsigned size, uint64_t value)
+{
+    uint16_t half = (uint16_t)value;
+    uint32_t word = (uint32_t)value;
+    switch (size) {
+    case 1:
+        *host = (uint8_t)value;
+        break;
+    case 2:
+        memcpy(host, &half, 2);
+        break;
+    case 4:
+        memcpy(host, &word, 4);
+        break;
+    default:
+        memcpy(host, &value, 8);
+        break;
+    }
+}
+
+/* Across pages, byte by byte. */
+RACES_LIKE_A_GUEST static void load_bytes(const struct pieces *p, uint8_t *bytes)
+{
+    for (unsigned i = 0; i < p->len[0] + p->len[1]; i++) {
+        const volatile uint8_t *host =
+            i < p->len[0] ? p->place[0].host + i : p->place[1].host + (i - p->len[0]);
+        bytes[i] = *host;
+    }
+}
+
+RACES_LIKE_A_GUEST static void store_bytes(const struct pieces *p, const uint8_t *bytes)
+{
+    for (unsigned i = 0; i < p->len[0] + p->len[1]; i++) {
+        volatile uint8_t *host =
+            i < p->len[0] ? p->place[0].host + i : p->place[1].host + (i - p->len[0]);
+        *host = bytes[i];
+    }
+}
+
 bool riscv_load_slow(struct hart *h, uint64_t va, unsigned size, uint64_t *value)
 {
     struct pieces p;
@@ -485,35 +544,15 @@ bool riscv_load_slow(struct hart *h, uint64_t va, unsigned size, uint64_t *value
         *value = 0;
         return bus_read(h, p.place[0].gpa, size, value) || riscv_fail(h, CAUSE_LOAD_ACCESS, va);
     }
-    uint8_t bytes[8] = {0};
     if (p.n == 1) {
-        memcpy(bytes, p.place[0].host, size);
+        *value = load_whole(p.place[0].host, size);
         cache_load(h, va, &p.place[0]);
-    } else {
-        memcpy(bytes, p.place[0].host, p.len[0]);
-        memcpy(bytes + p.len[0], p.place[1].host, p.len[1]);
+        return true;
     }
+    uint8_t bytes[8] = {0};
+    load_bytes(&p, bytes);
     memcpy(value, bytes, 8);
     return true;
-}
-
-/* Whole, because other harts must not see half of an aligned store. */
-static void store_whole(uint8_t *host, unsigned size, uint64_t value)
-{
-    switch (size) {
-    case 1:
-        *host = (uint8_t)value;
-        break;
-    case 2:
-        memcpy(host, &(uint16_t){(uint16_t)value}, 2);
-        break;
-    case 4:
-        memcpy(host, &(uint32_t){(uint32_t)value}, 4);
-        break;
-    default:
-        memcpy(host, &value, 8);
-        break;
-    }
 }
 
 bool riscv_store_slow(struct hart *h, uint64_t va, unsigned size, uint64_t value)
@@ -533,8 +572,7 @@ bool riscv_store_slow(struct hart *h, uint64_t va, unsigned size, uint64_t value
     prepare_store(h, p.va[1], &p.place[1]);
     uint8_t bytes[8];
     memcpy(bytes, &value, 8);
-    memcpy(p.place[0].host, bytes, p.len[0]);
-    memcpy(p.place[1].host, bytes + p.len[0], p.len[1]);
+    store_bytes(&p, bytes);
     return true;
 }
 
@@ -577,7 +615,7 @@ bool riscv_translate_fetch(struct hart *h, uint64_t va, uint64_t len, struct fet
     out->may_be_cached = place.may_be_cached;
     if (h->fetch != &h->machine_space->fetch) {
         h->space->has_fetch[h->s.priv] = true;
-        note_large(h->space, va, place.leaf_shift);
+        note_large(h->space, va, place.leaf_level);
     }
     return true;
 }

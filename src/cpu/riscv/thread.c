@@ -333,12 +333,14 @@ static bool start_thread(pthread_t *thread, bool *has_thread, void *(*entry)(voi
 bool riscv_threads_start(struct riscv_soft *cpu, GError **error)
 {
     cpu->timer_next_ns = NEVER;
+    for (unsigned i = 0; i < cpu->n_harts; i++) {
+        cpu->harts[i].deadline_ns = NEVER;
+    }
     if (!start_thread(&cpu->timer_thread, &cpu->has_timer_thread, timer_main, cpu, error)) {
         return false;
     }
     for (unsigned i = 0; i < cpu->n_harts; i++) {
         struct hart *h = &cpu->harts[i];
-        h->deadline_ns = NEVER;
         if (!start_thread(&h->thread, &h->has_thread, hart_main, h, error)) {
             return false;
         }
