@@ -177,6 +177,11 @@ static uint64_t backend_get_timer(struct cpu_backend *backend, unsigned vcpu)
     return __atomic_load_n(&backend->soft.harts[vcpu].s.mtimecmp, __ATOMIC_SEQ_CST);
 }
 
+void riscv_set_trace(struct cpu_backend *backend, const struct riscv_trace *trace)
+{
+    backend->soft.trace = trace;
+}
+
 /* ---- what others ask ---- */
 
 static void backend_get_state(struct cpu_backend *backend, unsigned vcpu,

@@ -499,8 +499,21 @@ void riscv_code_fence(struct hart *h)
 
 /* ---- finding ---- */
 
+static const struct op *trace_one(struct hart *h, uint64_t pc)
+{
+    const struct riscv_trace *trace = h->cpu->trace;
+    const struct op *op = riscv_code_single(h, pc);
+    if (op != NULL) {
+        trace->insn(trace->opaque, h->id, pc, riscv_code_fetch_word(h, pc));
+    }
+    return op;
+}
+
 const struct op *riscv_code_find(struct hart *h, uint64_t pc)
 {
+    if (h->cpu->trace != NULL && h->cpu->trace->insn != NULL) {
+        return trace_one(h, pc); /* and the fetch TLB stays empty, so that all come here */
+    }
     struct code_cache *code = &h->code;
     if (code->n_ops + MAX_BLOCK_OPS > CODE_MAX_OPS) {
         riscv_code_flush(h);

@@ -194,6 +194,10 @@ fault: /* the op's access failed; the cause is set */
     h->s.pc = page_va + riscv_code_offset(h, op);
 trap: /* pc in the state, cause set */
     riscv_take_trap(h, h->trap_cause, h->trap_tval);
+    if (unlikely(h->is_broken)) {
+        settle(h, &icount);
+        return EXEC_WAIT;
+    }
     pc = h->s.pc;
     goto reenter;
 

@@ -13,6 +13,7 @@
 
 #include "cpu/backend.h"
 #include "cpu/riscv/hart_state.h"
+#include "cpu/riscv/trace.h"
 
 #define RISCV_MAX_HARTS 8 /* one bit each in a byte of write_rights */
 
@@ -164,9 +165,10 @@ struct hart {
     bool fp_is_fast;         /* FS is Dirty and frm is a mode the host has */
     uint64_t trap_cause;     /* set by who returns false */
     uint64_t trap_tval;
-    uint64_t n_exits;
+    bool is_broken;   /* fatal() was told: sleeps until it is stopped */
+    uint64_t n_exits; /* atomic for readers of statistics, as the next two */
     uint64_t wfi_ns;
-    uint64_t retired;       /* atomic for readers of statistics */
+    uint64_t retired;
     uint8_t wrote_counters; /* counters the csr instruction wrote: it does not count there */
     uint64_t timer_mip;     /* MTIP and (with Sstc) STIP as of the last look at the clock */
     unsigned n_pauses;
@@ -196,6 +198,7 @@ struct riscv_soft {
     unsigned n_harts;
     const void *const *handlers; /* exec.c's labels, by enum handler */
     struct riscv_decoder *decoder;
+    const struct riscv_trace *trace; /* changes only while the harts are parked */
     struct gw_ram_block *ram[8];
     unsigned n_ram;
     uint8_t *write_rights[8]; /* per block, per page: bit h: hart h may hold a fast store right */
@@ -226,7 +229,7 @@ struct riscv_soft {
     uint64_t timer_next_ns; /* atomic: when the timer thread wakes by itself */
 };
 
-/* exec.c: runs until PENDING_STOP or wfi. */
+/* exec.c: runs until PENDING_STOP, wfi, or until the hart is broken. */
 enum exec_end { EXEC_STOP, EXEC_WAIT };
 enum exec_end riscv_exec(struct hart *h);
 const void *const *riscv_exec_handlers(void);

@@ -425,7 +425,7 @@ static bool bus_read(struct hart *h, uint64_t gpa, unsigned size, uint64_t *valu
 {
     const struct cpu_config *config = &h->cpu->config;
     uint32_t fp = fp_host_leave();
-    h->n_exits++;
+    __atomic_store_n(&h->n_exits, h->n_exits + 1, __ATOMIC_RELAXED);
     riscv_quiet_enter(h);
     bool is_ok = config->bus->read(config->bus_opaque, h->id, gpa, size, value);
     riscv_quiet_leave(h);
@@ -437,7 +437,7 @@ static bool bus_write(struct hart *h, uint64_t gpa, unsigned size, uint64_t valu
 {
     const struct cpu_config *config = &h->cpu->config;
     uint32_t fp = fp_host_leave();
-    h->n_exits++;
+    __atomic_store_n(&h->n_exits, h->n_exits + 1, __ATOMIC_RELAXED);
     riscv_quiet_enter(h);
     bool is_ok = config->bus->write(config->bus_opaque, h->id, gpa, size, value);
     riscv_quiet_leave(h);

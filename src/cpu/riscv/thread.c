@@ -196,7 +196,8 @@ static void *timer_main(void *opaque)
 
 /* ---- harts ---- */
 
-/* Sleeps until an enabled interrupt pends. False: the machine's owner wants the hart to stop. */
+/* Sleeps until an enabled interrupt pends (a broken hart: until it is stopped). False: the
+ * machine's owner wants the hart to stop. */
 static bool wait_for_interrupt(struct hart *h)
 {
     uint64_t began_ns = guest_clock_host_ns();
@@ -215,7 +216,7 @@ static bool wait_for_interrupt(struct hart *h)
             break;
         }
         uint64_t deadline_ns = look_at_clock(h);
-        if (riscv_mip_now(h) & h->s.mie) {
+        if (!h->is_broken && (riscv_mip_now(h) & h->s.mie)) {
             is_woken = true;
             break;
         }
@@ -255,6 +256,7 @@ static bool park(struct hart *h, uint64_t *run_count)
 /* Whatever may have happened to state and memory while the hart was parked is taken in. */
 static void derive(struct hart *h)
 {
+    h->is_broken = false;
     riscv_pmp_update(h);
     riscv_code_flush(h);
     riscv_update_view(h);
@@ -273,7 +275,7 @@ static void *hart_main(void *opaque)
         derive(h);
         riscv_quiet_leave(h);
         for (;;) {
-            if (h->s.is_waiting) {
+            if (h->s.is_waiting || h->is_broken) {
                 if (!wait_for_interrupt(h)) {
                     break;
                 }

@@ -18,6 +18,25 @@ static void set_bit(uint64_t *word, uint64_t bit, bool value)
     *word = value ? *word | bit : *word & ~bit;
 }
 
+/* A trap handler whose own first instruction cannot be fetched traps for ever. */
+static void report_broken(struct hart *h)
+{
+    const struct cpu_config *config = &h->cpu->config;
+    h->is_broken = true;
+    if (config->fatal != NULL) {
+        g_autofree char *reason = g_strdup_printf(
+            "hart %u cannot fetch its trap handler at %#" G_GINT64_MODIFIER "x", h->id, h->s.pc);
+        riscv_quiet_enter(h);
+        config->fatal(config->fatal_opaque, h->id, reason);
+        riscv_quiet_leave(h);
+    }
+}
+
+static bool is_fetch_fault(uint64_t cause)
+{
+    return cause == CAUSE_FETCH_ACCESS || cause == CAUSE_FETCH_PAGE;
+}
+
 void riscv_take_trap(struct hart *h, uint64_t cause, uint64_t tval)
 {
     struct riscv_hart_state *s = &h->s;
@@ -25,6 +44,10 @@ void riscv_take_trap(struct hart *h, uint64_t cause, uint64_t tval)
     uint64_t deleg = is_interrupt ? s->mideleg : s->medeleg;
     bool to_s = s->priv != PRIV_M && (deleg >> (cause & 63) & 1);
 
+    const struct riscv_trace *trace = h->cpu->trace;
+    if (trace != NULL && trace->trap != NULL) {
+        trace->trap(trace->opaque, h->id, s->pc, cause, tval);
+    }
     s->has_reservation = false;
     s->is_waiting = false;
     if (to_s) {
@@ -43,8 +66,12 @@ void riscv_take_trap(struct hart *h, uint64_t cause, uint64_t tval)
         set_bit(&s->mstatus, MSTATUS_MPIE, s->mstatus & MSTATUS_MIE);
         s->mstatus = (s->mstatus & ~MSTATUS_MPP) | (uint64_t)s->priv << 11;
         s->mstatus &= ~MSTATUS_MIE;
+        bool was_m = s->priv == PRIV_M;
         s->priv = PRIV_M;
         s->pc = vector_target(s->mtvec, cause);
+        if (was_m && is_fetch_fault(cause) && s->pc == s->mepc) {
+            report_broken(h);
+        }
     }
     riscv_update_view(h);
 }

@@ -11,7 +11,9 @@
 
 #include <cmocka.h>
 
+#include "cpu/riscv/decode.h"
 #include "cpu/riscv/hart_state.h"
+#include "cpu/riscv/trace.h"
 #include "tiny_board.h"
 
 #define RAM_BYTES   (8u << 20)
@@ -246,6 +248,71 @@ static void test_code_written_by_a_device_is_run_after_fence_i(void **state)
     tiny_board_free(board);
 }
 
+/* ---- broken guests, traces ---- */
+
+static void test_a_guest_without_a_trap_handler_is_reported(void **state)
+{
+    struct tiny_board *board = tiny_board_new(1, RAM_BYTES);
+    unsigned code = 0;
+    cpu_riscv_soft.set_entry(board->cpu, 0, TINY_RAM_BASE, 0, 0); /* zeros: illegal; mtvec is 0 */
+    assert_true(tiny_board_run(board, 60000, &code));
+    assert_int_equal(code, 0xdead);
+    assert_string_equal(board->fatal, "hart 0 cannot fetch its trap handler at 0");
+    tiny_board_free(board);
+}
+
+static void log_insn(void *opaque, unsigned hart, uint64_t pc, uint32_t word)
+{
+    char text[64];
+    riscv_disassemble(word, pc, text, sizeof text);
+    g_string_append_printf(opaque, "%x: %s\n", (unsigned)(pc - TINY_RAM_BASE), text);
+}
+
+static void log_trap(void *opaque, unsigned hart, uint64_t pc, uint64_t cause, uint64_t tval)
+{
+    g_string_append_printf(opaque, "trap %x: cause %u\n", (unsigned)(pc - TINY_RAM_BASE),
+                           (unsigned)cause);
+}
+
+static void test_trace_shows_every_instruction_and_trap(void **state)
+{
+    static const uint32_t program[] = {
+        0x00000297, /* auipc t0, 0 */
+        0x01828293, /* addi t0, t0, 24 */
+        0x30529073, /* csrw mtvec, t0 */
+        0x00000463, /* beq zero, zero, +8 */
+        0x00000013, /* nop, skipped */
+        0x00000073, /* ecall */
+        0x00100337, /* lui t1, 0x100 */
+        0x000053b7, /* lui t2, 5 */
+        0x55538393, /* addi t2, t2, 0x555 */
+        0x00732023, /* sw t2, 0(t1) */
+        0x0000006f, /* j . */
+    };
+    struct tiny_board *board = tiny_board_new(1, RAM_BYTES);
+    g_autoptr(GString) log = g_string_new(NULL);
+    struct riscv_trace trace = {log_insn, log_trap, log};
+    unsigned code = 1;
+    memcpy(board->ram->host, program, sizeof program);
+    cpu_riscv_soft.set_entry(board->cpu, 0, TINY_RAM_BASE, 0, 0);
+    riscv_set_trace(board->cpu, &trace);
+    assert_true(tiny_board_run(board, 60000, &code));
+    assert_int_equal(code, 0);
+    const char *expected = "0: auipc t0,0x0\n"
+                           "4: addi t0,t0,24\n"
+                           "8: csrrw zero,mtvec,t0\n"
+                           "c: beq zero,zero,0x80000014\n"
+                           "14: ecall\n"
+                           "trap 14: cause 11\n"
+                           "18: lui t1,0x100\n"
+                           "1c: lui t2,0x5\n"
+                           "20: addi t2,t2,1365\n"
+                           "24: sw t2,0(t1)\n";
+    log->str[MIN(log->len, strlen(expected))] = '\0';
+    assert_string_equal(log->str, expected);
+    tiny_board_free(board);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -257,6 +324,8 @@ int main(void)
         cmocka_unit_test(test_hostile_state_is_refused),
         cmocka_unit_test(test_no_write_escapes_the_dirty_log),
         cmocka_unit_test(test_code_written_by_a_device_is_run_after_fence_i),
+        cmocka_unit_test(test_a_guest_without_a_trap_handler_is_reported),
+        cmocka_unit_test(test_trace_shows_every_instruction_and_trap),
     };
     return cmocka_run_group_tests_name("hart", tests, NULL, NULL);
 }

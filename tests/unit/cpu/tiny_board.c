@@ -81,6 +81,18 @@ static bool bus_write(void *opaque, unsigned vcpu, uint64_t gpa, unsigned size, 
     return gpa - CONSOLE_BASE < 8;
 }
 
+static void told_fatal(void *opaque, unsigned vcpu, const char *reason)
+{
+    struct tiny_board *board = opaque;
+    pthread_mutex_lock(&board->lock);
+    g_free(board->fatal);
+    board->fatal = g_strdup(reason);
+    board->code = 0xdead;
+    board->has_ended = true;
+    pthread_cond_broadcast(&board->ended);
+    pthread_mutex_unlock(&board->lock);
+}
+
 static const struct cpu_bus_ops bus_ops = {bus_read, bus_write};
 
 struct tiny_board *tiny_board_new(unsigned n_harts, uint64_t ram_bytes)
@@ -105,6 +117,8 @@ struct tiny_board *tiny_board_new(unsigned n_harts, uint64_t ram_bytes)
         .clock = &board->clock,
         .bus = &bus_ops,
         .bus_opaque = board,
+        .fatal = told_fatal,
+        .fatal_opaque = board,
     };
     board->cpu = cpu_riscv_soft.create(&config, &error);
     g_assert_no_error(error);
@@ -116,6 +130,7 @@ void tiny_board_free(struct tiny_board *board)
     cpu_riscv_soft.free(board->cpu);
     gw_memory_free(board->memory);
     g_string_free(board->console, TRUE);
+    g_free(board->fatal);
     g_free(board->program);
     pthread_cond_destroy(&board->ended);
     pthread_mutex_destroy(&board->lock);

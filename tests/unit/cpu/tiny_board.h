@@ -30,6 +30,7 @@ struct tiny_board {
     GString *console;
     uint64_t msip; /* atomic, a bit for each hart */
     char *program; /* path of what was loaded */
+    char *fatal;   /* guarded by lock: what the backend said, or NULL */
 };
 
 struct tiny_board *tiny_board_new(unsigned n_harts, uint64_t ram_bytes);
