@@ -153,6 +153,31 @@ static void failed_stops_and_flushes_are_put_off(void **state)
     move_clear(&move);
 }
 
+/* The link stalls for a moment in the blackout: the guest goes on, the next attempt succeeds. */
+static void slow_blackout_is_put_off(void **state)
+{
+    struct move move;
+    struct gw_ledger *ledger;
+
+    move_init(&move);
+    move.pair.source.writes_per_ms = 0;
+    move.source_params.max_blackout_ns = 300 * NS_PER_MS;
+    move.source_uri = g_strdup_printf(
+        "fault:delay@type=SWITCHOVER_BEGIN@ms=2500@channel=control-0,%s", move.pair.uri);
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    assert_true(source_status_of(&move).failed_attempts >= 1);
+    assert_true(move.pair.source.n_resumes >= 1);
+    ledger = gw_source_get_ledger(move.source);
+    check_ledger(ledger, 0, false);
+    check_ledger(ledger, gw_ledger_n_attempts(ledger) - 1, true);
+    gw_ledger_free(ledger);
+    check_one_owner(&move);
+    move_clear(&move);
+}
+
 static void time_budget_ends_it(void **state)
 {
     struct move move;
@@ -291,6 +316,7 @@ int main(void)
         cmocka_unit_test(cancel_is_refused_after_commit),
         cmocka_unit_test(destination_fails_to_make_ready),
         cmocka_unit_test(failed_stops_and_flushes_are_put_off),
+        cmocka_unit_test(slow_blackout_is_put_off),
         cmocka_unit_test(time_budget_ends_it),
         cmocka_unit_test(impossible_budget_goes_on_and_says_so),
         cmocka_unit_test(destination_cancels),

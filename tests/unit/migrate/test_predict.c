@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/* The prediction of the blackout, of the time left, and the back-off. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "migrate/predict.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+static struct predict with_rate(uint64_t bytes_per_s)
+{
+    struct predict predict;
+
+    predict_init(&predict);
+    predict.stop_ns = predict.resume_ns = 0;
+    predict_round(&predict, bytes_per_s, NS_PER_S);
+    return predict;
+}
+
+static void unknown_before_the_first_round(void **state)
+{
+    struct predict predict;
+
+    predict_init(&predict);
+    assert_true(predict_blackout_ns(&predict, 0) == PREDICT_UNKNOWN);
+    assert_true(predict_left_ns(&predict, 1, NS_PER_S) == PREDICT_UNKNOWN);
+    assert_int_equal(predict_allowance_bytes(&predict, NS_PER_S), 0);
+    predict_round(&predict, 0, 5); /* nothing had to be sent */
+    assert_int_equal(predict.bytes_per_s, PREDICT_GUESS_BYTES_PER_S);
+}
+
+static void adds_all_terms(void **state)
+{
+    struct predict predict = with_rate(100 * MIB);
+
+    predict.stop_ns = 1;
+    predict.fetch_ns = 10;
+    predict.flush_ns = 100;
+    predict.save_ns = 1000;
+    predict.load_ns = 10000;
+    predict.round_trip_ns = 100000;
+    predict.resume_ns = 1000000;
+    assert_int_equal(predict_blackout_ns(&predict, 0), 1111111);
+    assert_int_equal(predict_blackout_ns(&predict, 100 * MIB), 1111111 + NS_PER_S);
+    predict.state_bytes = 50 * MIB;
+    assert_int_equal(predict_blackout_ns(&predict, 0), 1111111 + NS_PER_S / 2);
+}
+
+static void allowance_is_the_inverse(void **state)
+{
+    struct predict predict = with_rate(64 * MIB);
+    uint64_t allowance;
+
+    predict.flush_ns = 250 * NS_PER_MS;
+    allowance = predict_allowance_bytes(&predict, NS_PER_S);
+    assert_true(predict_blackout_ns(&predict, allowance) <= NS_PER_S);
+    assert_true(predict_blackout_ns(&predict, allowance + MIB) > NS_PER_S);
+    assert_int_equal(predict_allowance_bytes(&predict, 250 * NS_PER_MS), 0);
+}
+
+static void says_when_it_does_not_converge(void **state)
+{
+    struct predict predict = with_rate(100 * MIB);
+    uint64_t left_ns;
+
+    predict_dirtied(&predict, 50 * MIB, NS_PER_S);
+    left_ns = predict_left_ns(&predict, 1000 * MIB, 100 * NS_PER_MS);
+    /* 10 s, then 5 s, .. down to the 0.1 s of the switchover. */
+    assert_in_range(left_ns, 18 * NS_PER_S, 21 * NS_PER_S);
+    predict_dirtied(&predict, 150 * MIB, NS_PER_S);
+    assert_true(predict_left_ns(&predict, 1000 * MIB, 100 * NS_PER_MS) == PREDICT_UNKNOWN);
+}
+
+static void small_rounds_do_not_count(void **state)
+{
+    struct predict predict = with_rate(100 * MIB);
+
+    predict_round(&predict, 4096, NS_PER_S);
+    assert_int_equal(predict.bytes_per_s, 100 * MIB);
+    predict_round(&predict, 50 * MIB, NS_PER_S);
+    assert_in_range(predict.bytes_per_s, 50 * MIB, 75 * MIB);
+}
+
+static void backoff_grows_and_is_bounded(void **state)
+{
+    struct predict predict;
+    uint64_t last_ns = 0;
+
+    predict_init(&predict);
+    for (unsigned i = 0; i < 100; i++) {
+        predict_put_off(&predict, 1000);
+        assert_true(predict.backoff_ns > last_ns || predict.backoff_ns == PREDICT_MAX_BACKOFF_NS);
+        assert_int_equal(predict.not_before_ns, 1000 + predict.backoff_ns);
+        last_ns = predict.backoff_ns;
+    }
+    assert_int_equal(predict.backoff_ns, PREDICT_MAX_BACKOFF_NS);
+    assert_int_equal(predict.n_failed, 100);
+}
+
+static void absurd_numbers_saturate(void **state)
+{
+    struct predict predict = with_rate(1);
+
+    predict.flush_ns = UINT64_MAX - 5;
+    assert_true(predict_blackout_ns(&predict, UINT64_MAX) == UINT64_MAX);
+    predict_round(&predict, UINT64_MAX, 0);
+    assert_true(predict.bytes_per_s > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unknown_before_the_first_round),
+        cmocka_unit_test(adds_all_terms),
+        cmocka_unit_test(allowance_is_the_inverse),
+        cmocka_unit_test(says_when_it_does_not_converge),
+        cmocka_unit_test(small_rounds_do_not_count),
+        cmocka_unit_test(backoff_grows_and_is_bounded),
+        cmocka_unit_test(absurd_numbers_saturate),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
