@@ -89,14 +89,14 @@ struct virtio_device {
     uint64_t driver_features;
     struct virtqueue queues[VIRTIO_MAX_QUEUES];
     /* guarded by the device lock; not saved */
-    bool is_running;   /* between start and stop */
-    bool is_resetting; /* the driver wrote 0; done when nothing is held any more */
-    bool is_live;      /* as told to set_live */
-    uint32_t
-        pending; /* atomic; bit per queue: handle it at the next bell. Also set without the lock */
-    unsigned n_held;
+    bool is_running;       /* between start and stop */
+    bool is_resetting;     /* the driver wrote 0; done when nothing is held any more */
+    bool is_live;          /* as told to set_live */
+    unsigned n_held;       /* requests that are kept beyond a callback */
     char *fault;           /* why the device is broken, or NULL */
     uint8_t window_offset; /* of the configuration access capability in PCI configuration */
+    /* atomic; set by any thread, taken by the loop: bit per queue to handle at the next bell */
+    uint32_t pending;
 };
 
 /* state's object is vdev itself. */

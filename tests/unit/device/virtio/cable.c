@@ -29,17 +29,35 @@ static void cable_attach(struct netdev *net)
     cable->tx = io_source_new(cable->loop, dev, "tx", cable->fd, POLLOUT, cable_writable, cable);
 }
 
+static bool fail_once(struct cable *cable, ssize_t *result)
+{
+    if (!cable->failure)
+        return false;
+    *result = -cable->failure;
+    cable->failure = 0;
+    cable->n_failed++;
+    return true;
+}
+
 static ssize_t cable_send(struct netdev *net, const struct iovec *iov, unsigned n_iov)
 {
     struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n_iov};
-    ssize_t n = sendmsg(((struct cable *)net)->fd, &message, MSG_DONTWAIT);
+    ssize_t n;
+
+    if (fail_once((struct cable *)net, &n))
+        return n;
+    n = sendmsg(((struct cable *)net)->fd, &message, MSG_DONTWAIT);
     return n < 0 ? -errno : n;
 }
 
 static ssize_t cable_receive(struct netdev *net, const struct iovec *iov, unsigned n_iov)
 {
     struct msghdr message = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n_iov};
-    ssize_t n = recvmsg(((struct cable *)net)->fd, &message, MSG_DONTWAIT);
+    ssize_t n;
+
+    if (fail_once((struct cable *)net, &n))
+        return n;
+    n = recvmsg(((struct cable *)net)->fd, &message, MSG_DONTWAIT);
     return n < 0 ? -errno : n;
 }
 

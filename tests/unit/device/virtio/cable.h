@@ -13,7 +13,10 @@ struct cable {
     struct io_loop *loop;
     int fd;
     struct io_source *rx, *tx;
-    unsigned offloads; /* guarded by the client's device lock */
+    /* guarded by the client's device lock */
+    unsigned offloads;
+    int failure; /* errno of the next receive and send; once */
+    unsigned n_failed;
 };
 
 /* *peer receives the other end, blocking with a deadline; the caller closes it. */

@@ -36,6 +36,48 @@ static void timer_ran(struct device *dev, void *opaque)
     pthread_mutex_unlock(&rig->lock);
 }
 
+static void wait_at_gate(struct device *dev, void *opaque)
+{
+    struct rig *rig = opaque;
+
+    pthread_mutex_lock(&rig->lock);
+    rig->n_arrived++;
+    pthread_cond_broadcast(&rig->changed);
+    while (rig->n_passes < rig->n_arrived)
+        pthread_cond_wait(&rig->changed, &rig->lock);
+    pthread_mutex_unlock(&rig->lock);
+}
+
+static void await_at_gate(struct rig *rig)
+{
+    pthread_mutex_lock(&rig->lock);
+    while (rig->n_arrived == rig->n_passes)
+        pthread_cond_wait(&rig->changed, &rig->lock);
+    pthread_mutex_unlock(&rig->lock);
+}
+
+/* The gate's bell is made after the device's, so in one turn the device's is answered first: the
+ * loop is stopped at the gate, both are rung, and it goes on to the gate again. */
+void rig_shut_gate(struct rig *rig, struct drv *drv, unsigned queue)
+{
+    if (!rig->gate)
+        rig->gate = io_bell_new(rig->loop, &rig->clock, "gate", wait_at_gate, rig);
+    io_bell_ring(rig->gate);
+    await_at_gate(rig);
+    drv_write(drv, drv->notify + queue * drv->notify_multiplier, 2, queue);
+    io_bell_ring(rig->gate);
+    rig_open_gate(rig);
+    await_at_gate(rig);
+}
+
+void rig_open_gate(struct rig *rig)
+{
+    pthread_mutex_lock(&rig->lock);
+    rig->n_passes++;
+    pthread_cond_broadcast(&rig->changed);
+    pthread_mutex_unlock(&rig->lock);
+}
+
 static const struct device_ops clock_ops = {.type = "test-clock"};
 
 struct rig *rig_new(void)
@@ -75,6 +117,7 @@ struct rig *rig_new(void)
 void rig_free(struct rig *rig)
 {
     io_timer_free(rig->timer);
+    io_bell_free(rig->gate);
     device_clear(&rig->clock);
     io_loop_free(rig->loop);
     pci_host_free(rig->host);

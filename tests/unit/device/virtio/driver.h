@@ -28,6 +28,8 @@
 #define RIG_MMIO_GPA   UINT64_C(0x40000000)
 #define RIG_DEADLINE_S 20
 
+struct drv;
+
 struct rig {
     struct gw_memory *memory;
     struct gw_ram_block *ram, *high;
@@ -39,6 +41,10 @@ struct rig {
     uint64_t next_free_gpa; /* bump allocator of guest memory */
     pthread_mutex_t lock;
     pthread_cond_t changed;
+    /* A gate that the loop waits at after the bells that are older than it. */
+    struct io_bell *gate;
+    unsigned n_arrived;   /* guarded by lock: at the gate so far */
+    unsigned n_passes;    /* guarded by lock: allowed through so far */
     bool levels[4];       /* guarded by lock: INTx lines */
     unsigned n_edges[4];  /* guarded by lock: rises */
     unsigned n_timer_ran; /* guarded by lock */
@@ -52,6 +58,10 @@ uint64_t rig_alloc(struct rig *rig, uint64_t bytes);
 void *rig_host(struct rig *rig, uint64_t gpa, uint64_t bytes);
 /* Returns when everything that was rung before has been handled by the I/O loop. */
 void rig_settle(struct rig *rig);
+/* Lets the loop do one round of bells (rung before) and then wait, before it looks at descriptors:
+ * what was submitted to the host cannot complete until rig_open_gate. */
+void rig_shut_gate(struct rig *rig, struct drv *drv, unsigned queue);
+void rig_open_gate(struct rig *rig);
 /* The level of an INTx line. */
 bool rig_level(struct rig *rig, unsigned line);
 /* Waits until test is true, looking again after every interrupt and every settling. */

@@ -20,6 +20,9 @@
 /* Writes are answered when they are in the file, not on the platter. */
 #define WRITE_BACK (ALL & ~VIRTIO_FEATURE(VIRTIO_BLK_F_CONFIG_WCE))
 
+/* A driver that does not know the cache: each write is followed by a flush. */
+#define WRITE_THROUGH (WRITE_BACK & ~VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH))
+
 struct fixture {
     struct rig *rig;
     struct device *dev;
@@ -76,6 +79,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
+    rig_open_gate(f->rig); /* a test that failed may have left it shut */
     assert_true(device_stop(f->dev, guest_clock_host_ns() + 10000000000u, NULL));
     device_free(f->dev);
     rig_free(f->rig);
@@ -168,7 +172,7 @@ static void writes_into_the_file(void **state)
     int fd;
 
     for (unsigned i = 0; i < 2; i++) {
-        drv_bring_up(&f->drv, i ? WRITE_BACK : ALL & ~VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH));
+        drv_bring_up(&f->drv, i ? WRITE_BACK : WRITE_THROUGH);
         op = op_new(f, VIRTIO_BLK_T_OUT, 8 + i, 4096, false);
         fill(op_data(f, &op), 4096, i);
         assert_int_equal(op_run(f, &op, &used), VIRTIO_BLK_S_OK);
@@ -464,6 +468,96 @@ static void reset_waits_for_what_is_in_flight(void **state)
     }
 }
 
+/* So that what is added then is taken at the next notification, not at the one of DRIVER_OK. */
+static void bring_up_and_settle(struct fixture *f)
+{
+    drv_bring_up(&f->drv, WRITE_BACK);
+    rig_settle(f->rig);
+}
+
+static void reset_is_not_seen_before_the_last_request_is_done(void **state)
+{
+    struct fixture *f = *state;
+    struct op op;
+    uint32_t head, used;
+
+    bring_up_and_settle(f);
+    op = op_new(f, VIRTIO_BLK_T_IN, 0, 512, true);
+    op_add(f, &op);
+    rig_shut_gate(f->rig, &f->drv, 0);
+    drv_set_status(&f->drv, 0);
+    assert_int_not_equal(drv_status(&f->drv), 0);
+    /* Until then the driver can do nothing to it. */
+    drv_set_status(&f->drv, 0xff);
+    drv_set_status(&f->drv, 0);
+    drv_write(&f->drv, f->drv.common + 28, 2, 1); /* queue_enable */
+    rig_open_gate(f->rig);
+    rig_await(f->rig, is_reset, &f->drv);
+    assert_false(drv_poll_used(&f->drv, 0, &head, &used));
+    drv_bring_up(&f->drv, WRITE_BACK);
+    op = op_new(f, VIRTIO_BLK_T_IN, 1, 512, true);
+    assert_int_equal(op_run(f, &op, &used), VIRTIO_BLK_S_OK);
+}
+
+static void stop_gives_up_at_the_deadline_and_goes_on(void **state)
+{
+    struct fixture *f = *state;
+    g_autoptr(GError) error = NULL;
+    struct op ops[2];
+    uint32_t head, used;
+
+    bring_up_and_settle(f);
+    ops[0] = op_new(f, VIRTIO_BLK_T_IN, 0, 512, true);
+    op_add(f, &ops[0]);
+    rig_shut_gate(f->rig, &f->drv, 0);
+    assert_false(device_stop(f->dev, guest_clock_host_ns(), &error));
+    assert_non_null(strstr(error->message, "virtio-blk/0: 1 requests still in flight"));
+    device_start(f->dev);
+    ops[1] = op_new(f, VIRTIO_BLK_T_IN, 1, 512, true);
+    op_add(f, &ops[1]);
+    drv_kick(&f->drv, 0);
+    rig_open_gate(f->rig);
+    for (unsigned i = 0; i < 2; i++)
+        drv_await_used(&f->drv, 0, &head, &used);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(op_status(f, &ops[i]), VIRTIO_BLK_S_OK);
+}
+
+static void flush_gives_up_at_the_deadline(void **state)
+{
+    struct fixture *f = *state;
+    g_autoptr(GError) error = NULL;
+
+    drv_bring_up(&f->drv, WRITE_BACK);
+    rig_shut_gate(f->rig, &f->drv, 0);
+    assert_false(device_flush(f->dev, guest_clock_host_ns(), &error));
+    assert_non_null(strstr(error->message, "virtio-blk/0: the disk is not flushed"));
+    rig_open_gate(f->rig);
+    g_clear_error(&error);
+    assert_true(device_flush(f->dev, guest_clock_host_ns() + 10000000000u, &error));
+}
+
+static void more_requests_than_descriptors_need_a_reset(void **state)
+{
+    struct fixture *f = *state;
+    struct op op;
+
+    bring_up_and_settle(f);
+    op = op_new(f, VIRTIO_BLK_T_IN, 0, 512, true);
+    op_add(f, &op);
+    for (unsigned i = 1; i < 128; i++)
+        drv_publish(&f->drv, 0, 0); /* the same one again and again */
+    rig_shut_gate(f->rig, &f->drv, 0);
+    drv_publish(&f->drv, 0, 0);
+    drv_write(&f->drv, f->drv.notify, 2, 0);
+    rig_open_gate(f->rig);
+    /* The loop answers bells before it looks for completions. */
+    drv_await_broken(&f->drv, "more chains are in flight than the queue has descriptors (128)");
+    drv_bring_up(&f->drv, WRITE_BACK);
+    op = op_new(f, VIRTIO_BLK_T_IN, 1, 512, true);
+    assert_int_equal(op_run(f, &op, &(uint32_t){0}), VIRTIO_BLK_S_OK);
+}
+
 static void flush_makes_durable(void **state)
 {
     struct fixture *f = *state;
@@ -524,6 +618,11 @@ int main(void)
         T_THREADS(stop_waits_for_what_is_in_flight),
         T(reset_waits_for_what_is_in_flight),
         T_THREADS(reset_waits_for_what_is_in_flight),
+        T(reset_is_not_seen_before_the_last_request_is_done),
+        T_THREADS(reset_is_not_seen_before_the_last_request_is_done),
+        T(stop_gives_up_at_the_deadline_and_goes_on),
+        T(flush_gives_up_at_the_deadline),
+        T(more_requests_than_descriptors_need_a_reset),
         T(flush_makes_durable),
         T_THREADS(flush_makes_durable),
     };

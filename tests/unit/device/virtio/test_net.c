@@ -6,6 +6,7 @@
 #include "driver.h"
 
 #include <endian.h>
+#include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -369,6 +370,51 @@ static void drops_frames_of_impossible_size(void **state)
     assert_int_equal(recv(f->peer, got, sizeof(got), 0), 77);
 }
 
+static void fail_next(struct fixture *f)
+{
+    pthread_mutex_lock(&f->dev->lock);
+    f->cable->failure = EIO;
+    pthread_mutex_unlock(&f->dev->lock);
+}
+
+static void a_failing_back_end_is_asked_again(void **state)
+{
+    struct fixture *f = *state;
+    struct drv_segment buffer = rx_buffer(f, 1526);
+    unsigned n = 0;
+    uint32_t head, len;
+    uint8_t got[2000];
+
+    drv_bring_up(&f->drv, MRG);
+    drv_add(&f->drv, RX, &buffer, 1);
+    fail_next(f);
+    inject_numbered(f, 100, 1);
+    drv_kick(&f->drv, RX);
+    check_numbered(got, receive(f, &buffer, &n, got), 100, 1);
+    /* A frame that the back end refuses is lost, and the next one is not. */
+    fail_next(f);
+    transmit(f, 100, 1);
+    transmit(f, 101, 2);
+    assert_int_equal(recv(f->peer, got, sizeof(got), 0), 101);
+    drv_await_used(&f->drv, TX, &head, &len);
+    drv_await_used(&f->drv, TX, &head, &len);
+    assert_int_equal(f->cable->n_failed, 2);
+}
+
+static void too_many_segments_need_a_reset(void **state)
+{
+    struct fixture *f = *state;
+
+    drv_bring_up(&f->drv, VIRTQUEUE_FEATURES);
+    /* Each of them crosses from one block of memory into the next. */
+    for (uint16_t i = 0; i < 256; i++)
+        drv_write_desc(&f->drv, TX, i, RIG_HIGH_GPA - 64, 128, i < 255 ? VRING_DESC_F_NEXT : 0,
+                       (uint16_t)(i + 1));
+    drv_publish(&f->drv, TX, 0);
+    drv_kick(&f->drv, TX);
+    drv_await_broken(&f->drv, "more than 272 segments");
+}
+
 /* ---- control --------------------------------------------------------------------------------- */
 
 static uint8_t command(struct fixture *f, uint8_t class, uint8_t code, const void *data, size_t len)
@@ -643,6 +689,8 @@ int main(void)
         T(frames_wait_in_the_ring_for_the_back_end),
         T(frame_without_header_needs_a_reset),
         T(drops_frames_of_impossible_size),
+        T(a_failing_back_end_is_asked_again),
+        T(too_many_segments_need_a_reset),
         T(control_commands_are_judged),
         T(commands_without_their_feature_fail),
         T_VNET(offloads_follow_the_driver),

@@ -184,6 +184,10 @@ static void window_in_configuration_space_reaches_registers(void **state)
     drv_config_space_write(drv, data, 1, VIRTIO_CONFIG_S_ACKNOWLEDGE);
     assert_int_equal(drv_status(drv), VIRTIO_CONFIG_S_ACKNOWLEDGE);
     assert_int_equal(drv_config_space_read(drv, data, 1), VIRTIO_CONFIG_S_ACKNOWLEDGE);
+    /* Notifications, too: the queue is not there yet, and that is fine. */
+    drv_config_space_write(drv, cap + VIRTIO_PCI_CAP_OFFSET, 4, 0x3000);
+    drv_config_space_write(drv, data, 1, 0);
+    drv_config_space_write(drv, cap + VIRTIO_PCI_CAP_OFFSET, 4, VIRTIO_PCI_COMMON_STATUS);
     /* Windows that lead nowhere do nothing. */
     drv_config_space_write(drv, cap + VIRTIO_PCI_CAP_BAR, 1, 0);
     drv_config_space_write(drv, data, 1, 0xff);
@@ -268,6 +272,24 @@ static void takes_indirect_tables(void **state)
     drv_await_used(drv, 0, &head, &len);
     assert_int_equal(len, 480);
     assert_false(is_all_zero(rig_host(f->rig, segments[59].gpa, 8), 8));
+}
+
+static void takes_indirect_tables_at_odd_addresses(void **state)
+{
+    struct fixture *f = *state;
+    struct drv *drv = &f->drv;
+    struct vring_desc desc = {htole64(rig_alloc(f->rig, 8)), htole32(8),
+                              htole16(VRING_DESC_F_WRITE), 0};
+    uint64_t table = rig_alloc(f->rig, 32) + 3;
+    uint32_t head, len;
+
+    drv_bring_up(drv, VIRTQUEUE_FEATURES);
+    memcpy(rig_host(f->rig, table, 16), &desc, 16);
+    drv_write_desc(drv, 0, 0, table, 16, VRING_DESC_F_INDIRECT, 0);
+    drv_publish(drv, 0, 0);
+    drv_kick(drv, 0);
+    drv_await_used(drv, 0, &head, &len);
+    assert_int_equal(len, 8);
 }
 
 static void splits_buffers_that_span_ram_blocks(void **state)
@@ -663,6 +685,56 @@ static void survives_rings_that_change_under_it(void **state)
     assert_int_equal(drv_status(drv), 0xf);
 }
 
+/* ---- threads --------------------------------------------------------------------------------- */
+
+/* Another vCPU: looks at registers, reads the interrupt status, rings for nothing. */
+static void *be_a_vcpu(void *opaque)
+{
+    struct fixture *f = opaque;
+    struct drv drv = f->drv;
+
+    for (unsigned i = 0; i < 3000; i++) {
+        drv_write(&drv, drv.notify, 2, 0);
+        drv_read(&drv, drv.common + VIRTIO_PCI_COMMON_STATUS, 1);
+        drv_read_isr(&drv);
+        drv_config_space_read(&drv, PCI_STATUS, 2);
+        if (i % 64 == 0)
+            drv_config_space_write(&drv, PCI_COMMAND, 2,
+                                   PCI_COMMAND_MEMORY | (i % 128 ? PCI_COMMAND_MASTER : 0));
+    }
+    drv_config_space_write(&drv, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    return NULL;
+}
+
+static void vcpus_loop_and_life_cycle_get_along(void **state)
+{
+    struct fixture *f = *state;
+    struct drv *drv = &f->drv;
+    struct drv_segment segment = {rig_alloc(f->rig, 8), 8, true};
+    unsigned n_added = 0, n_used = 0;
+    uint32_t head, len;
+    pthread_t threads[2];
+
+    drv_bring_up(drv, VIRTQUEUE_FEATURES);
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, be_a_vcpu, f), 0);
+    for (unsigned round = 0; round < 100; round++) {
+        for (; n_added < n_used + 60; n_added++)
+            drv_add(drv, 0, &segment, 1);
+        drv_kick(drv, 0);
+        assert_true(device_stop(f->dev, guest_clock_host_ns() + 10000000000u, NULL));
+        device_start(f->dev);
+        while (drv_poll_used(drv, 0, &head, &len))
+            n_used++;
+    }
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    for (; n_used < n_added; n_used++)
+        drv_await_used(drv, 0, &head, &len);
+    assert_false(drv_poll_used(drv, 0, &head, &len));
+    assert_int_equal(drv_status(drv), 0xf);
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -679,6 +751,7 @@ int main(void)
         T(goes_round_the_ring_many_times),
         T(indices_wrap_at_16_bits),
         T(takes_indirect_tables),
+        T(takes_indirect_tables_at_odd_addresses),
         T(splits_buffers_that_span_ram_blocks),
         T(notes_what_it_writes),
         T(suppresses_interrupts_the_driver_does_not_want),
@@ -691,6 +764,7 @@ int main(void)
         T(rings_in_wrong_places_need_a_reset),
         T(rings_may_overlap_without_harm),
         T(survives_rings_that_change_under_it),
+        T(vcpus_loop_and_life_cycle_get_along),
     };
 
     return cmocka_run_group_tests_name("virtio-queue", tests, NULL, NULL);
