@@ -167,6 +167,7 @@ bool tiny_board_load(struct tiny_board *board, const char *path, GError **error)
         memcpy(host, file + segments[i].p_offset, segments[i].p_filesz);
         memset(host + segments[i].p_filesz, 0, segments[i].p_memsz - segments[i].p_filesz);
     }
+    board->entry = header->e_entry;
     g_free(board->program);
     board->program = g_strdup(path);
     for (unsigned i = 0; i < board->n_harts; i++) {

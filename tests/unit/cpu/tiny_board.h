@@ -28,9 +28,10 @@ struct tiny_board {
     bool has_ended;
     unsigned code;
     GString *console;
-    uint64_t msip; /* atomic, a bit for each hart */
-    char *program; /* path of what was loaded */
-    char *fatal;   /* guarded by lock: what the backend said, or NULL */
+    uint64_t msip;  /* atomic, a bit for each hart */
+    uint64_t entry; /* of the loaded program */
+    char *program;  /* path of what was loaded */
+    char *fatal;    /* guarded by lock: what the backend said, or NULL */
 };
 
 struct tiny_board *tiny_board_new(unsigned n_harts, uint64_t ram_bytes);
