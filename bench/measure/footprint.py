@@ -34,7 +34,7 @@ def measure(folder, repeat):
     with Vm("src", *OPTIONS, "--kernel", payload, "--append", "mib=3800 rate=50 fill=random",
             folder=folder) as source, \
             Vm("dst", *OPTIONS, "--incoming", uri, folder=folder) as destination:
-        source.wait_console("memtick: .*pass", 240)
+        source.wait_console(r"tick \d+ pass", 240)
 
         def watch():
             while not stop.wait(0.02):

@@ -47,7 +47,7 @@ def godwit(folder, prefault):
     options = ["--bios", "none", "--memory", MEMORY]
     uri = f"tcp:127.0.0.1:{free_port()}"
     with Vm("src", *options, "--kernel", payload(), "--append", APPEND, folder=folder) as source:
-        source.wait_console("memtick: .*pass", 180)
+        source.wait_console(r"tick \d+ pass", 180)
         with Vm("dst", *options, "--incoming", uri, *(["--prefault"] if prefault else []),
                 folder=folder) as destination:
             destination.qmp.command("query-status")
@@ -59,7 +59,7 @@ def qemu(folder, prefault, channels):
     uri = f"tcp:127.0.0.1:{free_port()}"
     with Qemu("qsrc", "-bios", "none", "-kernel", payload(), "-append", APPEND, memory=MEMORY,
               folder=folder) as source:
-        source.wait_console("memtick: .*pass", 180)
+        source.wait_console(r"tick \d+ pass", 180)
         with Qemu("qdst", "-bios", "none", memory=MEMORY, folder=folder, incoming=True,
                   prefault=prefault) as destination:
             for vm in (source, destination):

@@ -19,7 +19,7 @@ struct run {
     char *board, *name, *memory, *bios, *kernel, *initrd, *append, *console, *incoming, *restore;
     char **qmp_paths;
     int n_cpus;
-    gboolean is_paused, no_reboot, no_shutdown;
+    gboolean is_paused, is_prefaulted, no_reboot, no_shutdown;
     struct machine_config config;
 
     GMainLoop *loop;
@@ -57,6 +57,8 @@ static bool parse_options(struct run *run, const struct subcommand *self, int *a
         {"machine", 'M', 0, G_OPTION_ARG_STRING, &run->board, "The board (virt)", "NAME"},
         {"name", 'n', 0, G_OPTION_ARG_STRING, &run->name, "How other commands call it", "NAME"},
         {"memory", 'm', 0, G_OPTION_ARG_STRING, &run->memory, "Guest RAM (512M)", "SIZE"},
+        {"prefault", 0, 0, G_OPTION_ARG_NONE, &run->is_prefaulted,
+         "Make all guest RAM present before anything starts", NULL},
         {"cpus", 'c', 0, G_OPTION_ARG_INT, &run->n_cpus, "vCPUs (1)", "N"},
         {"bios", 0, 0, G_OPTION_ARG_FILENAME, &run->bios,
          "Firmware, raw or ELF (OpenSBI); none: the kernel runs in M-mode", "FILE"},
@@ -111,6 +113,7 @@ static bool make_config(struct run *run, GError **error)
         return false;
     }
     config->n_cpus = (unsigned)run->n_cpus;
+    config->is_prefaulted = run->is_prefaulted;
     config->bios = run->bios;
     config->kernel = run->kernel;
     config->initrd = run->initrd;

@@ -28,6 +28,7 @@ struct machine_config {
     const char *append;
     const char *console; /* the first serial port's host side: "stdio", "file:PATH", ... */
     GPtrArray *devices;  /* struct device_config *, in order */
+    bool is_prefaulted;  /* all guest RAM is made present before anything starts */
     bool is_incoming;    /* the guest comes from elsewhere: boot files may be absent */
 };
 

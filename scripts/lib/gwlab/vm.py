@@ -41,6 +41,8 @@ class Process:
         self.command = command
         self._qmp = None
         self._monitor = monitor
+        if os.path.exists(self.console_path):
+            os.unlink(self.console_path)  # of an earlier process of this name
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=subprocess.STDOUT, **popen)
