@@ -9,6 +9,7 @@
  */
 #include "cable.h"
 #include "driver.h"
+#include "mover.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -111,18 +112,9 @@ static void victim_init(struct victim *victim, make_fn make)
     device_reset(victim->dev);
 }
 
-static void stop(struct device *dev)
-{
-    GError *error = NULL;
-
-    device_prepare_stop(dev);
-    if (!device_stop(dev, guest_clock_host_ns() + RIG_DEADLINE_S * UINT64_C(1000000000), &error))
-        fail_msg("%s", error->message);
-}
-
 static void victim_clear(struct victim *victim)
 {
-    stop(victim->dev);
+    mover_stop(victim->dev);
     device_free(victim->dev);
     if (victim->peer >= 0)
         close(victim->peer);
@@ -254,32 +246,13 @@ static void revive(struct drv *drv, struct random *random)
 
 static void load_elsewhere(struct victim *from, make_fn make)
 {
-    struct gw_state_registry *writer = gw_state_registry_new();
-    struct gw_state_registry *reader = gw_state_registry_new();
-    g_autoptr(GByteArray) section = g_byte_array_new();
     g_autoptr(GError) error = NULL;
-    struct gw_state_plan *plan;
-    struct gw_state_load *load;
     struct victim to;
 
     victim_init(&to, make);
-    memcpy(to.rig->ram->host, from->rig->ram->host, RIG_RAM_BYTES);
-    memcpy(to.rig->high->host, from->rig->high->host, RIG_HIGH_BYTES);
-    assert_true(gw_state_registry_add(writer, from->dev->id, from->dev->state,
-                                      from->dev->state_object, &error));
-    assert_true(
-        gw_state_registry_add(reader, to.dev->id, to.dev->state, to.dev->state_object, &error));
-    plan = gw_state_plan_new(gw_schema_new(writer), reader);
-    load = gw_state_load_begin(plan, &error);
-    if (!load || !gw_state_save(writer, 0, section, &error) ||
-        !gw_state_load_add(load, 0, section->data, section->len, &error) ||
-        !gw_state_load_commit(load, &error))
+    mover_copy_memory(to.rig, from->rig);
+    if (!mover_load(from->dev, to.dev, &error))
         fail_msg("%s", error->message);
-    gw_state_load_keep(load);
-    gw_state_load_free(load);
-    gw_state_plan_free(plan);
-    gw_state_registry_free(writer);
-    gw_state_registry_free(reader);
     device_start(to.dev);
     rig_settle(to.rig);
     victim_clear(&to);
@@ -320,7 +293,7 @@ static void go_mad(make_fn make)
                 rig_settle(victim.rig);
         }
         if (one_in(&random, 4)) {
-            stop(victim.dev);
+            mover_stop(victim.dev);
             if (one_in(&random, 2))
                 load_elsewhere(&victim, make);
             device_start(victim.dev);
