@@ -3,13 +3,20 @@
 #include "migrate/engine.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <time.h>
 
 void engine_thread_start(pthread_t *thread, const char *name, void *(*fn)(void *), void *opaque)
 {
-    int rc = pthread_create(thread, NULL, fn, opaque);
+    sigset_t all, before;
+    int rc;
 
+    /* The embedder's signals are for its own threads. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rc = pthread_create(thread, NULL, fn, opaque);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc != 0)
         g_error("pthread_create: %s", g_strerror(rc));
     pthread_setname_np(*thread, name);

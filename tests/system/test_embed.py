@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """examples/embed.c against the installed library: a stranger's program moves its own memory."""
 
+import contextlib
 import json
 import os
 import pathlib
+import re
 import select
 import shutil
 import signal
@@ -114,6 +116,19 @@ def test_cancelled_machine_goes_on_at_the_source(pair):
     assert destination.end() == 1
     assert "disowned" in destination.text and "cancelled" in destination.text
     assert "memory" not in destination.text
+
+
+def test_threads_of_the_library_take_no_signals(pair):
+    source, destination = pair(256, bandwidth=20)
+    source.read_until("rounds: round 1")
+    for run in (source, destination):
+        masks = []
+        for task in pathlib.Path(f"/proc/{run.process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # a thread may just have ended
+                blocked = re.search(r"SigBlk:\s*(\w+)", (task / "status").read_text())[1]
+                masks.append(int(blocked, 16) >> (signal.SIGINT - 1) & 1)
+        # The embedder's own threads are its main thread and its machine's.
+        assert masks.count(0) == 2 and masks.count(1) >= 2, masks
 
 
 def test_machine_survives_a_killed_destination(pair):
