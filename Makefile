@@ -6,13 +6,14 @@ SAN ?=
 BUILD ?= $(if $(findstring thread,$(SAN)),build-tsan,$(if $(SAN),build-asan,build))
 MESON_ARGS := $(if $(SAN),-Db_sanitize=$(SAN) -Db_lundef=false)
 
-.PHONY: help demo check bench build setup format clean
+.PHONY: help demo check fuzz bench build setup format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make build    set up the machine and build into $(BUILD)/'
 	@echo 'make demo     move a running Debian guest between two processes, back and forth'
 	@echo 'make check    static checks, unit tests, system tests; SAN=address,undefined or SAN=thread'
+	@echo 'make fuzz     list the fuzz targets; FUZZ=NAME TIME=SECONDS runs one'
 	@echo 'make bench    measurements beside QEMU and iperf3; never part of the tests'
 	@echo 'make format   put all C files through clang-format'
 	@echo 'make clean    remove the build folders (the cache of guest parts stays)'
@@ -34,6 +35,11 @@ check:
 	@$(call prepare,check)
 	@scripts/run-checks --build $(BUILD)
 
+FUZZ ?=
+TIME ?= 60
+fuzz:
+	@scripts/fuzz $(if $(FUZZ),$(FUZZ) $(TIME))
+
 bench: MESON_ARGS += --buildtype=release -Db_ndebug=false
 bench: BUILD = build-bench
 bench:
@@ -44,4 +50,4 @@ format:
 	@scripts/check-format --fix
 
 clean:
-	@rm -rf build build-asan build-tsan build-bench
+	@rm -rf build build-asan build-tsan build-bench build-fuzz

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Fuzz target: a whole destination, from the preamble to the running guest.
+ *
+ * Input: u8 mode (bit 0: a snapshot, else a live migration on one channel), then records for
+ * stream_build. A live source waits for the answer where the protocol has one (verdict, round
+ * acknowledgement, LOADED, RUNNING) so that what follows meets the state it is meant for.
+ * Checked: the guest is run at most once, never before a load that passed all checks, never after
+ * it was discarded; memory outside of the RAM blocks stays as it was (the sanitizer); the
+ * destination ends whatever came.
+ */
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "godwit/migrate.h"
+#include "stream_build.h"
+#include "wire/cursor.h"
+
+#define RAM_BYTES  (UINT64_C(256) << 10)
+#define GIVE_UP_MS 20000
+
+struct gadget {
+    uint32_t limited;
+    uint8_t fifo[32];
+    uint32_t fifo_len;
+};
+
+static const struct gw_field gadget_fields[] = {
+    GW_U32(struct gadget, limited, .max = 1000),
+    GW_VBUFFER(struct gadget, fifo, fifo_len),
+    GW_FIELDS_END,
+};
+static bool gadget_validate(const void *shadow, GError **error)
+{
+    const struct gadget *gadget = shadow;
+
+    if (gadget->limited != 13)
+        return true;
+    g_set_error_literal(error, GW_ERROR, GW_ERROR_REFUSED, "thirteen");
+    return false;
+}
+static const struct gw_state_desc gadget_desc = {
+    .name = "gadget",
+    .version = 1,
+    .object_size = sizeof(struct gadget),
+    .priority = GW_PRIORITY_DEVICE,
+    .fields = gadget_fields,
+    .validate = gadget_validate,
+};
+
+struct world {
+    struct gw_memory *memory;
+    struct gw_state_registry *registry;
+    struct gadget gadget;
+    struct gw_vm vm;
+    /* of one run; on the engine's control thread */
+    bool is_ready, has_run;
+};
+
+static bool before_load(void *opaque, const struct gw_clock_facts *facts, GError **error)
+{
+    struct world *world = opaque;
+
+    fuzz_check(!world->has_run);
+    return true;
+}
+
+static bool after_load(void *opaque, GError **error)
+{
+    struct world *world = opaque;
+
+    fuzz_check(world->gadget.limited <= 1000 && world->gadget.limited != 13);
+    fuzz_check(world->gadget.fifo_len <= sizeof world->gadget.fifo);
+    world->is_ready = true;
+    return true;
+}
+
+static void run_at_destination(void *opaque, bool was_running, struct gw_ledger *ledger)
+{
+    struct world *world = opaque;
+
+    fuzz_check(world->is_ready && !world->has_run);
+    world->has_run = true;
+}
+
+static void discarded(void *opaque, const GError *why)
+{
+    struct world *world = opaque;
+
+    fuzz_check(!world->has_run);
+    world->is_ready = false;
+    fuzz_check(world->gadget.limited == 0); /* rolled back */
+}
+
+static void set_up(struct world *world)
+{
+    world->memory = gw_memory_new();
+    fuzz_check(gw_memory_add_block(world->memory, "ram", 0, RAM_BYTES, NULL));
+    world->registry = gw_state_registry_new();
+    fuzz_check(
+        gw_state_registry_add(world->registry, "gadget/0", &gadget_desc, &world->gadget, NULL));
+    world->vm = (struct gw_vm){
+        .memory = world->memory,
+        .registry = world->registry,
+        .opaque = world,
+        .before_load = before_load,
+        .after_load = after_load,
+        .run_at_destination = run_at_destination,
+        .discarded = discarded,
+    };
+}
+
+/* ---- the source ------------------------------------------------------------------------------ */
+
+/* The record that answers a record of ours, 0 if none does. */
+static uint16_t answer_to(uint16_t type)
+{
+    static const uint16_t answers[][2] = {
+        {WIRE_RAM_MAP, WIRE_SCHEMA_VERDICT},
+        {WIRE_ROUND_END, WIRE_ROUND_ACK},
+        {WIRE_STATE_END, WIRE_LOADED},
+        {WIRE_COMMIT, WIRE_RUNNING},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(answers); i++)
+        if (answers[i][0] == type)
+            return answers[i][1];
+    return 0;
+}
+
+static bool read_exactly(int fd, uint8_t *to, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t got = recv(fd, to + done, n - done, 0);
+
+        if (got <= 0) /* the end, or the receive timeout */
+            return false;
+        done += (size_t)got;
+    }
+    return true;
+}
+
+/* Reads answers until one of this type; false: the destination has hung up or has nothing to say.
+ */
+static bool await(int fd, uint16_t type)
+{
+    uint8_t head[WIRE_HEADER_BYTES];
+    uint8_t rest[4096];
+
+    for (;;) {
+        if (!read_exactly(fd, head, sizeof head))
+            return false;
+        for (size_t left = wire_load_u32(head + 4) + wire_load_u32(head + 16); left > 0;) {
+            size_t n = MIN(left, sizeof rest);
+
+            if (!read_exactly(fd, rest, n))
+                return false;
+            left -= n;
+        }
+        if (wire_load_u16(head) == type)
+            return true;
+    }
+}
+
+static bool send_all(int fd, const uint8_t *bytes, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t sent = send(fd, bytes + done, n - done, MSG_NOSIGNAL);
+
+        if (sent <= 0)
+            return false;
+        done += (size_t)sent;
+    }
+    return true;
+}
+
+static void play_source(int fd, struct fuzz_input *in)
+{
+    /* An answer that does not come: the records were not worth one. */
+    const struct timeval patience = {.tv_usec = 20000};
+    const struct timeval limit = {.tv_sec = GIVE_UP_MS / 1000};
+    struct stream_build build;
+    uint8_t preamble[WIRE_PREAMBLE_BYTES];
+    uint16_t type;
+
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    stream_build_init(&build, WIRE_ROLE_CONTROL, 0, WIRE_SIDE_SOURCE);
+    bool is_open = send_all(fd, build.bytes->data, build.bytes->len) &&
+                   read_exactly(fd, preamble, sizeof preamble);
+    fuzz_check(is_open); /* this much is right: it must be answered */
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    g_byte_array_set_size(build.bytes, 0);
+    while (is_open && (type = stream_build_record(&build, in)) != 0) {
+        is_open = send_all(fd, build.bytes->data, build.bytes->len);
+        g_byte_array_set_size(build.bytes, 0);
+        if (is_open && answer_to(type))
+            await(fd, answer_to(type));
+    }
+    shutdown(fd, SHUT_WR);
+    stream_build_clear(&build);
+}
+
+static int snapshot_of(struct fuzz_input *in)
+{
+    int fd = memfd_create("snapshot", MFD_CLOEXEC);
+    struct stream_build build;
+
+    stream_build_init(&build, WIRE_ROLE_SNAPSHOT, 0, WIRE_SIDE_SOURCE);
+    while (stream_build_record(&build, in))
+        continue;
+    fuzz_check(write(fd, build.bytes->data, build.bytes->len) == (ssize_t)build.bytes->len);
+    lseek(fd, 0, SEEK_SET);
+    stream_build_clear(&build);
+    return fd;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct world world;
+    struct fuzz_input in = {data, size};
+    bool is_snapshot = fuzz_take(&in, 1) & 1;
+    int fds[2];
+
+    if (!world.memory)
+        set_up(&world);
+    world.is_ready = world.has_run = false;
+    world.gadget = (struct gadget){0};
+    if (is_snapshot)
+        fds[0] = snapshot_of(&in);
+    else
+        fuzz_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
+    g_autofree char *uri = g_strdup_printf("fd:%d", fds[0]);
+    g_autoptr(GError) error = NULL;
+    struct gw_destination *destination = gw_destination_start(&world.vm, uri, NULL, NULL, &error);
+    fuzz_check(destination != NULL);
+    if (!is_snapshot) {
+        play_source(fds[1], &in);
+    }
+    /* Whatever came, it comes to an end: nobody speaks any more. */
+    fuzz_check(gw_destination_wait(destination, clock_mono_ns() + GIVE_UP_MS * NS_PER_MS));
+    if (!is_snapshot)
+        close(fds[1]);
+    gw_destination_free(destination);
+    return 0;
+}
