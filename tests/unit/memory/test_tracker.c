@@ -299,26 +299,27 @@ static void loses_no_write_of_concurrent_writers(void **state)
         assert_int_equal(pthread_create(&writers[i].thread, NULL, writer_main, &writers[i]), 0);
     }
     for (unsigned i = 0; i < N_ROUNDS || n_writes < MIN_WRITES; i++) {
+        if (rig.fd < 0) /* the kernel's discards are found as well */
+            madvise(rig.host + i * 13 % N_PAGES * GW_PAGE_SIZE, GW_PAGE_SIZE, MADV_DONTNEED);
         n_dirty += collect(&rig);
         copy_dirty(&rig, copy);
         n_writes = 0;
         for (unsigned w = 0; w < N_WRITERS; w++)
             n_writes += __atomic_load_n(&writers[w].n_writes, __ATOMIC_RELAXED);
     }
-    n_writes = 0;
     __atomic_store_n(&is_ending, true, __ATOMIC_RELAXED);
-    for (unsigned i = 0; i < N_WRITERS; i++) {
+    for (unsigned i = 0; i < N_WRITERS; i++)
         pthread_join(writers[i].thread, NULL);
-        n_writes += writers[i].n_writes;
-    }
     n_dirty += collect(&rig);
     copy_dirty(&rig, copy);
     assert_memory_equal(copy, rig.host, N_BYTES);
     /* SYNC takes the first touch of a page for a write: the comparison has touched all. */
     collect(&rig);
-    assert_int_equal(collect(&rig), 0);
-    /* A page told was written since it was told before; the first touch of it counts besides. */
-    assert_in_range(n_dirty, 1, n_writes + N_PAGES);
+    /* And what was discarded it tells each time. */
+    uint64_t n_told_again =
+        gw_tracker_mode_of(rig.tracker) == GW_TRACKER_SYNC && rig.fd < 0 ? N_PAGES : 0;
+    assert_in_range(collect(&rig), 0, n_told_again);
+    assert_true(n_dirty > 0);
     gw_memory_log_stop(rig.memory);
     rig_clear(&rig);
 }
