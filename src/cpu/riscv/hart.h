@@ -78,7 +78,7 @@ struct code_cache {
 
 /* ---- software TLBs ---- */
 
-#define TLB_BITS 8
+#define TLB_BITS 9
 #define TLB_SIZE (1u << TLB_BITS)
 #define TLB_NONE UINT64_MAX
 

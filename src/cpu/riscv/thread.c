@@ -196,11 +196,22 @@ static void *timer_main(void *opaque)
 
 /* ---- harts ---- */
 
+/* Sleeps until something is pending or the deadline has come. */
+static void sleep_once(struct hart *h, uint64_t deadline_ns)
+{
+    uint64_t began_ns = guest_clock_host_ns();
+    __atomic_store_n(&h->deadline_ns, NEVER, __ATOMIC_SEQ_CST); /* we wake by ourselves */
+    __atomic_store_n(&h->is_sleeping, 1, __ATOMIC_SEQ_CST);
+    futex_wait(&h->pending, 0, deadline_ns);
+    __atomic_store_n(&h->is_sleeping, 0, __ATOMIC_SEQ_CST);
+    uint64_t slept_ns = guest_clock_host_ns() - began_ns;
+    __atomic_store_n(&h->wfi_ns, h->wfi_ns + slept_ns, __ATOMIC_RELAXED);
+}
+
 /* Sleeps until an enabled interrupt pends (a broken hart: until it is stopped). False: the
  * machine's owner wants the hart to stop. */
 static bool wait_for_interrupt(struct hart *h)
 {
-    uint64_t began_ns = guest_clock_host_ns();
     bool is_woken = false;
     riscv_quiet_enter(h);
     for (;;) {
@@ -220,15 +231,10 @@ static bool wait_for_interrupt(struct hart *h)
             is_woken = true;
             break;
         }
-        __atomic_store_n(&h->deadline_ns, NEVER, __ATOMIC_SEQ_CST);
-        __atomic_store_n(&h->is_sleeping, 1, __ATOMIC_SEQ_CST);
-        futex_wait(&h->pending, 0, deadline_ns);
-        __atomic_store_n(&h->is_sleeping, 0, __ATOMIC_SEQ_CST);
+        sleep_once(h, deadline_ns);
     }
     riscv_quiet_leave(h);
     riscv_timer_update(h);
-    uint64_t slept_ns = guest_clock_host_ns() - began_ns;
-    __atomic_store_n(&h->wfi_ns, h->wfi_ns + slept_ns, __ATOMIC_RELAXED);
     if (is_woken) {
         h->s.is_waiting = false;
         riscv_take_interrupt(h);

@@ -100,12 +100,12 @@ static void test_no_wake_up_is_lost(void **state)
 {
     struct tiny_board *board = load("idle", 1);
     cpu_riscv_soft.start(board->cpu);
-    for (unsigned i = 0; i < 2000; i++) {
+    for (unsigned i = 0; i < 500; i++) {
         cpu_riscv_soft.set_irq(board->cpu, 0, IRQ_SEI, true);
         WAIT_FOR(!(__atomic_load_n(&state_of(board, 0)->lines, __ATOMIC_SEQ_CST)));
     }
     cpu_riscv_soft.stop(board->cpu);
-    assert_int_equal(state_of(board, 0)->x[8], 2000);
+    assert_int_equal(state_of(board, 0)->x[8], 500);
     tiny_board_free(board);
 }
 
@@ -214,7 +214,7 @@ static void test_no_write_escapes_the_dirty_log(void **state)
     WAIT_FOR((cpu_riscv_soft.get_stats(board->cpu, 0, &stats), stats.instructions > 100000));
     assert_true(gw_memory_log_start(board->memory, &error));
     gw_page_set_fill(set);
-    for (unsigned round = 0; round < 100; round++) {
+    for (unsigned round = 0; round < 40; round++) {
         copy_set(board, set, copy);
         assert_true(gw_memory_log_collect(board->memory, set, NULL, &error));
     }
@@ -237,7 +237,7 @@ static void test_code_written_by_a_device_is_run_after_fence_i(void **state)
     uint64_t mailbox = tiny_board_symbol(board, "mailbox");
     uint64_t *words = gw_memory_host(board->memory, mailbox, 24);
     cpu_riscv_soft.start(board->cpu);
-    for (uint64_t version = 1; version <= 500; version++) {
+    for (uint64_t version = 1; version <= 150; version++) {
         uint32_t insn = 0x00000513 | (uint32_t)version << 20; /* li a0, version */
         assert_true(gw_memory_write(board->memory, mailbox - GW_PAGE_SIZE, &insn, 4));
         assert_true(gw_memory_write(board->memory, mailbox, &version, 8));
