@@ -219,7 +219,8 @@ struct gw_source_status {
     uint64_t pages_resent;    /* asked for again because they arrived damaged */
     uint64_t remaining_bytes; /* of this round, and dirtied since as far as known */
     uint64_t dirty_bytes_per_s;
-    uint64_t bandwidth_bytes_per_s; /* acknowledged by the destination; 0: not yet known */
+    uint64_t bandwidth_bytes_per_s; /* acknowledged by the destination; in the first round, when
+                                       nothing is yet: sent. 0: not known */
     uint64_t predicted_blackout_ns; /* if it switched over now; 0: not yet known */
     uint64_t expected_left_ns;      /* UINT64_MAX: it does not converge or is not known */
     bool is_converging;             /* false: the guest dirties faster than the link drains */

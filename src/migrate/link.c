@@ -300,15 +300,11 @@ void link_post_state_end(struct link *link)
     link_append(link, item);
 }
 
-uint64_t link_state_digest(struct link *link, uint64_t deadline_ns)
+uint64_t link_state_digest(struct link *link)
 {
-    bool is_in_time = true;
     uint64_t digest;
 
     pthread_mutex_lock(&link->lock);
-    /* The answer can be here before the writer has come back from sending what it answers. */
-    while ((link->first || link->is_sending) && !link->is_stopping && is_in_time)
-        is_in_time = engine_cond_wait(&link->changed, &link->lock, deadline_ns);
     digest = link->state_digest;
     pthread_mutex_unlock(&link->lock);
     return digest;

@@ -42,9 +42,8 @@ void link_post_section(struct link *link, enum wire_section_kind kind, const cha
 /* Posts wire_state_begin and STATE_END, around the sections of an attempt. */
 void link_post_state_begin(struct link *link, uint32_t attempt);
 void link_post_state_end(struct link *link);
-/* The digest of the last STATE_END sent, 0 before. Waits until all that is posted is sent, at most
- * until the deadline: to be asked only when the peer has answered it. */
-uint64_t link_state_digest(struct link *link, uint64_t deadline_ns);
+/* The digest of the last STATE_END that is sent or being sent, 0 before. Any thread. */
+uint64_t link_state_digest(struct link *link);
 
 /* Decodes the record into a mail for the control thread; NULL with error. */
 struct mail *link_decode(struct link *link, const struct wire_record *record, GError **error);

@@ -171,46 +171,75 @@ void source_next_round(struct gw_source *source)
         source_start_round(source, 0);
 }
 
+/* Until a round is acknowledged: what goes out per second, which is all that is known. */
+static uint64_t sent_per_s(const struct gw_source *source, uint64_t n_bytes)
+{
+    uint64_t ns = clock_mono_ns() - source->round_start_ns;
+
+    return source->round_start_ns && ns > 10 * NS_PER_MS
+               ? (uint64_t)((__uint128_t)n_bytes * NS_PER_S / ns)
+               : 0;
+}
+
+/* Pages of this round that no lane has sent, and those that wait for the next one. */
+static uint64_t remaining_bytes_of(struct gw_source *source, const struct lanes_counters *counters)
+{
+    uint64_t n_pages = source->pending->n_set;
+
+    if (source->is_round_open && source->sending->n_set > counters->round_pages)
+        n_pages += source->sending->n_set - counters->round_pages;
+    return n_pages * GW_PAGE_SIZE;
+}
+
+static uint64_t sent_on_pages(struct gw_source *source)
+{
+    uint64_t n_bytes = 0;
+
+    for (guint i = 0; i < source->page_links->len; i++) {
+        struct wire_counters link;
+
+        wire_stream_counters(link_stream(g_ptr_array_index(source->page_links, i)), &link);
+        n_bytes += link.bytes_out;
+    }
+    return n_bytes;
+}
+
 void source_publish_progress(struct gw_source *source)
 {
+    const struct predict *predict = &source->predict;
+    struct gw_source_status *status = &source->status;
     struct lanes_counters counters = {0};
-    uint64_t max_blackout_ns, max_time_ns, remaining_bytes = 0, page_bytes = 0, bytes = 0;
+    struct wire_counters control = {0};
+    uint64_t max_blackout_ns, max_time_ns, remaining_bytes, page_bytes, early_rate;
 
     if (!source->lanes || gw_source_state_is_final((enum gw_source_state)source_state(source)))
         return;
     source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
     lanes_get_counters(source->lanes, &counters);
-    if (source->is_round_open)
-        remaining_bytes = source->sending->n_set > counters.round_pages
-                              ? (source->sending->n_set - counters.round_pages) * GW_PAGE_SIZE
-                              : 0;
-    remaining_bytes += source->pending->n_set * GW_PAGE_SIZE;
-    for (guint i = 0; i < source->page_links->len; i++) {
-        struct wire_counters link;
-
-        wire_stream_counters(link_stream(g_ptr_array_index(source->page_links, i)), &link);
-        page_bytes += link.bytes_out;
-    }
-    if (source->control) {
-        struct wire_counters link;
-
-        wire_stream_counters(link_stream(source->control), &link);
-        bytes = link.bytes_out;
-    }
+    remaining_bytes = remaining_bytes_of(source, &counters);
+    page_bytes = sent_on_pages(source);
+    if (source->control)
+        wire_stream_counters(link_stream(source->control), &control);
+    early_rate = sent_per_s(source, page_bytes ? page_bytes : control.bytes_out);
     pthread_mutex_lock(&source->lock);
-    source->status.bytes_sent = bytes + page_bytes;
-    source->status.page_bytes_sent = page_bytes;
-    source->status.pages_plain = counters.pages_plain;
-    source->status.pages_zero = counters.pages_zero;
-    source->status.remaining_bytes = remaining_bytes;
-    source->status.dirty_bytes_per_s = source->predict.dirty_bytes_per_s;
-    source->status.bandwidth_bytes_per_s = source->predict.bytes_per_s;
-    source->status.predicted_blackout_ns =
-        source->predict.bytes_per_s ? predict_blackout_ns(&source->predict, remaining_bytes) : 0;
-    source->status.expected_left_ns =
-        predict_left_ns(&source->predict, remaining_bytes, max_blackout_ns);
-    source->status.is_converging =
-        source->status.expected_left_ns != PREDICT_UNKNOWN || source->predict.bytes_per_s == 0;
-    source->status.failed_attempts = source->predict.n_failed;
+    status->bytes_sent = control.bytes_out + page_bytes;
+    status->page_bytes_sent = page_bytes;
+    status->pages_plain = counters.pages_plain;
+    status->pages_zero = counters.pages_zero;
+    status->remaining_bytes = remaining_bytes;
+    status->dirty_bytes_per_s = predict->dirty_bytes_per_s;
+    status->failed_attempts = predict->n_failed;
+    if (predict->bytes_per_s) {
+        status->bandwidth_bytes_per_s = predict->bytes_per_s;
+        status->predicted_blackout_ns = predict_blackout_ns(predict, remaining_bytes);
+        status->expected_left_ns = predict_left_ns(predict, remaining_bytes, max_blackout_ns);
+        status->is_converging = status->expected_left_ns != PREDICT_UNKNOWN;
+    } else {
+        status->bandwidth_bytes_per_s = early_rate;
+        status->expected_left_ns =
+            early_rate ? (uint64_t)((__uint128_t)remaining_bytes * NS_PER_S / early_rate)
+                       : UINT64_MAX;
+        status->is_converging = true;
+    }
     pthread_mutex_unlock(&source->lock);
 }

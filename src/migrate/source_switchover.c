@@ -212,7 +212,7 @@ void source_on_loaded(struct gw_source *source, const struct mail *mail)
     if (source_state(source) == GW_SOURCE_BLACKOUT &&
         (loaded->attempt != source->attempt || source->is_round_open || !source->is_state_sent ||
          source->pending->n_set || loaded->n_suspect ||
-         loaded->state_digest != link_state_digest(source->control, source->blackout_limit_ns) ||
+         loaded->state_digest != link_state_digest(source->control) ||
          loaded->n_sections != gw_state_registry_n(source->vm.registry))) {
         source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_DESTINATION, GW_ERROR_CORRUPT,
                     "the destination says that it loaded what was not sent");
@@ -224,8 +224,7 @@ void source_on_loaded(struct gw_source *source, const struct mail *mail)
 void source_commit(struct gw_source *source)
 {
     struct wire_commit commit = {.attempt = source->attempt,
-                                 .state_digest =
-                                     link_state_digest(source->control, source->blackout_limit_ns)};
+                                 .state_digest = link_state_digest(source->control)};
 
     source->commit_ns = clock_mono_ns();
     source->predict.load_ns = source->commit_ns - source->await_start_ns;
