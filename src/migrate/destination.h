@@ -103,7 +103,7 @@ struct gw_destination {
 
     uint32_t round; /* the last that was complete on all lanes */
     uint32_t n_lanes_done;
-    bool is_last_round_stopped;
+    bool is_last_round_clean; /* its guest was stopped, and at its end no page was suspect */
 
     uint32_t attempt; /* 0: no switchover under way */
     struct wire_switchover_begin switchover;

@@ -139,8 +139,7 @@ void destination_check_complete(struct gw_destination *destination)
 
     if (destination_state(destination) != GW_DESTINATION_RECEIVING || !destination->load ||
         !destination->has_state_end || destination->round < destination->switchover.round ||
-        !destination->is_last_round_stopped ||
-        __atomic_load_n(&destination->n_suspect, __ATOMIC_RELAXED) > 0)
+        !destination->is_last_round_clean)
         return;
     if (!load_all(destination, &error)) {
         destination_fail(destination, DESTINATION_EV_FAILED, GW_SIDE_DESTINATION,

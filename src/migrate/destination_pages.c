@@ -255,7 +255,7 @@ void destination_on_lane_round(struct gw_destination *destination, const struct 
     }
     destination->n_lanes_done = 0;
     destination->round = end->round;
-    destination->is_last_round_stopped = mail->number;
+    destination->is_last_round_clean = mail->number && n_suspect == 0;
     if (mail->number && n_suspect > 0) {
         if (destination->n_resends >= DESTINATION_MAX_RESENDS) {
             char text[256] = "pages arrived damaged";

@@ -74,8 +74,9 @@ static bool restore_round_end(struct gw_destination *destination, struct wire_re
         return false;
     destination->round = lane->check.round;
     destination->acked_round = lane->check.round;
-    destination->is_last_round_stopped = lane->check.flags & WIRE_ROUND_GUEST_STOPPED;
-    if (destination->is_last_round_stopped && destination->n_suspect) {
+    destination->is_last_round_clean =
+        (lane->check.flags & WIRE_ROUND_GUEST_STOPPED) && destination->n_suspect == 0;
+    if ((lane->check.flags & WIRE_ROUND_GUEST_STOPPED) && destination->n_suspect) {
         wire_record_error(record, GW_ERROR_CORRUPT, error, "%" PRIu64 " pages are damaged",
                           destination->n_suspect);
         return false;

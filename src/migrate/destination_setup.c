@@ -167,6 +167,7 @@ void destination_clear_migration(struct gw_destination *destination)
     destination->has_told_peer = false;
     destination->round = 0;
     destination->n_lanes_done = 0;
+    destination->is_last_round_clean = false;
     destination->attempt = 0;
     destination->has_state_end = false;
     destination->n_resends = 0;
