@@ -244,8 +244,10 @@ static void destination_on_link_end(struct gw_destination *destination, const st
     }
     /* The source's reason may still be on its way on the control channel. */
     if (destination->lost_limit_ns == UINT64_MAX) {
-        destination->lost_limit_ns = clock_mono_ns() + DESTINATION_GRACE_NS;
         destination->lost_code = gw_error_code_of(mail->error);
+        destination->lost_limit_ns =
+            clock_mono_ns() +
+            (destination->lost_code == GW_ERROR_LINK_LOST ? DESTINATION_GRACE_NS : 0);
         g_free(destination->lost_reason);
         destination->lost_reason = g_strdup(mail->error->message);
     }

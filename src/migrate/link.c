@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define LAST_WORD_NS (UINT64_C(200) * NS_PER_MS) /* for the reader to find out why */
+
 enum item_kind {
     ITEM_MESSAGE = 1,
     ITEM_SECTION,
@@ -61,14 +63,15 @@ static void item_free(struct item *item)
     g_free(item);
 }
 
-static void link_end(struct link *link, const GError *error)
+/* wants_last_word: the sending direction goes on, for what the owner has to say about the error. */
+static void link_end(struct link *link, const GError *error, bool wants_last_word)
 {
     bool is_first;
 
     pthread_mutex_lock(&link->lock);
     is_first = !link->has_told_end;
     link->has_told_end = true;
-    link->is_stopping = true;
+    link->is_stopping |= !wants_last_word;
     pthread_cond_broadcast(&link->changed);
     pthread_mutex_unlock(&link->lock);
     if (is_first)
@@ -143,6 +146,20 @@ static void link_writer_finish(struct link *link)
     pthread_mutex_unlock(&link->lock);
 }
 
+/* Nobody takes what is sent any more. Who ended it has said why before: the reader shall find that
+ * first, or the end. */
+static void link_writer_lost(struct link *link, const GError *error)
+{
+    uint64_t limit_ns = clock_mono_ns() + LAST_WORD_NS;
+    bool is_in_time = gw_error_code_of(error) == GW_ERROR_LINK_LOST;
+
+    pthread_mutex_lock(&link->lock);
+    while (!link->has_told_end && !link->is_stopping && is_in_time)
+        is_in_time = engine_cond_wait(&link->changed, &link->lock, limit_ns);
+    pthread_mutex_unlock(&link->lock);
+    link_end(link, error, false);
+}
+
 static void *link_writer(void *opaque)
 {
     struct link *link = opaque;
@@ -162,7 +179,7 @@ static void *link_writer(void *opaque)
             is_sent = wire_send(link->stream, WIRE_KEEPALIVE, &keepalive, GW_NO_DEADLINE, &error);
         }
         if (!is_sent) {
-            link_end(link, error);
+            link_writer_lost(link, error);
             break;
         }
     }
@@ -170,11 +187,31 @@ static void *link_writer(void *opaque)
     return NULL;
 }
 
+/* Did we end it, and can the peer still be told? */
+static bool is_worth_a_word(const GError *error)
+{
+    int code = error ? gw_error_code_of(error) : GW_ERROR_LINK_LOST;
+
+    return code != GW_ERROR_LINK_LOST && code != GW_ERROR_CANCELLED && code != GW_ERROR_PEER;
+}
+
+/* What comes after an error is of no use, but closing with it unread would make the kernel throw
+ * away our last word as well. Ends with the channel. */
+static void link_drain(struct link *link)
+{
+    uint8_t bytes[4096];
+
+    while (gw_channel_read_some(wire_stream_channel(link->stream), bytes, sizeof bytes,
+                                GW_NO_DEADLINE, NULL) > 0)
+        continue;
+}
+
 static void *link_reader(void *opaque)
 {
     struct link *link = opaque;
     g_autoptr(GError) error = NULL;
     struct wire_record record;
+    bool wants_last_word;
 
     while (wire_receive(link->stream, &record, GW_NO_DEADLINE, &error)) {
         if (record.type->type == WIRE_KEEPALIVE)
@@ -182,11 +219,14 @@ static void *link_reader(void *opaque)
         if (!link->ops->on_record(link->opaque, link, &record, &error))
             break;
     }
+    wants_last_word = is_worth_a_word(error);
+    link_end(link, error, wants_last_word);
+    if (wants_last_word)
+        link_drain(link);
     pthread_mutex_lock(&link->lock);
     link->has_reader_ended = true;
     pthread_cond_broadcast(&link->changed);
     pthread_mutex_unlock(&link->lock);
-    link_end(link, error);
     return NULL;
 }
 

@@ -267,8 +267,10 @@ void source_lose_channel(struct gw_source *source, const GError *error)
     /* After COMMIT only the control channel matters. */
     if (source->lost_limit_ns != UINT64_MAX || !is_before_commit(source_state(source)))
         return;
-    source->lost_limit_ns = clock_mono_ns() + SOURCE_GRACE_NS;
     source->lost_code = gw_error_code_of(error);
+    /* What we found ourselves needs no explanation by the peer. */
+    source->lost_limit_ns =
+        clock_mono_ns() + (source->lost_code == GW_ERROR_LINK_LOST ? SOURCE_GRACE_NS : 0);
     g_free(source->lost_reason);
     source->lost_reason = g_strdup(error->message);
 }

@@ -14,6 +14,8 @@
 #include "side.h"
 
 #define LONG_SILENCE_MS 20000u /* where silence is not the fault */
+#define IDLE_SILENCE_MS 3000u
+#define N_WAYS          4u /* two page channels, both directions; control pings too often to idle */
 
 enum { SEAT_SOURCE, SEAT_DESTINATION, SEAT_NEW_DESTINATION, SEAT_NEW_SOURCE };
 
@@ -23,7 +25,7 @@ struct play {
     struct board *board;
     struct side source, destination;
     bool is_source_killed, is_destination_killed;
-    bool source_in_doubt;
+    bool is_held;
     uint64_t limit_ns;
     struct case_result *result;
 };
@@ -84,6 +86,15 @@ static bool runs(const struct play *play, const struct side *side)
     return (atomic_load(&play->board->running) >> side->seat) & 1;
 }
 
+/* An idle play goes on when every way was idle once, or after its fault. */
+static bool is_relax_due(const struct play *play)
+{
+    for (unsigned i = 0; i < play->relay.n_faults; i++)
+        if (play->relay.faults[i].is_done)
+            return true;
+    return play->relay.n_idle_ways >= N_WAYS;
+}
+
 /* Passes bytes on until the condition holds; false when patience has ended. */
 static bool watch_until(struct play *play, bool (*is_done)(struct play *play))
 {
@@ -94,6 +105,11 @@ static bool watch_until(struct play *play, bool (*is_done)(struct play *play))
         if (now_ns >= play->limit_ns)
             return false;
         relay_step(&play->relay, fds, 2, (int)((play->limit_ns - now_ns) / NS_PER_MS) + 1);
+        if (play->is_held && is_relax_due(play)) {
+            play->is_held = false;
+            if (play->source.pid)
+                side_order(&play->source, &(struct side_order){.what = SIDE_RELAX});
+        }
     }
     return true;
 }
@@ -152,10 +168,9 @@ static void start_destination(struct play *play, unsigned seat, uint32_t silence
     side_start_destination(&play->destination, play->board, seat, uri, silence_ms);
 }
 
-static void order_migration(struct play *play, uint32_t silence_ms, bool wants_rounds)
+static void order_migration(struct play *play, uint32_t silence_ms, enum side_pace pace)
 {
-    struct side_order order = {
-        .what = SIDE_MIGRATE, .silence_ms = silence_ms, .wants_rounds = wants_rounds};
+    struct side_order order = {.what = SIDE_MIGRATE, .silence_ms = silence_ms, .pace = pace};
 
     g_strlcpy(order.uri, "unix:", sizeof order.uri);
     g_strlcat(order.uri, play->relay.listen_path, sizeof order.uri);
@@ -215,9 +230,16 @@ static void judge_reasons(struct play *play)
         atomic_load(&b->state) != GW_DESTINATION_DISOWNED)
         return;
     play->result->wants_reason = true;
-    play->result->has_reason = a->failure_side == b->failure_side &&
-                               a->failure_code == b->failure_code &&
-                               strcmp(a->reason, b->reason) == 0;
+    /* In doubt it comes as part of the destination's answer. */
+    play->result->has_reason =
+        (a->failure_code == GW_ERROR_PEER && g_str_has_suffix(a->reason, b->reason)) ||
+        (a->failure_side == b->failure_side && a->failure_code == b->failure_code &&
+         strcmp(a->reason, b->reason) == 0);
+    if (!play->result->has_reason)
+        g_snprintf(play->result->two_reasons, sizeof play->result->two_reasons,
+                   "source: %s/%d %.200s | destination: %s/%d %.200s",
+                   gw_side_name((enum gw_side)a->failure_side), a->failure_code, a->reason,
+                   gw_side_name((enum gw_side)b->failure_side), b->failure_code, b->reason);
     if (!a->reason[0] || !b->reason[0])
         blame(play, "a side failed without a reason");
 }
@@ -244,6 +266,9 @@ static enum outcome judge_both_alive(struct play *play, const struct fault *faul
         return was_in_doubt ? OUTCOME_DOUBT_MOVED : OUTCOME_MOVED;
     }
     if (state == GW_SOURCE_FAILED && at_source) {
+        if (fault && !fault->is_done &&
+            seat_of(play, &play->source)->failure_code == GW_ERROR_LINK_SILENT)
+            play->result->is_too_slow = true;
         if (fault && !fault->is_done)
             blame(play, "failed without a fault: %s", seat_of(play, &play->source)->reason);
         if (has_committed(play) && !was_in_doubt &&
@@ -320,7 +345,7 @@ static void play_next(struct play *play)
     if (!play->destination.pid)
         start_destination(play, SEAT_NEW_DESTINATION, LONG_SILENCE_MS);
     atomic_store(&play->board->seats[play->source.seat].state, 0);
-    order_migration(play, LONG_SILENCE_MS, false);
+    order_migration(play, LONG_SILENCE_MS, SIDE_FAST);
     if (!watch_until(play, is_source_final) ||
         state_of(play, &play->source) != GW_SOURCE_COMPLETED) {
         blame(play, "the next migration ends in %s: %s",
@@ -360,7 +385,9 @@ void referee_play(const struct referee *referee, struct fault *faults, unsigned 
     struct play play = {.referee = referee, .result = result};
     g_autofree char *path = g_strdup_printf("%s/l%u", referee->directory, referee->number);
     uint64_t start_ns = clock_mono_ns();
-    uint32_t silence_ms = is_silent(faults, n_faults) ? referee->silence_ms : LONG_SILENCE_MS;
+    uint32_t silence_ms = referee->is_idle              ? IDLE_SILENCE_MS
+                          : is_silent(faults, n_faults) ? referee->silence_ms
+                                                        : LONG_SILENCE_MS;
 
     *result = (struct case_result){0};
     play.board =
@@ -377,7 +404,8 @@ void referee_play(const struct referee *referee, struct fault *faults, unsigned 
     play.relay.opaque = &play;
     start_destination(&play, SEAT_DESTINATION, silence_ms);
     side_start_source(&play.source, play.board, SEAT_SOURCE);
-    order_migration(&play, silence_ms, true);
+    play.is_held = referee->is_idle;
+    order_migration(&play, silence_ms, referee->is_idle ? SIDE_HELD : SIDE_ROUNDS);
     if (!watch_until(&play, is_settled))
         blame(&play, "not settled: the source is %s, the destination %s",
               gw_source_state_name((enum gw_source_state)state_of(&play, &play.source)),

@@ -31,14 +31,17 @@ struct case_result {
     bool is_resolved;  /* by the operator */
     bool has_reason;   /* both lived, it failed, and both name the same side and reason */
     bool wants_reason; /* both lived and it failed */
+    bool is_too_slow;  /* the machine did not keep up with a short silence limit: play it again */
     uint32_t n_ms;
-    char error[1536]; /* why the case is unexplained; empty: it is not */
+    char two_reasons[512]; /* where they differ */
+    char error[1536];      /* why the case is unexplained; empty: it is not */
 };
 
 struct referee {
     const char *directory;
     unsigned number; /* of the worker: for paths */
     uint32_t silence_ms, patience_ms;
+    bool is_idle; /* the rounds go on until every page channel said KEEPALIVE in both directions */
 };
 
 /* faults: n of them. places: when not NULL every record of the run is appended. */

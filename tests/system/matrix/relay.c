@@ -125,6 +125,11 @@ static bool is_first_control(const struct connection *c)
     return strcmp(c->channel, "control") == 0;
 }
 
+static bool is_page(const struct connection *c)
+{
+    return g_str_has_prefix(c->channel, "page-");
+}
+
 static void note_sent(struct relay *relay, const struct connection *c, const struct place *place)
 {
     if (is_first_control(c) && strcmp(place->type, "COMMIT") == 0)
@@ -269,6 +274,7 @@ static void pass_record(struct relay *relay, struct connection *c, enum relay_di
     if (relay->places)
         g_array_append_val(relay->places, place);
     relay->n_records++;
+    relay->n_idle_ways += place.nth == 0 && strcmp(name, "KEEPALIVE") == 0 && is_page(c);
     note_sent(relay, c, &place);
     for (unsigned i = 0; i < relay->n_faults && !fault; i++)
         if (!relay->faults[i].is_done && is_at(&relay->faults[i].place, &place))
@@ -368,7 +374,8 @@ void relay_step(struct relay *relay, const int *side_fds, unsigned n_side_fds, i
 
             p[n].events = (short)((reads ? POLLIN : 0) | (to->queue->len ? POLLOUT : 0));
             /* poll reports a hang-up unasked: it must not spin. */
-            p[n++].fd = p[n].events ? c->fds[d] : -1;
+            p[n].fd = p[n].events ? c->fds[d] : -1;
+            n++;
         }
     }
     if (poll(p, n, timeout_ms) <= 0)

@@ -25,7 +25,8 @@ struct actor {
     int fd;
     struct seat *seat;
     struct guest *guest;
-    pthread_mutex_t lock; /* guards source */
+    pthread_mutex_t lock; /* guards source, pace */
+    enum side_pace pace;
     struct gw_source *source;
     struct gw_destination *destination;
 };
@@ -58,7 +59,7 @@ static void on_source_event(void *opaque, enum gw_migrate_event event, uint32_t 
     if (event == GW_MIGRATE_EVENT_STATE) {
         gw_source_get_status(actor->source, &status);
         show(actor, value, &status.failure);
-    } else if (value == N_ROUNDS) {
+    } else if (value == N_ROUNDS && actor->pace == SIDE_ROUNDS) {
         gw_source_set_budgets(actor->source, &relaxed);
     }
     pthread_mutex_unlock(&actor->lock);
@@ -86,7 +87,7 @@ static void die(const char *what, GError *error)
 static void migrate(struct actor *actor, const struct side_order *order)
 {
     struct gw_migrate_params params = {
-        .max_blackout_ns = order->wants_rounds ? 1 : RELAXED_NS,
+        .max_blackout_ns = order->pace == SIDE_FAST ? RELAXED_NS : 1,
         .channels = N_CHANNELS,
         .silence_limit_ns = order->silence_ms * NS_PER_MS,
     };
@@ -96,6 +97,7 @@ static void migrate(struct actor *actor, const struct side_order *order)
 
     gw_source_free(old);
     pthread_mutex_lock(&actor->lock);
+    actor->pace = order->pace;
     atomic_store(&actor->seat->state, 0);
     atomic_store(&actor->seat->seen, 0);
     actor->source = gw_source_start(guest_vm(actor->guest), order->uri, &params, &observer, &error);
@@ -106,9 +108,14 @@ static void migrate(struct actor *actor, const struct side_order *order)
 
 static void obey(struct actor *actor, const struct side_order *order)
 {
+    struct gw_migrate_params relaxed = {.max_blackout_ns = RELAXED_NS};
+
     switch (order->what) {
     case SIDE_MIGRATE:
         migrate(actor, order);
+        break;
+    case SIDE_RELAX:
+        gw_source_set_budgets(actor->source, &relaxed);
         break;
     case SIDE_RUN_HERE:
         gw_source_resolve(actor->source, GW_RESOLVE_RUN_HERE, NULL);

@@ -18,10 +18,16 @@ struct side {
     unsigned seat;
 };
 
+enum side_pace {
+    SIDE_FAST = 1, /* as few rounds as possible */
+    SIDE_ROUNDS,   /* a blackout after the third round */
+    SIDE_HELD,     /* rounds until SIDE_RELAX */
+};
+
 struct side_order {
-    enum { SIDE_MIGRATE = 1, SIDE_RUN_HERE, SIDE_CHECK } what;
+    enum { SIDE_MIGRATE = 1, SIDE_RELAX, SIDE_RUN_HERE, SIDE_CHECK } what;
     uint32_t silence_ms;
-    bool wants_rounds; /* three rounds before the blackout instead of as few as possible */
+    enum side_pace pace;
     char uri[108];
 };
 
