@@ -180,6 +180,17 @@ static GArray *enumerate(const struct options *options, unsigned *n_places)
 /* ---- playing ----------------------------------------------------------------------------------
  */
 
+/* Who reads damaged bytes knows it at once, and the other direction is whole: both must name it. */
+static void judge_reasons(const struct test_case *c, struct case_result *result)
+{
+    const struct fault *fault = &c->faults[c->n_faults - 1];
+    bool is_flip = fault->kind == FAULT_FLIP_HEADER || fault->kind == FAULT_FLIP_PAYLOAD ||
+                   fault->kind == FAULT_FLIP_BULK;
+
+    if (is_flip && result->wants_reason && !result->has_reason && !result->error[0])
+        g_snprintf(result->error, sizeof result->error, "two reasons: %s", result->two_reasons);
+}
+
 static void play_case(const struct options *options, unsigned worker, const struct test_case *c,
                       struct case_result *result)
 {
@@ -195,6 +206,7 @@ static void play_case(const struct options *options, unsigned worker, const stru
         if (result->outcome != OUTCOME_UNREACHED && !result->is_too_slow)
             break;
     }
+    judge_reasons(c, result);
 }
 
 static void play_all(const struct options *options, const GArray *cases,
