@@ -14,6 +14,7 @@
 #include "device/pci.h"
 #include "machine/boot.h"
 #include "machine/machine.h"
+#include "machine/main_queue.h"
 
 struct board {
     const char *name;
@@ -56,6 +57,7 @@ struct machine {
     uint64_t memory_bytes;
     unsigned n_cpus;
     GMainContext *context;
+    struct main_queue *main_queue; /* to the context's thread */
     struct gw_memory *memory;
     struct gw_ram_block *boot_block;
     struct latency_book *book;

@@ -197,6 +197,7 @@ struct machine *machine_new(const struct machine_config *config, GMainContext *c
     machine->memory_bytes = config->memory_bytes;
     machine->n_cpus = config->n_cpus;
     machine->context = g_main_context_ref(context);
+    machine->main_queue = main_queue_new(context);
     machine_life_init(machine);
     if (!build(machine, config, error)) {
         machine_free(machine);
@@ -225,6 +226,7 @@ void machine_free(struct machine *machine)
     g_clear_pointer(&machine->memory, gw_memory_free);
     g_clear_pointer(&machine->book, latency_book_free);
     g_clear_pointer(&machine->listeners, g_array_unref);
+    main_queue_free(machine->main_queue);
     g_main_context_unref(machine->context);
     g_free(machine->broken_reason);
     g_free(machine->name);

@@ -44,7 +44,7 @@ struct notice_call {
     char *detail;
 };
 
-static gboolean deliver_notice(gpointer opaque)
+static void deliver_notice(void *opaque)
 {
     struct notice_call *call = opaque;
     for (guint i = 0; i < call->machine->listeners->len; i++) {
@@ -52,7 +52,6 @@ static gboolean deliver_notice(gpointer opaque)
             &g_array_index(call->machine->listeners, struct machine_listener, i);
         l->fn(l->opaque, &call->notice);
     }
-    return G_SOURCE_REMOVE;
 }
 
 static void notice_call_free(gpointer opaque)
@@ -60,16 +59,6 @@ static void notice_call_free(gpointer opaque)
     struct notice_call *call = opaque;
     g_free(call->detail);
     g_free(call);
-}
-
-void machine_call_on_main(struct machine *machine, GSourceFunc fn, gpointer opaque,
-                          GDestroyNotify destroy)
-{
-    GSource *source = g_idle_source_new();
-    g_source_set_priority(source, G_PRIORITY_DEFAULT);
-    g_source_set_callback(source, fn, opaque, destroy);
-    g_source_attach(source, machine->context);
-    g_source_unref(source);
 }
 
 void machine_notify(struct machine *machine, const struct machine_notice *notice)
@@ -80,7 +69,7 @@ void machine_notify(struct machine *machine, const struct machine_notice *notice
     call->notice.real_ns = machine_real_ns();
     call->detail = g_strdup(notice->detail);
     call->notice.detail = call->detail;
-    machine_call_on_main(machine, deliver_notice, call, notice_call_free);
+    main_queue_post(machine->main_queue, deliver_notice, call, notice_call_free);
 }
 
 void machine_add_listener(struct machine *machine, machine_notice_fn fn, void *opaque)
@@ -394,11 +383,10 @@ struct done_call {
     GError *error;
 };
 
-static gboolean deliver_done(gpointer opaque)
+static void deliver_done(void *opaque)
 {
     struct done_call *call = opaque;
     call->done(call->opaque, call->error);
-    return G_SOURCE_REMOVE;
 }
 
 static void done_call_free(gpointer opaque)
@@ -415,7 +403,7 @@ static void finish_job(struct machine *machine, struct machine_job *job, GError 
         call->done = job->done;
         call->opaque = job->opaque;
         call->error = g_steal_pointer(&error);
-        machine_call_on_main(machine, deliver_done, call, done_call_free);
+        main_queue_post(machine->main_queue, deliver_done, call, done_call_free);
     }
     g_clear_error(&error);
     g_free(job);

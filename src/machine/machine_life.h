@@ -31,11 +31,6 @@ void machine_start_parts_locked(struct machine *machine);
 bool machine_stop_parts_locked(struct machine *machine, uint64_t deadline_ns,
                                struct gw_ledger *ledger, GError **error);
 
-/* Runs fn (a GSourceFunc that returns G_SOURCE_REMOVE) on the main context's thread, always from
- * its loop and never at once. Any thread. */
-void machine_call_on_main(struct machine *machine, GSourceFunc fn, gpointer opaque,
-                          GDestroyNotify destroy);
-
 /* Any thread: listeners hear of it on the main context. */
 void machine_notify(struct machine *machine, const struct machine_notice *notice);
 

@@ -178,10 +178,9 @@ static void announce_devices(struct machine *machine)
 }
 
 /* The first announcement was made already; 50 ms apart at first, for about three seconds in all. */
-static gboolean announce_again(gpointer opaque)
+static void announce_again(void *opaque)
 {
     machine_announce(opaque, &(struct machine_announce){50, 550, 100, 8});
-    return G_SOURCE_REMOVE;
 }
 
 static void vm_run_at_destination(void *opaque, bool was_running, struct gw_ledger *ledger)
@@ -203,7 +202,7 @@ static void vm_run_at_destination(void *opaque, bool was_running, struct gw_ledg
     if (was_running)
         machine_notify(machine, &(struct machine_notice){.kind = MACHINE_NOTICE_RESUME});
     announce_devices(machine);
-    machine_call_on_main(machine, announce_again, machine, NULL);
+    main_queue_post(machine->main_queue, announce_again, machine, NULL);
 }
 
 /* What was loaded is worthless: memory goes back to the host, so that the next guest starts from

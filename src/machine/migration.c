@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "godwit/error.h"
+#include "machine/main_queue.h"
 
 struct listener {
     migration_notice_fn fn;
@@ -14,7 +15,7 @@ struct listener {
 
 struct migration {
     struct machine *machine;
-    GMainContext *context;
+    struct main_queue *main_queue;
     struct gw_migrate_params params;
     struct gw_source *source;
     struct gw_destination *destination;
@@ -32,7 +33,7 @@ struct notice_call {
     char *detail;
 };
 
-static gboolean deliver(gpointer opaque)
+static void deliver(void *opaque)
 {
     struct notice_call *call = opaque;
     struct migration *migration = call->migration;
@@ -51,7 +52,6 @@ static gboolean deliver(gpointer opaque)
         struct listener *l = &g_array_index(migration->listeners, struct listener, i);
         l->fn(l->opaque, &call->notice);
     }
-    return G_SOURCE_REMOVE;
 }
 
 static void call_free(gpointer opaque)
@@ -66,16 +66,12 @@ static void notify(struct migration *migration, enum migration_notice_kind kind,
                    const char *detail)
 {
     struct notice_call *call = g_new0(struct notice_call, 1);
-    GSource *source = g_idle_source_new();
 
     call->migration = migration;
     call->detail = g_strdup(detail);
     call->notice = (struct migration_notice){
         .kind = kind, .value = value, .real_ns = clock_real_ns(), .detail = call->detail};
-    g_source_set_priority(source, G_PRIORITY_DEFAULT);
-    g_source_set_callback(source, deliver, call, call_free);
-    g_source_attach(source, migration->context);
-    g_source_unref(source);
+    main_queue_post(migration->main_queue, deliver, call, call_free);
 }
 
 static void on_source_event(void *opaque, enum gw_migrate_event event, uint32_t value)
@@ -116,7 +112,7 @@ struct migration *migration_new(struct machine *machine, GMainContext *context)
     struct migration *migration = g_new0(struct migration, 1);
 
     migration->machine = machine;
-    migration->context = context;
+    migration->main_queue = main_queue_new(context);
     migration->listeners = g_array_new(FALSE, FALSE, sizeof(struct listener));
     migration->params = (struct gw_migrate_params){
         .max_blackout_ns = GW_DEFAULT_MAX_BLACKOUT_NS,
@@ -134,6 +130,7 @@ void migration_free(struct migration *migration)
     g_clear_pointer(&migration->source, gw_source_free);
     g_clear_pointer(&migration->destination, gw_destination_free);
     machine_set_discarded_fn(migration->machine, NULL, NULL);
+    main_queue_free(migration->main_queue);
     g_array_unref(migration->listeners);
     g_free(migration);
 }
