@@ -78,6 +78,7 @@ struct gw_destination {
     /* owned by the control thread */
     uint8_t id[WIRE_ID_BYTES];
     uint64_t generation;
+    uint64_t keepalive_ns; /* of this migration's links, as the stricter side wants it */
     uint64_t start_ns;
     GArray *remembered; /* struct remembered */
     struct link *control;

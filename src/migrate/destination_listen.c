@@ -303,9 +303,10 @@ static void on_control(struct gw_destination *destination, struct mail *mail)
     memcpy(destination->id, id, WIRE_ID_BYTES);
     destination->generation++;
     destination->start_ns = clock_mono_ns();
-    destination->control = link_new(
-        g_steal_pointer(&mail->stream), CHANNEL_CONTROL, destination->generation, &destination->box,
-        &destination_link_ops, destination, destination->silence_ns / 4);
+    destination->keepalive_ns = destination->silence_ns / 4;
+    destination->control =
+        link_new(g_steal_pointer(&mail->stream), CHANNEL_CONTROL, destination->generation,
+                 &destination->box, &destination_link_ops, destination, destination->keepalive_ns);
     destination_dispatch(destination, DESTINATION_EV_HELLO);
     destination_on_hello(destination, mail);
 }
@@ -336,7 +337,7 @@ static void on_page_channel(struct gw_destination *destination, struct mail *mai
     pthread_mutex_unlock(&destination->lock);
     lane->link = link_new(g_steal_pointer(&mail->stream), lane->channel, destination->generation,
                           &destination->box, &destination_link_ops, destination,
-                          destination->silence_ns / 4);
+                          destination->keepalive_ns);
 }
 
 void destination_on_stream(struct gw_destination *destination, struct mail *mail)

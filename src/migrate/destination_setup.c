@@ -384,8 +384,11 @@ void destination_on_hello(struct gw_destination *destination, struct mail *mail)
                                ? 0
                                : MIN(destination->peer.page_channels, WIRE_MAX_CHANNELS);
     peer_silence_ns = (uint64_t)destination->peer.silence_limit_ms * NS_PER_MS;
-    if (destination->control && peer_silence_ns && peer_silence_ns < destination->silence_ns)
-        link_set_keepalive(destination->control, MAX(peer_silence_ns / 4, NS_PER_MS));
+    /* The page channels are opened later, with the same interval. */
+    if (peer_silence_ns && peer_silence_ns / 4 < destination->keepalive_ns)
+        destination->keepalive_ns = MAX(peer_silence_ns / 4, NS_PER_MS);
+    if (destination->control)
+        link_set_keepalive(destination->control, destination->keepalive_ns);
     pthread_mutex_lock(&destination->lock);
     destination->status.n_channels = destination->n_lanes;
     pthread_mutex_unlock(&destination->lock);

@@ -90,7 +90,7 @@ static bool runs(const struct play *play, const struct side *side)
 static bool is_relax_due(const struct play *play)
 {
     for (unsigned i = 0; i < play->relay.n_faults; i++)
-        if (play->relay.faults[i].is_done)
+        if (play->relay.faults[i].is_done && !play->referee->stays_held)
             return true;
     return play->relay.n_idle_ways >= N_WAYS;
 }
@@ -371,6 +371,15 @@ static void judge(struct play *play, const struct fault *fault)
         play->result->outcome = judge_both_alive(play, fault);
 }
 
+static void take_last_word(struct play *play, const struct side *side, struct last_word *word)
+{
+    const struct seat *seat = seat_of(play, side);
+
+    word->side = seat->failure_side;
+    word->code = seat->failure_code;
+    g_strlcpy(word->reason, seat->reason, sizeof word->reason);
+}
+
 static bool is_silent(const struct fault *faults, unsigned n_faults)
 {
     for (unsigned i = 0; i < n_faults; i++)
@@ -400,12 +409,16 @@ void referee_play(const struct referee *referee, struct fault *faults, unsigned 
     play.relay.faults = faults;
     play.relay.n_faults = n_faults;
     play.relay.places = places;
+    play.relay.n_beats = MAX(referee->n_beats, 1);
     play.relay.on_kill = on_kill;
     play.relay.opaque = &play;
-    start_destination(&play, SEAT_DESTINATION, silence_ms);
+    start_destination(&play, SEAT_DESTINATION,
+                      referee->destination_silence_ms ? referee->destination_silence_ms
+                                                      : silence_ms);
     side_start_source(&play.source, play.board, SEAT_SOURCE);
     play.is_held = referee->is_idle;
-    order_migration(&play, silence_ms, referee->is_idle ? SIDE_HELD : SIDE_ROUNDS);
+    order_migration(&play, referee->source_silence_ms ? referee->source_silence_ms : silence_ms,
+                    referee->is_idle ? SIDE_HELD : SIDE_ROUNDS);
     if (!watch_until(&play, is_settled))
         blame(&play, "not settled: the source is %s, the destination %s",
               gw_source_state_name((enum gw_source_state)state_of(&play, &play.source)),
@@ -414,6 +427,8 @@ void referee_play(const struct referee *referee, struct fault *faults, unsigned 
     else
         judge(&play, n_faults ? &faults[n_faults - 1] : NULL);
     play.relay.places = NULL;
+    take_last_word(&play, &play.source, &result->source);
+    take_last_word(&play, &play.destination, &result->destination);
     if (!result->error[0])
         play_next(&play);
     check_memory(&play);

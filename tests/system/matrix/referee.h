@@ -25,6 +25,12 @@ enum outcome {
     OUTCOME_N,
 };
 
+/* How a side says that it ended. */
+struct last_word {
+    int side, code;
+    char reason[256];
+};
+
 struct case_result {
     enum outcome outcome;
     bool has_next;     /* another migration was made, and it succeeded */
@@ -33,6 +39,7 @@ struct case_result {
     bool wants_reason; /* both lived and it failed */
     bool is_too_slow;  /* the machine did not keep up with a short silence limit: play it again */
     uint32_t n_ms;
+    struct last_word source, destination;
     char two_reasons[512]; /* where they differ */
     char error[1536];      /* why the case is unexplained; empty: it is not */
 };
@@ -42,6 +49,10 @@ struct referee {
     unsigned number; /* of the worker: for paths */
     uint32_t silence_ms, patience_ms;
     bool is_idle; /* the rounds go on until every page channel said KEEPALIVE in both directions */
+    unsigned n_beats; /* so many times; 0: once */
+    bool stays_held;  /* a fault does not end the rounds */
+    /* The two sides' limits; 0: as the fault needs it. */
+    uint32_t source_silence_ms, destination_silence_ms;
 };
 
 /* faults: n of them. places: when not NULL every record of the run is appended. */

@@ -274,7 +274,8 @@ static void pass_record(struct relay *relay, struct connection *c, enum relay_di
     if (relay->places)
         g_array_append_val(relay->places, place);
     relay->n_records++;
-    relay->n_idle_ways += place.nth == 0 && strcmp(name, "KEEPALIVE") == 0 && is_page(c);
+    relay->n_idle_ways +=
+        place.nth + 1 == relay->n_beats && strcmp(name, "KEEPALIVE") == 0 && is_page(c);
     note_sent(relay, c, &place);
     for (unsigned i = 0; i < relay->n_faults && !fault; i++)
         if (!relay->faults[i].is_done && is_at(&relay->faults[i].place, &place))

@@ -65,7 +65,8 @@ struct relay {
     GArray *places; /* struct place: every record seen; NULL: not noted */
     struct relay_facts facts;
     unsigned n_control, n_records;
-    unsigned n_idle_ways; /* directions of page channels on which a KEEPALIVE came */
+    unsigned n_beats;     /* KEEPALIVEs wanted on each direction of each page channel */
+    unsigned n_idle_ways; /* directions on which so many came */
     void (*on_kill)(void *opaque, bool is_source);
     void *opaque;
 };
