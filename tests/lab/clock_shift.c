@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Preloaded into a process (LD_PRELOAD), moves its wall clock by $CLOCK_SHIFT_S seconds; CLOCK_MONOTONIC
- * stays. So a test can restore a snapshot half a year later.
+ * Preloaded into a process (LD_PRELOAD), moves its wall clock by $CLOCK_SHIFT_S seconds;
+ * CLOCK_MONOTONIC stays. So a test can restore a snapshot half a year later.
  */
 #include <dlfcn.h>
 #include <stdlib.h>
