@@ -44,6 +44,7 @@ static const struct gw_state_desc counter_state = {.name = "embed-counter",
 
 struct machine {
     uint64_t *memory;
+    struct gw_tracker *tracker;
     uint64_t n_pages, pages_per_ms;
     pthread_mutex_t lock; /* held by the thread while it works; guards what follows */
     pthread_cond_t changed;
@@ -69,26 +70,21 @@ static void write_page(struct machine *machine, uint64_t page, uint64_t version)
         machine->memory[page * PAGE_WORDS + i] = word_of(page, version, i);
 }
 
-static void work(struct machine *machine)
-{
-    uint64_t *seed = &machine->counter.seed;
-    for (uint64_t i = 0; i < machine->pages_per_ms; i++, machine->counter.n_writes++) {
-        *seed = *seed * 6364136223846793005u + 1442695040888963407u;
-        uint64_t page = (*seed >> 16) % machine->n_pages;
-        write_page(machine, page, machine->memory[page * PAGE_WORDS] + 1);
-    }
-}
-
 static void *machine_main(void *opaque)
 {
     struct machine *machine = opaque;
+    struct counter *counter = &machine->counter;
     struct timespec tick;
 
     pthread_mutex_lock(&machine->lock);
     for (;;) {
         while (!machine->runs)
             pthread_cond_wait(&machine->changed, &machine->lock);
-        work(machine);
+        for (uint64_t i = 0; i < machine->pages_per_ms; i++, counter->n_writes++) {
+            counter->seed = counter->seed * 6364136223846793005u + 1442695040888963407u;
+            uint64_t page = (counter->seed >> 16) % machine->n_pages;
+            write_page(machine, page, machine->memory[page * PAGE_WORDS] + 1);
+        }
         pthread_cond_broadcast(&machine->changed);
         clock_gettime(CLOCK_REALTIME, &tick);
         tick.tv_sec += (tick.tv_nsec + 1000000) / 1000000000;
@@ -208,10 +204,10 @@ static bool describe(struct machine *machine, struct gw_vm *vm, GError **error)
     void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     struct gw_ram_block *block =
         gw_memory_adopt_block(vm->memory, "memory", GW_GPA_NONE, at, size, -1, error);
-    struct gw_tracker *tracker = block ? gw_tracker_new(vm->memory, GW_TRACKER_AUTO, error) : NULL;
+    machine->tracker = block ? gw_tracker_new(vm->memory, GW_TRACKER_AUTO, error) : NULL;
 
     machine->memory = at; /* a failed mapping is refused by adopt_block */
-    return block && tracker && gw_tracker_add(tracker, block, error) &&
+    return machine->tracker && gw_tracker_add(machine->tracker, block, error) &&
            gw_state_registry_add(vm->registry, "counter", &counter_state, &machine->counter, error);
 }
 
@@ -228,7 +224,7 @@ int main(int argc, char **argv)
     uint64_t mib = argc > 3 ? strtoull(argv[3], NULL, 0) : 1024;
     uint64_t writes_mib = argc > 4 ? strtoull(argv[4], NULL, 0) : 64;
     uint64_t bandwidth_mib = argc > 5 ? strtoull(argv[5], NULL, 0) : 0;
-    GError *error = NULL;
+    g_autoptr(GError) error = NULL;
     pthread_t thread;
     int status = 1;
     if (argc < 3 || mib == 0) {
@@ -245,5 +241,8 @@ int main(int argc, char **argv)
                      : receive_machine(&machine, &vm, argv[2], &error);
     if (error)
         fprintf(stderr, "embed: %s\n", error->message);
+    gw_tracker_free(machine.tracker);
+    gw_state_registry_free(vm.registry);
+    gw_memory_free(vm.memory); /* the mapping stays, and the thread may still use it */
     return status;
 }

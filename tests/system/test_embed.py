@@ -28,12 +28,15 @@ def build_option(name):
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """Environment in which pkg-config and the linker find a fresh installation."""
-    prefix = tmp_path_factory.mktemp("installed")
+    staging = tmp_path_factory.mktemp("installed")
     subprocess.run(["meson", "install", "-C", str(BUILD), "--no-rebuild", "--quiet",
-                    "--destdir", str(prefix)], check=True)
-    pc = next(prefix.rglob("libgodwit.pc"))
+                    "--destdir", str(staging)], check=True)
+    pc = next(staging.rglob("libgodwit.pc"))
+    # The staging folder is where it stays.
+    prefix = f"{staging}{build_option('prefix')}"
+    pc.write_text(re.sub("^prefix=.*", f"prefix={prefix}", pc.read_text(), flags=re.MULTILINE))
     env = dict(os.environ, PKG_CONFIG_PATH=str(pc.parent), LD_LIBRARY_PATH=str(pc.parent.parent))
-    return prefix, env
+    return staging, env
 
 
 @pytest.fixture(scope="module")
