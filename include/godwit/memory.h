@@ -111,10 +111,15 @@ void gw_memory_note_write(struct gw_ram_block *block, uint64_t offset, uint64_t 
  * memory without a descriptor counts as touched. */
 bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *page,
                                   uint64_t *n_pages);
+/* Which of the n_pages (at most 64) pages from first on may hold anything but zeroes: bit i for
+ * page first + i. The others need not be read, and must not: reading a hole of a memfd fills it.
+ * Costs a system call, whatever the size of the block. Same limits as above. */
+uint64_t gw_memory_touched_mask(const struct gw_ram_block *block, uint64_t first, uint32_t n_pages);
 /* Makes pages present, contents unchanged, so that later writes do not fault. offset, len:
  * multiples of GW_PAGE_SIZE. Blocks while the kernel zeroes fresh pages. */
 bool gw_memory_populate(struct gw_ram_block *block, uint64_t offset, uint64_t len, GError **error);
-/* Gives pages back to the host (balloon); they read as zero afterwards, which counts as a write. */
+/* Gives pages back to the host (balloon); they read as zero afterwards. That counts as a write of
+ * the pages that had been touched. */
 bool gw_memory_discard(struct gw_ram_block *block, uint64_t offset, uint64_t len, GError **error);
 
 /* Watchers are told (from the writing thread) of writes into pages whose bit in block->watched is

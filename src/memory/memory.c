@@ -301,6 +301,40 @@ bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *pa
     return true;
 }
 
+/* A page is present when it is mapped or in the page cache; one that is neither may still be
+ * swapped out, which only the file's own map of data and holes tells. */
+uint64_t gw_memory_touched_mask(const struct gw_ram_block *block, uint64_t first, uint32_t n_pages)
+{
+    g_assert(n_pages > 0 && n_pages <= 64 && first + n_pages <= block->n_pages);
+    uint64_t all = n_pages == 64 ? UINT64_MAX : (UINT64_C(1) << n_pages) - 1;
+    unsigned char present[64];
+    if (block->fd < 0 || mincore(block->host + (first << GW_PAGE_SHIFT),
+                                 (size_t)n_pages << GW_PAGE_SHIFT, present) < 0) {
+        return all;
+    }
+    uint64_t mask = 0;
+    for (uint32_t i = 0; i < n_pages; i++) {
+        mask |= (uint64_t)(present[i] & 1) << i;
+    }
+    off_t start = memory_block_of_const(block)->fd_offset;
+    for (uint32_t i = 0; i < n_pages; i++) {
+        if (mask >> i & 1) {
+            continue;
+        }
+        off_t data = lseek(block->fd, start + (off_t)((first + i) << GW_PAGE_SHIFT), SEEK_DATA);
+        if (data < 0) {
+            return errno == ENXIO ? mask : all;
+        }
+        uint64_t next = (uint64_t)(data - start) >> GW_PAGE_SHIFT;
+        if (next >= first + n_pages) {
+            return mask;
+        }
+        i = (uint32_t)(next - first);
+        mask |= UINT64_C(1) << i;
+    }
+    return mask;
+}
+
 static bool check_range(const struct gw_ram_block *block, uint64_t offset, uint64_t len,
                         GError **error)
 {
@@ -352,13 +386,30 @@ bool gw_memory_discard(struct gw_ram_block *block, uint64_t offset, uint64_t len
     if (memory_block_of(block)->is_adopted) {
         return memory_adopted_discard(memory_block_of(block), offset, len, error);
     }
+    /* What was never touched stays as it is. A page that is written between the look and the punch
+     * marks itself. */
+    GArray *touched = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+    for (uint64_t at = 0; at < len; at += 64 * GW_PAGE_SIZE) {
+        uint64_t n_pages = MIN(64, (len - at) >> GW_PAGE_SHIFT);
+        uint64_t mask =
+            gw_memory_touched_mask(block, (offset + at) >> GW_PAGE_SHIFT, (uint32_t)n_pages);
+        g_array_append_val(touched, mask);
+    }
     if (fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
                   (off_t)len) < 0) {
+        g_array_unref(touched);
         g_set_error(error, GW_ERROR, GW_ERROR_IO,
                     "RAM block %s: cannot discard %" G_GUINT64_FORMAT " bytes: %s", block->name,
                     len, g_strerror(errno));
         return false;
     }
-    gw_memory_note_write(block, offset, len);
+    for (guint w = 0; w < touched->len; w++) {
+        uint64_t mask = g_array_index(touched, uint64_t, w);
+        for (; mask; mask &= mask - 1) {
+            uint64_t page = (uint64_t)w * 64 + (uint64_t)__builtin_ctzll(mask);
+            gw_memory_note_write(block, offset + (page << GW_PAGE_SHIFT), GW_PAGE_SIZE);
+        }
+    }
+    g_array_unref(touched);
     return true;
 }

@@ -89,23 +89,29 @@ static bool part_flush(struct part *part, GError **error)
     return true;
 }
 
-static bool part_add(struct part *part, const struct gw_ram_block *block, uint64_t page,
-                     GError **error)
+static bool packet_add(struct wire_pages_out *packet, const struct gw_ram_block *block,
+                       uint64_t page, bool is_touched)
 {
-    const uint8_t *host = block->host + page * GW_PAGE_SIZE;
+    return is_touched ? wire_pages_add(packet, page, block->host + page * GW_PAGE_SIZE)
+                      : wire_pages_add_zero(packet, page);
+}
+
+static bool part_add(struct part *part, const struct gw_ram_block *block, uint64_t page,
+                     bool is_touched, GError **error)
+{
 
     if (part->has_packet &&
         (part->block != block->index || wire_pages_count(part->packet) >= part->max_packet_pages) &&
         !part_flush(part, error))
         return false;
-    if (part->has_packet && wire_pages_add(part->packet, page, host))
+    if (part->has_packet && packet_add(part->packet, block, page, is_touched))
         return true;
     if (!part_flush(part, error))
         return false;
     wire_pages_begin(part->packet, part->work->begin.round, block->index);
     part->block = block->index;
     part->has_packet = true;
-    return wire_pages_add(part->packet, page, host);
+    return packet_add(part->packet, block, page, is_touched);
 }
 
 static bool part_send_chunk(struct part *part, uint32_t index, uint64_t first, GError **error)
@@ -114,10 +120,19 @@ static bool part_send_chunk(struct part *part, uint32_t index, uint64_t first, G
     const uint64_t *words = part->work->set->words[index];
     uint64_t end = MIN(first + CHUNK_PAGES, block->n_pages);
 
-    for (uint64_t w = first / 64; w * 64 < end; w++)
-        for (uint64_t bits = words[w]; bits; bits &= bits - 1)
-            if (!part_add(part, block, w * 64 + (uint64_t)__builtin_ctzll(bits), error))
+    for (uint64_t w = first / 64; w * 64 < end; w++) {
+        if (!words[w])
+            continue;
+        /* Holes are sent as zeroes unread. One that is filled from now on marks itself dirty. */
+        uint64_t touched = gw_memory_touched_mask(block, w * 64, (uint32_t)MIN(64, end - w * 64));
+
+        for (uint64_t bits = words[w]; bits; bits &= bits - 1) {
+            unsigned bit = (unsigned)__builtin_ctzll(bits);
+
+            if (!part_add(part, block, w * 64 + bit, touched >> bit & 1, error))
                 return false;
+        }
+    }
     return true;
 }
 

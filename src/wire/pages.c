@@ -91,7 +91,8 @@ static void add_bytes(struct wire_pages_out *packet, const uint8_t *host)
     }
 }
 
-bool wire_pages_add(struct wire_pages_out *packet, uint64_t page, const uint8_t *host)
+/* host NULL: a zero page. */
+static bool add_page(struct wire_pages_out *packet, uint64_t page, const uint8_t *host)
 {
     if (packet->n_pages == 0) {
         packet->first_page = page;
@@ -100,7 +101,7 @@ bool wire_pages_add(struct wire_pages_out *packet, uint64_t page, const uint8_t 
         return false;
     }
     assert(page >= packet->next_page);
-    uint8_t encoding = page_is_zero(host) ? WIRE_PAGE_ZERO : WIRE_PAGE_PLAIN;
+    uint8_t encoding = host ? WIRE_PAGE_PLAIN : WIRE_PAGE_ZERO;
     if (packet->n_runs > 0 && packet->runs[packet->n_runs - 1].encoding == encoding &&
         packet->next_page == page) {
         packet->runs[packet->n_runs - 1].n_pages++;
@@ -119,6 +120,16 @@ bool wire_pages_add(struct wire_pages_out *packet, uint64_t page, const uint8_t 
     packet->n_pages++;
     packet->next_page = page + 1;
     return true;
+}
+
+bool wire_pages_add(struct wire_pages_out *packet, uint64_t page, const uint8_t *host)
+{
+    return add_page(packet, page, page_is_zero(host) ? NULL : host);
+}
+
+bool wire_pages_add_zero(struct wire_pages_out *packet, uint64_t page)
+{
+    return add_page(packet, page, NULL);
 }
 
 uint32_t wire_pages_count(const struct wire_pages_out *packet)

@@ -36,6 +36,8 @@ void wire_pages_begin(struct wire_pages_out *packet, uint32_t round, uint32_t bl
  * until the packet is sent (then the receiver may find it suspect). Returns false, adding nothing,
  * when the packet is full or the page too far from the first: send it and begin again. */
 bool wire_pages_add(struct wire_pages_out *packet, uint64_t page, const uint8_t *host);
+/* A page known to be zero without being read. */
+bool wire_pages_add_zero(struct wire_pages_out *packet, uint64_t page);
 uint32_t wire_pages_count(const struct wire_pages_out *packet);
 uint32_t wire_pages_zero_count(const struct wire_pages_out *packet);
 /* What it will cost when it is sent: header, payload and bulk (0 when empty). */

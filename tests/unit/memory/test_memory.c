@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -365,6 +366,41 @@ static void untouched_memory_costs_nothing(void **state)
     gw_memory_free(memory);
 }
 
+static void holes_are_told_unread_and_discarding_them_is_no_write(void **state)
+{
+    struct gw_memory *memory = gw_memory_new();
+    struct gw_ram_block *ram = gw_memory_add_block(memory, "ram", 0, MIB << 16, NULL);
+
+    assert_non_null(ram);
+    ram->host[70 * GW_PAGE_SIZE] = 1;
+    ram->host[127 * GW_PAGE_SIZE] = 1;
+    uint64_t touched = allocated_pages(ram);
+    assert_int_equal(gw_memory_touched_mask(ram, 1 << 20, 64), 0);
+    assert_true(gw_memory_touched_mask(ram, 64, 64) & UINT64_C(1) << (70 - 64));
+    assert_true(gw_memory_touched_mask(ram, 127, 1));
+    if (touched == 2) { /* no huge pages */
+        assert_int_equal(gw_memory_touched_mask(ram, 64, 64),
+                         UINT64_C(1) << (70 - 64) | UINT64_C(1) << (127 - 64));
+        assert_int_equal(gw_memory_touched_mask(ram, 71, 50), 0);
+    }
+    assert_int_equal(allocated_pages(ram), touched); /* looking has filled nothing */
+
+    /* A page that is in the file but not mapped here counts. */
+    assert_int_equal(madvise(ram->host, MIB, MADV_DONTNEED), 0);
+    assert_true(gw_memory_touched_mask(ram, 70, 1));
+
+    assert_true(gw_memory_log_start(memory, NULL));
+    struct gw_page_set *set = gw_page_set_new(memory);
+    assert_true(gw_memory_discard(ram, MIB, 64 * MIB, NULL));
+    assert_true(gw_memory_log_collect(memory, set, NULL, NULL));
+    assert_int_equal(set->n_set, touched == 2 ? 0 : set->n_set);
+    assert_true(gw_memory_discard(ram, 0, MIB, NULL));
+    assert_true(gw_memory_log_collect(memory, set, NULL, NULL));
+    assert_true(gw_page_set_test(set, 0, 70) && gw_page_set_test(set, 0, 127));
+    gw_page_set_free(set);
+    gw_memory_free(memory);
+}
+
 /* ---- devices write while the log is collected ---- */
 
 #define N_WRITERS 2
@@ -439,6 +475,7 @@ int main(void)
         cmocka_unit_test(a_failed_collection_loses_nothing),
         cmocka_unit_test(watchers_hear_of_watched_pages_once),
         cmocka_unit_test(untouched_memory_costs_nothing),
+        cmocka_unit_test(holes_are_told_unread_and_discarding_them_is_no_write),
         cmocka_unit_test(no_write_falls_between_two_rounds),
     };
 
