@@ -33,6 +33,7 @@ struct page_lane {
     uint32_t channel;
     struct wire_pages_in *packet;
     struct wire_round_check check;
+    pthread_mutex_t busy; /* held while a packet is being written into guest memory */
 };
 
 /* Who owns the guest of a migration that is over. */
@@ -153,6 +154,8 @@ bool destination_on_page_record(struct page_lane *lane, struct wire_record *reco
 struct page_lane *destination_lane_new(struct gw_destination *destination, uint32_t channel);
 void destination_lane_free(struct page_lane *lane);
 bool destination_prepare_memory(struct gw_destination *destination, GError **error);
+/* When it returns, nothing of what may still come is written into guest memory. */
+void destination_end_pages(struct gw_destination *destination);
 void destination_on_lane_round(struct gw_destination *destination, const struct mail *mail);
 
 /* destination_load.c */

@@ -15,7 +15,9 @@ struct greeter {
     struct gw_destination *destination;
     pthread_t thread;
     struct gw_channel *channel; /* until the thread has taken it */
-    bool is_done;               /* guarded by destination.lock */
+    struct wire_stream *stream; /* likewise; of a newcomer that is turned away */
+    const char *reason;
+    bool is_done; /* guarded by destination.lock */
 };
 
 #define GREETING_NS (UINT64_C(5) * NS_PER_S)
@@ -56,6 +58,16 @@ static void nobody_else_comes(struct gw_destination *destination, const GError *
     mailbox_put(&destination->box, mail);
 }
 
+static void greeter_done(struct greeter *greeter)
+{
+    struct gw_destination *destination = greeter->destination;
+
+    pthread_mutex_lock(&destination->lock);
+    greeter->is_done = true;
+    pthread_cond_broadcast(&destination->changed);
+    pthread_mutex_unlock(&destination->lock);
+}
+
 static void *greeter_main(void *opaque)
 {
     struct greeter *greeter = opaque;
@@ -78,10 +90,7 @@ static void *greeter_main(void *opaque)
         if (destination->is_single)
             nobody_else_comes(destination, error);
     }
-    pthread_mutex_lock(&destination->lock);
-    greeter->is_done = true;
-    pthread_cond_broadcast(&destination->changed);
-    pthread_mutex_unlock(&destination->lock);
+    greeter_done(greeter);
     return NULL;
 }
 
@@ -105,23 +114,30 @@ static void reap_greeters(struct gw_destination *destination, bool wants_all)
     pthread_mutex_unlock(&destination->lock);
 }
 
-static void greet(struct gw_destination *destination, struct gw_channel *channel)
+/* A thread for one connection; false: there are too many. */
+static bool greeter_start(struct gw_destination *destination, void *(*main)(void *opaque),
+                          const struct greeter *newcomer)
 {
     struct greeter *greeter;
+    bool is_room;
 
-    reap_greeters(destination, false);
     pthread_mutex_lock(&destination->lock);
-    if (destination->greeters->len >= DESTINATION_MAX_GREETERS || destination->is_freeing) {
-        pthread_mutex_unlock(&destination->lock);
-        gw_channel_free(channel);
-        return;
+    is_room = destination->greeters->len < DESTINATION_MAX_GREETERS && !destination->is_freeing;
+    if (is_room) {
+        greeter = g_memdup2(newcomer, sizeof *newcomer);
+        greeter->destination = destination;
+        g_ptr_array_add(destination->greeters, greeter);
+        engine_thread_start(&greeter->thread, "gw-greeter", main, greeter);
     }
-    greeter = g_new0(struct greeter, 1);
-    greeter->destination = destination;
-    greeter->channel = channel;
-    g_ptr_array_add(destination->greeters, greeter);
-    engine_thread_start(&greeter->thread, "gw-greeter", greeter_main, greeter);
     pthread_mutex_unlock(&destination->lock);
+    return is_room;
+}
+
+static void greet(struct gw_destination *destination, struct gw_channel *channel)
+{
+    reap_greeters(destination, false);
+    if (!greeter_start(destination, greeter_main, &(struct greeter){.channel = channel}))
+        gw_channel_free(channel);
 }
 
 static bool is_freeing(struct gw_destination *destination)
@@ -269,11 +285,12 @@ static void on_query(struct gw_destination *destination, struct mail *mail)
     destination->query = NULL;
 }
 
-/* Turns a newcomer away with a reason. */
-static void refuse_stream(struct wire_stream *stream, const char *reason)
+static void *refuser_main(void *opaque)
 {
+    struct greeter *greeter = opaque;
+    struct wire_stream *stream = greeter->stream;
     struct wire_abort abort = {
-        .side = WIRE_SIDE_DESTINATION, .code = GW_ERROR_STATE, .reason = (char *)reason};
+        .side = WIRE_SIDE_DESTINATION, .code = GW_ERROR_STATE, .reason = (char *)greeter->reason};
     int64_t deadline_ns = (int64_t)(clock_mono_ns() + DESTINATION_ANSWER_NS);
     struct wire_record record;
 
@@ -281,6 +298,19 @@ static void refuse_stream(struct wire_stream *stream, const char *reason)
         gw_channel_finish(wire_stream_channel(stream), deadline_ns, NULL))
         while (wire_receive(stream, &record, deadline_ns, NULL))
             continue; /* until the newcomer has read it and closes */
+    wire_stream_free(stream);
+    greeter_done(greeter);
+    return NULL;
+}
+
+/* Turns a newcomer away with a reason, on a thread of its own: it may be slow to hear it, and the
+ * control thread has a migration to serve. */
+static void refuse_stream(struct gw_destination *destination, struct wire_stream *stream,
+                          const char *reason)
+{
+    if (!greeter_start(destination, refuser_main,
+                       &(struct greeter){.stream = stream, .reason = reason}))
+        wire_stream_free(stream);
 }
 
 static void on_control(struct gw_destination *destination, struct mail *mail)
@@ -290,13 +320,14 @@ static void on_control(struct gw_destination *destination, struct mail *mail)
 
     if (find_remembered(destination, id) ||
         (destination->generation > 0 && memcmp(id, destination->id, WIRE_ID_BYTES) == 0)) {
-        refuse_stream(mail->stream, "this migration is over; start a new one");
+        refuse_stream(destination, g_steal_pointer(&mail->stream),
+                      "this migration is over; start a new one");
         return;
     }
     if (state != GW_DESTINATION_LISTENING && state != GW_DESTINATION_DISOWNED) {
-        refuse_stream(mail->stream, state == GW_DESTINATION_RUNNING
-                                        ? "the destination runs its guest"
-                                        : "the destination serves another migration");
+        refuse_stream(destination, g_steal_pointer(&mail->stream),
+                      state == GW_DESTINATION_RUNNING ? "the destination runs its guest"
+                                                      : "the destination serves another migration");
         return;
     }
     destination_clear_migration(destination);

@@ -215,6 +215,7 @@ void destination_run(struct gw_destination *destination)
     uint64_t blackout_ns;
 
     destination_remember(destination, true);
+    destination_end_pages(destination); /* PEER: nobody but the guest writes its memory now */
     gw_state_load_keep(destination->load);
     next_phase(destination, "resume");
     if (destination->vm.run_at_destination)

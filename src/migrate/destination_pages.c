@@ -22,12 +22,14 @@ struct page_lane *destination_lane_new(struct gw_destination *destination, uint3
     lane->destination = destination;
     lane->channel = channel;
     lane->packet = g_new0(struct wire_pages_in, 1);
+    pthread_mutex_init(&lane->busy, NULL);
     return lane;
 }
 
 void destination_lane_free(struct page_lane *lane)
 {
     link_free(lane->link);
+    pthread_mutex_destroy(&lane->busy);
     g_free(lane->packet);
     g_free(lane);
 }
@@ -116,7 +118,7 @@ static void on_page(void *opaque, uint32_t block, uint64_t page, bool is_good)
     }
 }
 
-static bool on_pages(struct page_lane *lane, struct wire_record *record, GError **error)
+static bool write_pages(struct page_lane *lane, struct wire_record *record, GError **error)
 {
     struct gw_destination *destination = lane->destination;
     struct wire_pages_in *packet = lane->packet;
@@ -136,6 +138,41 @@ static bool on_pages(struct page_lane *lane, struct wire_record *record, GError 
                        __ATOMIC_RELAXED);
     __atomic_fetch_add(&destination->bytes_received, n_bytes, __ATOMIC_RELAXED);
     return true;
+}
+
+static bool on_pages(struct page_lane *lane, struct wire_record *record, GError **error)
+{
+    bool is_written;
+
+    pthread_mutex_lock(&lane->busy);
+    if (__atomic_load_n(&lane->destination->is_receiving, __ATOMIC_ACQUIRE)) {
+        is_written = write_pages(lane, record, error);
+    } else {
+        wire_record_error(record, GW_ERROR_CORRUPT, error, "no pages are accepted now");
+        is_written = false;
+    }
+    pthread_mutex_unlock(&lane->busy);
+    return is_written;
+}
+
+static void end_lane(struct page_lane *lane, struct link *link)
+{
+    /* PEER: an honest source has ended its rounds, so nobody is busy. Who is, waits for bytes. */
+    if (pthread_mutex_trylock(&lane->busy) != 0) {
+        if (link)
+            link_shutdown(link);
+        pthread_mutex_lock(&lane->busy);
+    }
+    pthread_mutex_unlock(&lane->busy);
+}
+
+void destination_end_pages(struct gw_destination *destination)
+{
+    __atomic_store_n(&destination->is_receiving, 0, __ATOMIC_RELEASE);
+    for (guint i = 0; i < destination->lanes->len; i++)
+        end_lane(destination->lanes->pdata[i],
+                 ((struct page_lane *)destination->lanes->pdata[i])->link);
+    end_lane(&destination->control_lane, destination->control);
 }
 
 static bool on_round_end(struct page_lane *lane, struct wire_record *record, GError **error)

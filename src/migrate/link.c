@@ -42,6 +42,7 @@ struct link {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct item *first, *last;
+    uint64_t posted_bytes; /* about what the posted messages hold */
     uint64_t keepalive_ns;
     bool is_sending;       /* the writer holds an item */
     bool is_closing;       /* the writer ends after what is posted */
@@ -53,6 +54,16 @@ struct link {
     uint64_t finish_limit_ns; /* for ending the sending direction */
     uint64_t state_digest;
 };
+
+/* Sections are not counted: only a source posts them, once for each of its devices. */
+static uint64_t item_weight(const struct item *item)
+{
+    uint64_t n_bytes = item->kind == ITEM_MESSAGE ? sizeof *item : 0;
+
+    if (item->kind == ITEM_MESSAGE && item->type == WIRE_RESEND)
+        n_bytes += item->message.resend.n_runs * sizeof(struct wire_resend_run);
+    return n_bytes;
+}
 
 static void item_free(struct item *item)
 {
@@ -122,6 +133,7 @@ static struct item *link_next_item(struct link *link, bool *is_over)
         link->first = item->next;
         if (!link->first)
             link->last = NULL;
+        link->posted_bytes -= item_weight(item);
         link->is_sending = true;
     }
     pthread_mutex_unlock(&link->lock);
@@ -277,8 +289,20 @@ void link_set_keepalive(struct link *link, uint64_t keepalive_ns)
     pthread_mutex_unlock(&link->lock);
 }
 
+/* PEER: who asks and never reads the answers does not get to fill our memory with them. */
+static void link_end_overfull(struct link *link)
+{
+    g_autoptr(GError) error = g_error_new(
+        GW_ERROR, GW_ERROR_LIMIT, "%s: more than %u bytes wait for a peer that does not read",
+        wire_stream_label(link->stream), LINK_MAX_POSTED_BYTES);
+
+    link_end(link, error);
+}
+
 static void link_append(struct link *link, struct item *item)
 {
+    bool is_overfull;
+
     pthread_mutex_lock(&link->lock);
     if (link->is_closing || link->is_stopping || link->has_said_goodbye) {
         pthread_mutex_unlock(&link->lock);
@@ -292,8 +316,12 @@ static void link_append(struct link *link, struct item *item)
     else
         link->first = item;
     link->last = item;
+    link->posted_bytes += item_weight(item);
+    is_overfull = link->posted_bytes > LINK_MAX_POSTED_BYTES;
     pthread_cond_broadcast(&link->changed);
     pthread_mutex_unlock(&link->lock);
+    if (is_overfull)
+        link_end_overfull(link);
 }
 
 void link_post_sized(struct link *link, enum wire_type type, const void *message, size_t n_bytes)

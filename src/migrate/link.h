@@ -14,6 +14,8 @@
 
 #include "migrate/engine.h"
 
+#define LINK_MAX_POSTED_BYTES (8u << 20) /* messages that wait to be sent, of one link */
+
 struct link;
 
 struct link_ops {

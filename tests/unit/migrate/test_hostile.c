@@ -4,34 +4,47 @@
 
 #include <string.h>
 
+#include "wire/pages.h"
 #include "wire/section.h"
-#include "wire/wire.h"
 
-static struct gw_channel *connect_to(struct move *move)
+static struct gw_channel *connect_through(struct move *move, const char *filter)
 {
+    g_autofree char *uri = g_strconcat(filter ? filter : "", move->pair.uri, NULL);
     g_autoptr(GError) error = NULL;
     struct gw_channel_options options = {.deadline_ns = (int64_t)after_ms(PATIENCE_MS),
                                          .silence_ms = PATIENCE_MS};
-    struct gw_channel *channel = gw_channel_connect(move->pair.uri, &options, &error);
+    struct gw_channel *channel = gw_channel_connect(uri, &options, &error);
 
     if (!channel)
         fail_msg("%s", error->message);
     return channel;
 }
 
-static struct wire_stream *open_stream(struct move *move, enum wire_role role, uint16_t index,
-                                       const uint8_t *id)
+static struct gw_channel *connect_to(struct move *move)
+{
+    return connect_through(move, NULL);
+}
+
+static struct wire_stream *open_stream_through(struct move *move, const char *filter,
+                                               enum wire_role role, uint16_t index,
+                                               const uint8_t *id)
 {
     struct wire_identity identity = {.role = role, .index = index};
     struct wire_stream *stream;
 
     memcpy(identity.migration_id, id, WIRE_ID_BYTES);
-    stream = wire_stream_new(connect_to(move), &identity, WIRE_SIDE_SOURCE);
+    stream = wire_stream_new(connect_through(move, filter), &identity, WIRE_SIDE_SOURCE);
     if (!wire_stream_open(stream, (int64_t)after_ms(PATIENCE_MS), NULL)) {
         wire_stream_free(stream);
         return NULL;
     }
     return stream;
+}
+
+static struct wire_stream *open_stream(struct move *move, enum wire_role role, uint16_t index,
+                                       const uint8_t *id)
+{
+    return open_stream_through(move, NULL, role, index, id);
 }
 
 /* The peer ends the channel; whatever it says before is passed over. */
@@ -230,6 +243,312 @@ static void commit_out_of_the_blue_runs_nothing(void **state)
     move_clear(&move);
 }
 
+/* ---- a source of our own making, up to the point where it begins to lie ------------------------
+ */
+
+struct attack {
+    struct move *move;
+    struct wire_stream *control, *page;
+    uint8_t id[WIRE_ID_BYTES];
+    uint64_t state_digest;
+    char *page_filter; /* owned; NULL: none */
+};
+
+#define SEND(stream, type, message) assert_true(wire_send(stream, type, message, limit_ns(), NULL))
+
+static int64_t limit_ns(void)
+{
+    return (int64_t)after_ms(PATIENCE_MS);
+}
+
+/* Passes over everything up to a record of this type. */
+static void await_record(struct wire_stream *stream, enum wire_type type)
+{
+    struct wire_record record = {0};
+    g_autoptr(GError) error = NULL;
+
+    do {
+        if (!wire_receive(stream, &record, limit_ns(), &error))
+            fail_msg("%s", error->message);
+    } while (record.type->type != type);
+}
+
+static void say_hello(struct attack *attack, uint32_t page_channels)
+{
+    struct wire_hello hello = {.page_shift = 12,
+                               .max_packet_pages = 256,
+                               .page_channels = page_channels,
+                               .features = 1,
+                               .software = (char *)"x",
+                               .machine = (char *)"",
+                               .vm_name = (char *)"",
+                               .host = (char *)""};
+
+    wire_new_migration_id(attack->id);
+    attack->control = open_stream(attack->move, WIRE_ROLE_CONTROL, 0, attack->id);
+    assert_non_null(attack->control);
+    SEND(attack->control, WIRE_HELLO, &hello);
+    await_record(attack->control, WIRE_HELLO);
+}
+
+static void send_schema(struct attack *attack)
+{
+    struct gw_schema *schema = gw_schema_new(attack->move->pair.source.registry);
+    g_autoptr(GByteArray) bytes = gw_schema_encode(schema);
+
+    assert_true(wire_send_section(attack->control, WIRE_SECTION_SCHEMA, "schema", 0, 1, 0,
+                                  bytes->data, bytes->len, limit_ns(), NULL));
+    gw_schema_free(schema);
+}
+
+static void send_ram_map(struct attack *attack)
+{
+    const struct gw_memory *memory = attack->move->pair.source.memory;
+    struct wire_ram_block blocks[2] = {0};
+    struct wire_ram_map map = {.n_blocks = gw_memory_n_blocks(memory), .blocks = blocks};
+
+    assert_int_equal(map.n_blocks, 2);
+    for (uint32_t i = 0; i < map.n_blocks; i++) {
+        const struct gw_ram_block *block = gw_memory_block(memory, i);
+
+        blocks[i] = (struct wire_ram_block){.index = i,
+                                            .gpa = block->gpa,
+                                            .size_bytes = block->size_bytes,
+                                            .name = (char *)block->name};
+        map.total_bytes += block->size_bytes;
+    }
+    SEND(attack->control, WIRE_RAM_MAP, &map);
+}
+
+static void attack_begin(struct attack *attack, struct move *move)
+{
+    attack->move = move;
+    say_hello(attack, 1);
+    send_schema(attack);
+    send_ram_map(attack);
+    await_record(attack->control, WIRE_SCHEMA_VERDICT);
+    attack->page = open_stream_through(move, attack->page_filter, WIRE_ROLE_PAGE, 0, attack->id);
+    assert_non_null(attack->page);
+    wire_stream_set_phase(attack->control, WIRE_IN_ROUNDS);
+    wire_stream_set_phase(attack->page, WIRE_IN_ROUNDS);
+}
+
+static void send_round_begin(struct attack *attack, uint32_t round)
+{
+    struct wire_round_begin begin = {.round = round, .flags = WIRE_ROUND_GUEST_STOPPED};
+
+    SEND(attack->page, WIRE_ROUND_BEGIN, &begin);
+}
+
+static void send_empty_round(struct attack *attack, uint32_t round)
+{
+    struct wire_round_end end = {.round = round};
+
+    send_round_begin(attack, round);
+    SEND(attack->page, WIRE_ROUND_END, &end);
+}
+
+static void send_state(struct attack *attack, uint32_t round)
+{
+    const struct gw_state_registry *registry = attack->move->pair.source.registry;
+    struct wire_switchover_begin begin = {.attempt = 1, .round = round};
+    struct wire_state_end end;
+
+    wire_stream_set_phase(attack->control, WIRE_IN_BLACKOUT);
+    SEND(attack->control, WIRE_SWITCHOVER_BEGIN, &begin);
+    wire_state_begin(attack->control, 1);
+    for (uint32_t i = 0; i < gw_state_registry_n(registry); i++) {
+        g_autoptr(GByteArray) bytes = g_byte_array_new();
+
+        assert_true(gw_state_save(registry, i, bytes, NULL));
+        assert_true(wire_send_section(attack->control, WIRE_SECTION_DEVICE,
+                                      gw_state_registry_id(registry, i), 0, 1, 1, bytes->data,
+                                      bytes->len, limit_ns(), NULL));
+    }
+    assert_true(wire_send_state_end(attack->control, &end, limit_ns(), NULL));
+    attack->state_digest = end.digest;
+}
+
+static void attack_end(struct attack *attack)
+{
+    if (attack->page)
+        wire_stream_free(attack->page);
+    g_free(attack->page_filter);
+    wire_stream_free(attack->control);
+}
+
+/* A record of PAGES with one page of 0xEE. */
+static void send_poison(struct attack *attack, uint32_t round, uint64_t deadline_ns)
+{
+    struct wire_pages_out *packet = wire_pages_out_new();
+    uint8_t page[WIRE_PAGE_BYTES];
+
+    memset(page, 0xEE, sizeof page);
+    wire_pages_begin(packet, round, 0);
+    assert_true(wire_pages_add(packet, 0, page));
+    wire_pages_send(packet, attack->page, (int64_t)deadline_ns, NULL); /* need not get through */
+    wire_pages_out_free(packet);
+}
+
+/* The guest's memory is the guest's once it runs: no page channel writes it any more. */
+static void pages_after_commit_are_not_written(void **state)
+{
+    struct move move;
+    struct attack attack = {0};
+    struct wire_commit commit = {.attempt = 1};
+    uint8_t first;
+
+    move_init(&move);
+    fake_vm_park(&move.pair.source); /* what it saves stands still */
+    move_start_destination(&move);
+    attack_begin(&attack, &move);
+    send_empty_round(&attack, 1);
+    await_record(attack.control, WIRE_ROUND_ACK);
+    send_state(&attack, 1);
+    await_record(attack.control, WIRE_LOADED);
+    commit.state_digest = attack.state_digest;
+    wire_stream_set_phase(attack.control, WIRE_IN_COMMITTED);
+    SEND(attack.control, WIRE_COMMIT, &commit);
+    await_record(attack.control, WIRE_RUNNING);
+    assert_true(gw_destination_wait(move.destination, after_ms(PATIENCE_MS)));
+    send_round_begin(&attack, 2);
+    send_poison(&attack, 2, after_ms(PATIENCE_MS));
+    expect_end(wire_stream_channel(attack.page));
+    assert_true(gw_memory_read(move.pair.destination.memory, 0, &first, 1));
+    assert_int_not_equal(first, 0xEE);
+    attack_end(&attack);
+    move_clear(&move);
+}
+
+/* A page channel that stops in the middle of a packet does not keep COMMIT waiting. */
+static void a_half_packet_does_not_hold_up_the_guest(void **state)
+{
+    struct move move;
+    struct attack attack = {0};
+    struct wire_commit commit = {.attempt = 1};
+    /* Where the page channel stalls: preamble, an empty round, ROUND_BEGIN, and of the packet all
+     * but half of its page. */
+    const unsigned n_bytes = 64 + (32 + 16) + (32 + 28) + (32 + 16) + (32 + 24 + 12 + 8) + 2048;
+
+    move_init(&move);
+    fake_vm_park(&move.pair.source);
+    move_start_destination(&move);
+    attack.page_filter = g_strdup_printf("fault:stall@bytes=%u@out,", n_bytes);
+    attack_begin(&attack, &move);
+    send_empty_round(&attack, 1);
+    await_record(attack.control, WIRE_ROUND_ACK);
+    send_state(&attack, 1);
+    await_record(attack.control, WIRE_LOADED);
+    send_round_begin(&attack, 2);
+    send_poison(&attack, 2, after_ms(50));
+    commit.state_digest = attack.state_digest;
+    wire_stream_set_phase(attack.control, WIRE_IN_COMMITTED);
+    SEND(attack.control, WIRE_COMMIT, &commit);
+    await_record(attack.control, WIRE_RUNNING);
+    attack_end(&attack);
+    move_clear(&move);
+}
+
+/* Who asks the time for ever and never reads the answers is cut off, long before memory is full. */
+static void answers_nobody_reads_are_bounded(void **state)
+{
+    struct move move;
+    struct attack attack = {.move = &move};
+    struct wire_clock_ping ping = {0};
+    uint64_t n_sent = 0;
+
+    move_init(&move);
+    move_start_destination(&move);
+    say_hello(&attack, 0);
+    while (wire_send(attack.control, WIRE_CLOCK_PING, &ping, limit_ns(), NULL))
+        assert_true(++n_sent < 1000000);
+    assert_true(gw_destination_wait(move.destination, after_ms(PATIENCE_MS)));
+    assert_int_equal(destination_status_of(&move).state, GW_DESTINATION_DISOWNED);
+    assert_int_equal(destination_status_of(&move).failure.code, GW_ERROR_LIMIT);
+    attack_end(&attack);
+    check_still_works(&move);
+    move_clear(&move);
+}
+
+/* Second control channels, with another id or the same, get a reason and change nothing; those that
+ * do not listen to it keep nobody waiting. */
+static void second_control_channels_are_turned_away(void **state)
+{
+    struct move move;
+    struct wire_stream *others[8];
+    struct attack attack = {.move = &move};
+    struct gw_source_status status;
+
+    move_init(&move);
+    move_start_destination(&move);
+    move.source_params.max_blackout_ns = 1;
+    move_start_source(&move);
+    for (uint64_t limit = after_ms(PATIENCE_MS); atomic_load(&move.n_rounds) < 2;)
+        assert_true(clock_mono_ns() < limit);
+    status = source_status_of(&move);
+    for (unsigned i = 0; i < G_N_ELEMENTS(others); i++) {
+        struct wire_hello hello = {.page_shift = 12,
+                                   .max_packet_pages = 256,
+                                   .software = (char *)"x",
+                                   .machine = (char *)"",
+                                   .vm_name = (char *)"",
+                                   .host = (char *)""};
+
+        wire_new_migration_id(attack.id);
+        others[i] = open_stream(&move, WIRE_ROLE_CONTROL, 0, i ? attack.id : status.migration_id);
+        assert_non_null(others[i]);
+        SEND(others[i], WIRE_HELLO, &hello);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(others); i++)
+        await_record(others[i], WIRE_ABORT);
+    assert_int_equal(source_state_of(&move), GW_SOURCE_ROUNDS);
+    gw_source_set_budgets(move.source,
+                          &(struct gw_migrate_params){.max_blackout_ns = 30 * NS_PER_S});
+    move_finish(&move);
+    for (unsigned i = 0; i < G_N_ELEMENTS(others); i++)
+        wire_stream_free(others[i]);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    check_one_owner(&move);
+    move_clear(&move);
+}
+
+/* Sizes that are declared are never allocated: a schema, a RAM map, blocks that are not ours. */
+static void declared_sizes_are_refused(void **state)
+{
+    struct wire_ram_block blocks[2] = {
+        {.gpa = 0, .size_bytes = UINT64_C(15) << 40, .name = (char *)"ram"},
+        {.index = 1,
+         .gpa = UINT64_C(16) << 40,
+         .size_bytes = UINT64_C(15) << 40,
+         .name = (char *)"more"},
+    };
+    struct wire_ram_map map = {.total_bytes = UINT64_C(30) << 40, .n_blocks = 2, .blocks = blocks};
+    struct wire_section_begin begin = {
+        .kind = WIRE_SECTION_SCHEMA, .n_bytes = UINT64_C(16) << 20, .name = (char *)"schema"};
+    struct move move;
+    struct attack attack = {.move = &move};
+
+    move_init(&move);
+    move_start_destination(&move);
+    say_hello(&attack, 0);
+    send_schema(&attack);
+    SEND(attack.control, WIRE_RAM_MAP, &map);
+    await_record(attack.control, WIRE_SCHEMA_VERDICT);
+    assert_true(gw_destination_wait(move.destination, after_ms(PATIENCE_MS)));
+    assert_int_equal(destination_status_of(&move).failure.code, GW_ERROR_REFUSED);
+    attack_end(&attack);
+    attack = (struct attack){.move = &move};
+    say_hello(&attack, 0);
+    begin.n_bytes++; /* one more than a schema may have */
+    SEND(attack.control, WIRE_SECTION_BEGIN, &begin);
+    expect_end(wire_stream_channel(attack.control));
+    assert_true(gw_destination_wait(move.destination, after_ms(PATIENCE_MS)));
+    assert_int_equal(destination_status_of(&move).failure.code, GW_ERROR_LIMIT);
+    attack_end(&attack);
+    check_still_works(&move);
+    move_clear(&move);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +559,11 @@ int main(void)
         cmocka_unit_test(page_channels_need_the_right_id),
         cmocka_unit_test(unknown_migrations_are_unknown),
         cmocka_unit_test(commit_out_of_the_blue_runs_nothing),
+        cmocka_unit_test(pages_after_commit_are_not_written),
+        cmocka_unit_test(a_half_packet_does_not_hold_up_the_guest),
+        cmocka_unit_test(answers_nobody_reads_are_bounded),
+        cmocka_unit_test(second_control_channels_are_turned_away),
+        cmocka_unit_test(declared_sizes_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
