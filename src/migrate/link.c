@@ -296,7 +296,7 @@ static void link_end_overfull(struct link *link)
         GW_ERROR, GW_ERROR_LIMIT, "%s: more than %u bytes wait for a peer that does not read",
         wire_stream_label(link->stream), LINK_MAX_POSTED_BYTES);
 
-    link_end(link, error);
+    link_end(link, error, false);
 }
 
 static void link_append(struct link *link, struct item *item)
