@@ -194,8 +194,9 @@ static void backend_get_state(struct cpu_backend *backend, unsigned vcpu,
 static const char *const *backend_features(const struct cpu_backend *backend)
 {
     static const char *const features[] = {
-        "rv64i",  "m",     "a",           "f",    "d",     "c",    "zicsr", "zifencei", "s", "u",
-        "zicntr", "zihpm", "zihintpause", "sstc", "svadu", "sv39", "sv48",  "pmp16",    NULL};
+        "rv64i", "m",   "a",      "f",     "d",           "c",    "zicsr", "zifencei",
+        "s",     "u",   "zicntr", "zihpm", "zihintpause", "sstc", "svadu", "zba",
+        "zbb",   "zbs", "sv39",   "sv48",  "pmp16",       NULL};
     return features;
 }
 

@@ -28,6 +28,7 @@ enum insn_format {
     /* 32 bits */
     FMT_NONE,
     FMT_R,
+    FMT_R1, /* one source */
     FMT_I,
     FMT_SH6,
     FMT_SH5,

@@ -102,6 +102,26 @@ static int32_t rem_s32(int32_t a, int32_t b)
     return b == 0 ? a : b == -1 ? 0 : a % b;
 }
 
+static inline uint64_t rotate_right(uint64_t value, uint64_t count)
+{
+    return value >> (count & 63) | value << (-count & 63);
+}
+
+static inline uint32_t rotate_right_32(uint32_t value, uint32_t count)
+{
+    return value >> (count & 31) | value << (-count & 31);
+}
+
+/* Each byte becomes 0xff unless it is 0. */
+static uint64_t or_combine_bytes(uint64_t value)
+{
+    uint64_t low = UINT64_C(0x0101010101010101);
+    value |= value >> 4 & low * 0x0f;
+    value |= value >> 2 & low * 0x03;
+    value |= value >> 1;
+    return (value & low) * 0xff;
+}
+
 /* Obeys h->pending at an instruction boundary (pc in the state). True: stop executing. */
 static bool service(struct hart *h)
 {
@@ -146,6 +166,9 @@ RACES_LIKE_A_GUEST static enum exec_end execute(struct hart *h, const void *cons
     uint64_t page_va;
     uint64_t icount = 0;
     uint64_t pc = h->s.pc;
+    enum csr_op csr_op;
+    uint64_t csr_operand, csr_old;
+    bool csr_writes;
 
 reenter:
     tlb = h->tlb;

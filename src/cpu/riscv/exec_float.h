@@ -7,6 +7,9 @@
 #define FRS2 f[op->rs2]
 #define FRS3 f[(uint32_t)op->imm >> 27] /* imm is the instruction word where there is an rm */
 
+/* A fragment of a function, labels and all. */
+/* clang-format off */
+
 /* Rounded arithmetic with rm = DYN: on the host while it is in frm's mode, else by the word. */
 #define FP_ROUNDED(name, result)                                                                   \
     h_##name : if (unlikely(!h->fp_is_fast))                                                       \
@@ -16,41 +19,37 @@
     f[op->rd] = result;                                                                            \
     NEXT();
 
-/* What does not round: needs FP on, and makes its state dirty. */
+/* What does not round needs FP on, and makes its state dirty when it writes. */
+#define NEEDS_FP(makes_dirty)                                                                      \
+    do {                                                                                           \
+        if (unlikely(!h->fp_is_fast) && !riscv_fp_touch(h, makes_dirty)) {                         \
+            goto h_illegal;                                                                        \
+        }                                                                                          \
+    } while (0)
+
 #define FP_EXACT(name, statement)                                                                  \
-    h_##name : if (unlikely(!h->fp_is_fast) && !riscv_fp_touch(h, true))                           \
-    {                                                                                              \
-        goto h_illegal;                                                                            \
-    }                                                                                              \
+    h_##name : NEEDS_FP(true);                                                                     \
     statement;                                                                                     \
     NEXT();
 
-h_fp_rm : if (unlikely(!riscv_fp_slow(h, (uint32_t)op->imm)))
-{
-    goto h_illegal;
-}
-NEXT();
+h_fp_rm:
+    if (unlikely(!riscv_fp_slow(h, (uint32_t)op->imm))) {
+        goto h_illegal;
+    }
+    NEXT();
 
-h_flw : if (unlikely(!h->fp_is_fast) && !riscv_fp_touch(h, true))
-{
-    goto h_illegal;
-}
-goto h_flw_on;
-h_fld : if (unlikely(!h->fp_is_fast) && !riscv_fp_touch(h, true))
-{
-    goto h_illegal;
-}
-goto h_fld_on;
-h_fsw : if (unlikely(!h->fp_is_fast) && !riscv_fp_touch(h, false))
-{
-    goto h_illegal;
-}
-goto h_fsw_on;
-h_fsd : if (unlikely(!h->fp_is_fast) && !riscv_fp_touch(h, false))
-{
-    goto h_illegal;
-}
-goto h_fsd_on;
+h_flw:
+    NEEDS_FP(true);
+    goto h_flw_on;
+h_fld:
+    NEEDS_FP(true);
+    goto h_fld_on;
+h_fsw:
+    NEEDS_FP(false);
+    goto h_fsw_on;
+h_fsd:
+    NEEDS_FP(false);
+    goto h_fsd_on;
 
 FP_ROUNDED(fadd_s, fp_add_s(FRS1, FRS2))
 FP_ROUNDED(fsub_s, fp_sub_s(FRS1, FRS2))
@@ -92,9 +91,10 @@ FP_ROUNDED(fcvt_d_wu, fp_d_from_wu(RS1))
     h_##name:                                                                                      \
     {                                                                                              \
         unsigned rm = riscv_fp_rm(h, (uint32_t)op->imm);                                           \
-        if (unlikely(rm == 8) || (unlikely(!h->fp_is_fast) && !riscv_fp_touch(h, true))) {         \
+        if (unlikely(rm == 8)) {                                                                   \
             goto h_illegal;                                                                        \
         }                                                                                          \
+        NEEDS_FP(true);                                                                            \
         RD = function(FRS1, to, rm, &h->s.fflags);                                                 \
         NEXT();                                                                                    \
     }
@@ -133,3 +133,5 @@ FP_EXACT(fmv_x_w, RD = (uint64_t)(int64_t)(int32_t)(uint32_t)FRS1)
 FP_EXACT(fmv_x_d, RD = FRS1)
 FP_EXACT(fmv_w_x, f[op->rd] = F32_BOX | (uint32_t)RS1)
 FP_EXACT(fmv_d_x, f[op->rd] = RS1)
+
+/* clang-format on */

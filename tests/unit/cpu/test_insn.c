@@ -129,6 +129,8 @@ static void test_disassembler(void **state)
         {0x12b50073, "sfence.vma a0,a1"},
         {0x30200073, "mret"},
         {0x0100000f, "pause"},
+        {0x60555513, "rori a0,a0,5"},
+        {0x60051513, "clz a0,a0"},
         {0x4505, "c.li a0,1"},
         {0x8082, "c.jr ra"},
         {0x60a2, "c.ldsp ra,8(sp)"},

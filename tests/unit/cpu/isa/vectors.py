@@ -60,13 +60,58 @@ REGISTER = {
     'remw': lambda a, b: w(rem(a, b, 32)),
     'remuw': lambda a, b: w((a & M32) % (b & M32) if b & M32 else a),
 }
+
+
+def rotate_right(value, count, bits):
+    value, count = value & ((1 << bits) - 1), count % bits
+    return value >> count | value << (bits - count)
+
+
+def leading_zeros(value, bits):
+    return bits - (value & ((1 << bits) - 1)).bit_length()
+
+
+def trailing_zeros(value, bits):
+    value &= (1 << bits) - 1
+    return (value & -value).bit_length() - 1 if value else bits
+
+
+def u32(value):
+    return value & M32
+
+
+REGISTER |= {
+    'add.uw': lambda a, b: b + u32(a),
+    'sh1add': lambda a, b: b + 2 * a, 'sh2add': lambda a, b: b + 4 * a,
+    'sh3add': lambda a, b: b + 8 * a, 'sh1add.uw': lambda a, b: b + 2 * u32(a),
+    'sh2add.uw': lambda a, b: b + 4 * u32(a), 'sh3add.uw': lambda a, b: b + 8 * u32(a),
+    'andn': lambda a, b: a & ~b, 'orn': lambda a, b: a | ~b, 'xnor': lambda a, b: ~(a ^ b),
+    'min': lambda a, b: min(signed(a), signed(b)), 'minu': min,
+    'max': lambda a, b: max(signed(a), signed(b)), 'maxu': max,
+    'rol': lambda a, b: rotate_right(a, -b, 64), 'ror': lambda a, b: rotate_right(a, b, 64),
+    'rolw': lambda a, b: w(rotate_right(a, -b, 32)),
+    'rorw': lambda a, b: w(rotate_right(a, b, 32)),
+    'bclr': lambda a, b: a & ~(1 << b % 64), 'bext': lambda a, b: a >> b % 64 & 1,
+    'binv': lambda a, b: a ^ 1 << b % 64, 'bset': lambda a, b: a | 1 << b % 64,
+}
+UNARY = {
+    'clz': lambda a: leading_zeros(a, 64), 'ctz': lambda a: trailing_zeros(a, 64),
+    'cpop': lambda a: bin(a).count('1'), 'clzw': lambda a: leading_zeros(a, 32),
+    'ctzw': lambda a: trailing_zeros(a, 32), 'cpopw': lambda a: bin(u32(a)).count('1'),
+    'sext.b': lambda a: signed(a, 8), 'sext.h': lambda a: signed(a, 16),
+    'zext.h': lambda a: a & 0xffff, 'rev8': lambda a: int.from_bytes(a.to_bytes(8, 'little'), 'big'),
+    'orc.b': lambda a: int.from_bytes(bytes(255 if x else 0 for x in a.to_bytes(8, 'little')),
+                                      'little'),
+}
 COMPRESSED = {'c.add': 'add', 'c.sub': 'sub', 'c.xor': 'xor', 'c.or': 'or', 'c.and': 'and',
               'c.addw': 'addw', 'c.subw': 'subw'}
 IMMEDIATE = {'addi': 'add', 'slti': 'slt', 'sltiu': 'sltu', 'xori': 'xor', 'ori': 'or',
              'andi': 'and', 'addiw': 'addw'}
 SHIFT = {'slli': ('sll', 64), 'srli': ('srl', 64), 'srai': ('sra', 64), 'slliw': ('sllw', 32),
          'srliw': ('srlw', 32), 'sraiw': ('sraw', 32), 'c.slli': ('sll', 64),
-         'c.srli': ('srl', 64), 'c.srai': ('sra', 64)}
+         'c.srli': ('srl', 64), 'c.srai': ('sra', 64), 'rori': ('ror', 64),
+         'roriw': ('rorw', 32), 'bclri': ('bclr', 64), 'bexti': ('bext', 64),
+         'binvi': ('binv', 64), 'bseti': ('bset', 64)}
 
 EDGES = [0, 1, 2, M64, M64 - 1, 1 << 63, (1 << 63) - 1, (1 << 63) + 1, 1 << 31, (1 << 31) - 1,
          (1 << 32) - 1, 1 << 32, w(1 << 31), 0x0123456789abcdef, 0xfedcba9876543210, 63, 64, 31]
@@ -149,6 +194,12 @@ def integer_program():
             for a in EDGES:
                 text = f'{name} a0, {amount}' if name[0] == 'c' else f'{name} a0, a0, {amount}'
                 p.add(text, (a,), int(REGISTER[model](a, amount)))
+    for name, model in UNARY.items():
+        for a in EDGES + [rng.getrandbits(rng.randint(1, 64)) for _ in range(20)]:
+            p.add(f'{name} a0, a0', (a,), model(a))
+    for amount in (0, 1, 31, 32, 63):
+        for a in EDGES:
+            p.add(f'slli.uw a0, a0, {amount}', (a,), u32(a) << amount)
     for imm in (0, 1, 0x7ffff, 0x80000, 0xfffff):
         p.add(f'lui a0, {imm}', (0,), w(imm << 12))
     # rd = x0 is not written, and reads as zero.
