@@ -294,7 +294,7 @@ static void destination_on_mail(struct gw_destination *destination, struct mail 
 /* ---- time --------------------------------------------------------------------------------------
  */
 
-static void destination_publish_progress(struct gw_destination *destination)
+void destination_publish_progress(struct gw_destination *destination)
 {
     pthread_mutex_lock(&destination->lock);
     destination->status.bytes_received =
@@ -442,6 +442,12 @@ bool gw_destination_cancel(struct gw_destination *destination)
     bool can = state == GW_DESTINATION_HANDSHAKE || state == GW_DESTINATION_RECEIVING ||
                state == GW_DESTINATION_LOADED;
 
+    pthread_mutex_lock(&destination->lock);
+    if (can && destination->restoring) {
+        destination->wants_cancel = true;
+        gw_channel_wake(destination->restoring);
+    }
+    pthread_mutex_unlock(&destination->lock);
     if (can)
         mailbox_put(&destination->box, mail_new(MAIL_CANCEL));
     return can;
@@ -475,6 +481,8 @@ void gw_destination_free(struct gw_destination *destination)
         return;
     pthread_mutex_lock(&destination->lock);
     destination->is_freeing = true;
+    if (destination->restoring)
+        gw_channel_wake(destination->restoring);
     pthread_cond_broadcast(&destination->changed);
     pthread_mutex_unlock(&destination->lock);
     mailbox_put(&destination->box, mail_new(MAIL_POKE));

@@ -63,6 +63,8 @@ struct gw_destination {
     struct gw_destination_status status;
     GPtrArray *greeters; /* struct greeter */
     bool is_freeing;
+    struct gw_channel *restoring; /* the control thread reads a snapshot from it */
+    bool wants_cancel;            /* of the snapshot */
 
     /* fixed while page lanes exist */
     const struct gw_ram_block **blocks; /* by the source's index; NULL entries: none */
@@ -128,6 +130,7 @@ void destination_fail(struct gw_destination *destination, enum destination_event
                       enum gw_side side, int code, const char *reason);
 void destination_fail_error(struct gw_destination *destination, const GError *error);
 unsigned destination_state(struct gw_destination *destination);
+void destination_publish_progress(struct gw_destination *destination);
 void destination_close_links(struct gw_destination *destination, bool is_orderly);
 
 /* destination_listen.c */

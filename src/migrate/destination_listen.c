@@ -366,9 +366,9 @@ static void on_page_channel(struct gw_destination *destination, struct mail *mai
     pthread_mutex_lock(&destination->lock);
     g_ptr_array_add(destination->lanes, lane);
     pthread_mutex_unlock(&destination->lock);
-    lane->link = link_new(g_steal_pointer(&mail->stream), lane->channel, destination->generation,
-                          &destination->box, &destination_link_ops, destination,
-                          destination->keepalive_ns);
+    lane->link =
+        link_new(g_steal_pointer(&mail->stream), lane->channel, destination->generation,
+                 &destination->box, &destination_link_ops, destination, destination->keepalive_ns);
 }
 
 void destination_on_stream(struct gw_destination *destination, struct mail *mail)

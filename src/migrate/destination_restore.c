@@ -119,6 +119,20 @@ static bool restore_record(struct gw_destination *destination, struct wire_strea
     }
 }
 
+/* The channel that _cancel and _free wake; NULL: none. True when they already want an end. */
+static bool set_restoring(struct gw_destination *destination, struct gw_channel *channel)
+{
+    bool wants_end;
+
+    pthread_mutex_lock(&destination->lock);
+    destination->restoring = channel;
+    wants_end = destination->wants_cancel || destination->is_freeing;
+    if (channel && wants_end)
+        gw_channel_wake(channel);
+    pthread_mutex_unlock(&destination->lock);
+    return wants_end;
+}
+
 void destination_restore(struct gw_destination *destination, struct wire_stream *stream)
 {
     g_autoptr(GError) error = NULL;
@@ -126,16 +140,21 @@ void destination_restore(struct gw_destination *destination, struct wire_stream 
     unsigned state;
 
     destination->is_live = false;
+    set_restoring(destination, wire_stream_channel(stream));
     destination_dispatch(destination, DESTINATION_EV_HELLO);
     for (;;) {
         state = destination_state(destination);
         if (state == GW_DESTINATION_RUNNING || state == GW_DESTINATION_DISOWNED)
             break;
         if (!wire_receive(stream, &record, GW_NO_DEADLINE, &error) ||
-            !restore_record(destination, stream, &record, &error)) {
-            destination_fail_error(destination, error);
+            !restore_record(destination, stream, &record, &error))
             break;
-        }
+        destination_publish_progress(destination);
     }
+    if (set_restoring(destination, NULL) && error)
+        destination_fail(destination, DESTINATION_EV_CANCEL, GW_SIDE_DESTINATION,
+                         GW_ERROR_CANCELLED, "cancelled at the destination");
+    else if (error)
+        destination_fail_error(destination, error);
     wire_stream_free(stream);
 }

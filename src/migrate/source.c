@@ -524,10 +524,29 @@ bool gw_source_cancel(struct gw_source *source)
     return can;
 }
 
+/* A snapshot is written by the control thread, which cannot report meanwhile. Locked. */
+static void add_saving_progress(struct gw_source *source, struct gw_source_status *status)
+{
+    uint64_t ns = clock_mono_ns() - source->round_start_ns;
+    struct wire_counters sent;
+
+    wire_stream_counters(source->saving, &sent);
+    status->bytes_sent = status->page_bytes_sent = sent.bytes_out;
+    status->remaining_bytes -= MIN(status->remaining_bytes, sent.pages_out * GW_PAGE_SIZE);
+    status->bandwidth_bytes_per_s =
+        (uint64_t)((__uint128_t)sent.bytes_out * NS_PER_S / MAX(ns, NS_PER_MS));
+    status->is_converging = true;
+    if (status->bandwidth_bytes_per_s)
+        status->expected_left_ns = (uint64_t)((__uint128_t)status->remaining_bytes * NS_PER_S /
+                                              status->bandwidth_bytes_per_s);
+}
+
 void gw_source_get_status(struct gw_source *source, struct gw_source_status *status)
 {
     pthread_mutex_lock(&source->lock);
     *status = source->status;
+    if (source->saving)
+        add_saving_progress(source, status);
     pthread_mutex_unlock(&source->lock);
     if (!gw_source_state_is_final(status->state))
         status->total_ns = clock_mono_ns() - source->start_ns;

@@ -47,6 +47,7 @@ struct gw_source {
     struct handover handover;       /* written by the control thread only */
     struct gw_source_status status; /* what is published */
     struct gw_channel *opening;     /* a channel the control thread blocks on */
+    struct wire_stream *saving;     /* the snapshot's, while it is written */
     bool wants_cancel, is_freeing;
     enum gw_resolution resolution; /* 0: none asked */
 

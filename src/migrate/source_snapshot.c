@@ -84,6 +84,12 @@ static bool snapshot_write(struct gw_source *source, struct wire_stream *stream,
     if (!wire_stream_open(stream, GW_NO_DEADLINE, error) || !snapshot_head(source, stream, error))
         return false;
     begin.n_pages = source->pending->n_set;
+    pthread_mutex_lock(&source->lock);
+    source->status.round = 1;
+    source->status.remaining_bytes = begin.n_pages * GW_PAGE_SIZE;
+    source->round_start_ns = clock_mono_ns();
+    source->saving = stream;
+    pthread_mutex_unlock(&source->lock);
     wire_stream_set_phase(stream, WIRE_IN_BLACKOUT);
     if (!lanes_send_round_here(source->vm.memory, stream, &begin, source->pending, &counters,
                                error) ||
@@ -93,7 +99,7 @@ static bool snapshot_write(struct gw_source *source, struct wire_stream *stream,
         return false;
     wire_stream_counters(stream, &sent);
     pthread_mutex_lock(&source->lock);
-    source->status.round = 1;
+    source->status.remaining_bytes = 0;
     source->status.pages_plain = counters.pages_plain;
     source->status.pages_zero = counters.pages_zero;
     source->status.pages_skipped = source->status.ram_bytes / GW_PAGE_SIZE - source->pending->n_set;
@@ -114,6 +120,9 @@ void source_save(struct gw_source *source)
     is_saved = (stream = snapshot_open(source, &error)) && source_stop_guest(source, &error) &&
                source_flush(source, &error) && snapshot_write(source, stream, was_running, &error);
     source_set_opening(source, NULL);
+    pthread_mutex_lock(&source->lock);
+    source->saving = NULL;
+    pthread_mutex_unlock(&source->lock);
     if (stream)
         wire_stream_free(stream);
     if (is_saved)

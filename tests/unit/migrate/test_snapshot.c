@@ -129,6 +129,25 @@ static void damaged_snapshots_are_refused(void **state)
     move_clear(&move);
 }
 
+/* A writer that never comes to an end, a reader that never gets one: both can be ended. */
+static void stuck_snapshots_can_be_cancelled(void **state)
+{
+    struct move move;
+
+    move_init(&move);
+    move.source = gw_snapshot_start(&move.pair.source.vm, "exec:read forever", NULL, NULL, NULL);
+    for (uint64_t limit = after_ms(PATIENCE_MS); source_status_of(&move).round == 0;)
+        assert_true(clock_mono_ns() < limit);
+    assert_true(gw_source_cancel(move.source));
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_CANCELLED);
+    assert_true(fake_vm_is_running(&move.pair.source));
+    move.destination =
+        gw_destination_start(&move.pair.destination.vm, "exec:read nothing", NULL, NULL, NULL);
+    assert_false(gw_destination_wait(move.destination, after_ms(100)));
+    move_clear(&move);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -137,6 +156,7 @@ int main(void)
         cmocka_unit_test(failing_command_is_reported),
         cmocka_unit_test(unwritable_file_is_reported),
         cmocka_unit_test(damaged_snapshots_are_refused),
+        cmocka_unit_test(stuck_snapshots_can_be_cancelled),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
