@@ -14,8 +14,8 @@
 struct greeter {
     struct gw_destination *destination;
     pthread_t thread;
-    struct gw_channel *channel; /* until the thread has taken it */
-    struct wire_stream *stream; /* likewise; of a newcomer that is turned away */
+    struct gw_channel *channel; /* which the thread blocks on; NULL: none. Guarded by .lock */
+    struct wire_stream *stream; /* until the thread has taken it: a newcomer that is turned away */
     const char *reason;
     bool is_done; /* guarded by destination.lock */
 };
@@ -68,28 +68,42 @@ static void greeter_done(struct greeter *greeter)
     pthread_mutex_unlock(&destination->lock);
 }
 
+/* Learns who a connection is. NULL with error: nobody of interest; the channel is closed. */
+static struct mail *greet_channel(struct greeter *greeter, GError **error)
+{
+    struct gw_destination *destination = greeter->destination;
+    struct gw_channel *channel = greeter->channel;
+    int64_t deadline_ns = (int64_t)(clock_mono_ns() + MIN(destination->silence_ns, GREETING_NS));
+    struct wire_stream *stream = wire_stream_try_accept(channel, deadline_ns, error);
+    struct mail *mail = NULL;
+
+    if (stream && wire_stream_identity(stream)->role == WIRE_ROLE_CONTROL)
+        mail = greet_control(stream, deadline_ns, error);
+    else if (stream && wire_stream_identity(stream)->role != WIRE_ROLE_URGENT)
+        mail = mail_new(MAIL_STREAM);
+    pthread_mutex_lock(&destination->lock);
+    greeter->channel = NULL; /* from here on nobody wakes it */
+    pthread_mutex_unlock(&destination->lock);
+    if (mail)
+        mail->stream = stream;
+    else if (stream)
+        wire_stream_free(stream);
+    else
+        gw_channel_free(channel);
+    return mail;
+}
+
 static void *greeter_main(void *opaque)
 {
     struct greeter *greeter = opaque;
     struct gw_destination *destination = greeter->destination;
-    int64_t deadline_ns = (int64_t)(clock_mono_ns() + MIN(destination->silence_ns, GREETING_NS));
     g_autoptr(GError) error = NULL;
-    struct wire_stream *stream = wire_stream_accept(greeter->channel, deadline_ns, &error);
-    struct mail *mail = NULL;
+    struct mail *mail = greet_channel(greeter, &error);
 
-    if (stream && wire_stream_identity(stream)->role == WIRE_ROLE_CONTROL)
-        mail = greet_control(stream, deadline_ns, &error);
-    else if (stream && wire_stream_identity(stream)->role != WIRE_ROLE_URGENT)
-        mail = mail_new(MAIL_STREAM);
-    if (mail) {
-        mail->stream = stream;
+    if (mail)
         mailbox_put(&destination->box, mail);
-    } else {
-        if (stream)
-            wire_stream_free(stream);
-        if (destination->is_single)
-            nobody_else_comes(destination, error);
-    }
+    else if (destination->is_single)
+        nobody_else_comes(destination, error);
     greeter_done(greeter);
     return NULL;
 }
@@ -101,6 +115,8 @@ static void reap_greeters(struct gw_destination *destination, bool wants_all)
     for (guint i = 0; i < destination->greeters->len;) {
         struct greeter *greeter = g_ptr_array_index(destination->greeters, i);
 
+        if (wants_all && greeter->channel)
+            gw_channel_wake(greeter->channel);
         while (wants_all && !greeter->is_done)
             pthread_cond_wait(&destination->changed, &destination->lock);
         if (greeter->is_done) {

@@ -3,7 +3,7 @@
  * The source's links: opening channels, the handshake, clock alignment, and closing.
  *
  * The control channel is opened first and says HELLO, the schema and the RAM map. The destination's
- * HELLO says how many page channels it takes; they are opened while it compares. Logging starts
+ * HELLO says how many page channels it takes; they are opened when it has accepted. Logging starts
  * before the RAM map is made, so that the map's extents and the log together miss no page.
  */
 #include "migrate/source.h"
@@ -196,14 +196,18 @@ static char *host_name(void)
     return g_strdup(g_get_host_name());
 }
 
+/* What we want; the destination may accept fewer. 0: pages travel on control. */
+static uint32_t wanted_page_channels(const struct gw_source *source)
+{
+    return gw_channel_uri_is_multi(source->uri) ? source->params.channels : 0;
+}
+
 struct wire_hello source_hello(struct gw_source *source)
 {
-    bool is_multi = gw_channel_uri_is_multi(source->uri);
-
     return (struct wire_hello){
         .page_shift = GW_PAGE_SHIFT,
         .max_packet_pages = WIRE_MAX_PACKET_PAGES,
-        .page_channels = is_multi ? source->params.channels : 0,
+        .page_channels = wanted_page_channels(source),
         .features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
                     (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER),
         .required = 1u << WIRE_FEATURE_RESEND,
@@ -245,12 +249,6 @@ void source_handshake(struct gw_source *source)
     map = source_ram_map(source);
     link_post(source->control, WIRE_RAM_MAP, &map);
     source->next_ping_ns = clock_mono_ns();
-}
-
-static void source_check_ready(struct gw_source *source)
-{
-    if (source->has_peer && source->is_verdict_good && source->lanes)
-        source_dispatch(source, SOURCE_EV_ACCEPTED);
 }
 
 /* Opens the page channels; the migration has ended when it returns false. */
@@ -320,8 +318,6 @@ void source_on_hello(struct gw_source *source, struct mail *mail)
         source->keepalive_ns = MAX(peer_silence_ns / 4, NS_PER_MS);
         link_set_keepalive(source->control, source->keepalive_ns);
     }
-    if (source_open_lanes(source, MIN(ours.page_channels, source->peer.page_channels)))
-        source_check_ready(source);
 }
 
 void source_on_verdict(struct gw_source *source, struct mail *mail)
@@ -329,14 +325,17 @@ void source_on_verdict(struct gw_source *source, struct mail *mail)
     const struct wire_schema_verdict *verdict = &mail->message.schema_verdict;
     g_autoptr(GString) text = g_string_new(NULL);
 
-    if (source->is_verdict_good || source_state(source) != GW_SOURCE_HANDSHAKE) {
+    if (!source->has_peer || source->is_verdict_good ||
+        source_state(source) != GW_SOURCE_HANDSHAKE) {
         source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_DESTINATION, GW_ERROR_CORRUPT,
-                    "the destination gave its verdict twice");
+                    "the destination gave its verdict out of order");
         return;
     }
     if (verdict->is_accepted) {
         source->is_verdict_good = true;
-        source_check_ready(source);
+        if (source_open_lanes(source,
+                              MIN(wanted_page_channels(source), source->peer.page_channels)))
+            source_dispatch(source, SOURCE_EV_ACCEPTED);
         return;
     }
     for (uint32_t i = 0; i < verdict->n_sentences; i++)

@@ -150,16 +150,25 @@ bool wire_stream_open(struct wire_stream *stream, int64_t deadline_ns, GError **
 struct wire_stream *wire_stream_accept(struct gw_channel *channel, int64_t deadline_ns,
                                        GError **error)
 {
+    struct wire_stream *stream = wire_stream_try_accept(channel, deadline_ns, error);
+
+    if (stream == NULL) {
+        gw_channel_free(channel);
+    }
+    return stream;
+}
+
+struct wire_stream *wire_stream_try_accept(struct gw_channel *channel, int64_t deadline_ns,
+                                           GError **error)
+{
     uint8_t bytes[WIRE_PREAMBLE_BYTES];
     struct wire_preamble peer;
 
     if (!gw_channel_read_full(channel, bytes, sizeof(bytes), deadline_ns, error)) {
         g_prefix_error(error, "preamble: ");
-        gw_channel_free(channel);
         return NULL;
     }
     if (!wire_preamble_parse(bytes, gw_channel_name(channel), WIRE_SIDE_SOURCE, &peer, error)) {
-        gw_channel_free(channel);
         return NULL;
     }
     struct wire_stream *stream = wire_stream_new(channel, &peer.identity, WIRE_SIDE_DESTINATION);

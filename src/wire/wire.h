@@ -117,6 +117,10 @@ bool wire_stream_open(struct wire_stream *stream, int64_t deadline_ns, GError **
  * failure. The caller looks at wire_stream_identity, then confirms or frees. */
 struct wire_stream *wire_stream_accept(struct gw_channel *channel, int64_t deadline_ns,
                                        GError **error);
+/* The same; takes the channel only when it succeeds (so that another thread can wake it meanwhile).
+ */
+struct wire_stream *wire_stream_try_accept(struct gw_channel *channel, int64_t deadline_ns,
+                                           GError **error);
 /* Answers with our own preamble. Not for snapshots. */
 bool wire_stream_confirm(struct wire_stream *stream, int64_t deadline_ns, GError **error);
 void wire_stream_free(struct wire_stream *stream); /* closes the channel */

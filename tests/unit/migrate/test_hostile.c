@@ -71,7 +71,7 @@ static void silent_strangers_are_dropped(void **state)
     struct gw_channel *strangers[20];
 
     move_init(&move);
-    move.destination_params.silence_limit_ns = 500 * NS_PER_MS;
+    move.destination_params.silence_limit_ns = 2 * NS_PER_S;
     move_start_destination(&move);
     for (unsigned i = 0; i < 20; i++)
         strangers[i] = connect_to(&move);
@@ -112,7 +112,7 @@ static void half_a_handshake_is_dropped(void **state)
     uint8_t id[WIRE_ID_BYTES];
 
     move_init(&move);
-    move.destination_params.silence_limit_ns = 500 * NS_PER_MS;
+    move.destination_params.silence_limit_ns = 2 * NS_PER_S;
     move_start_destination(&move);
     wire_new_migration_id(id);
     stream = open_stream(&move, WIRE_ROLE_CONTROL, 0, id);
@@ -139,7 +139,7 @@ static void unfinished_handshake_times_out(void **state)
     uint8_t id[WIRE_ID_BYTES];
 
     move_init(&move);
-    move.destination_params.silence_limit_ns = 700 * NS_PER_MS;
+    move.destination_params.silence_limit_ns = 2 * NS_PER_S;
     move_start_destination(&move);
     wire_new_migration_id(id);
     stream = open_stream(&move, WIRE_ROLE_CONTROL, 0, id);

@@ -135,15 +135,16 @@ static void stuck_snapshots_can_be_cancelled(void **state)
     struct move move;
 
     move_init(&move);
-    move.source = gw_snapshot_start(&move.pair.source.vm, "exec:read forever", NULL, NULL, NULL);
+    move.source =
+        gw_snapshot_start(&move.pair.source.vm, "exec:exec tail -f /dev/null", NULL, NULL, NULL);
     for (uint64_t limit = after_ms(PATIENCE_MS); source_status_of(&move).round == 0;)
         assert_true(clock_mono_ns() < limit);
     assert_true(gw_source_cancel(move.source));
     move_finish(&move);
     expect_source_state(&move, GW_SOURCE_CANCELLED);
     assert_true(fake_vm_is_running(&move.pair.source));
-    move.destination =
-        gw_destination_start(&move.pair.destination.vm, "exec:read nothing", NULL, NULL, NULL);
+    move.destination = gw_destination_start(&move.pair.destination.vm,
+                                            "exec:exec tail -f /dev/null", NULL, NULL, NULL);
     assert_false(gw_destination_wait(move.destination, after_ms(100)));
     move_clear(&move);
 }
