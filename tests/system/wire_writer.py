@@ -61,8 +61,8 @@ class Channel:
     def __init__(self, uri, role=CONTROL, index=0, migration_id=None, preamble=True):
         self.id = migration_id or os.urandom(16)
         self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(uri.removeprefix("unix:"))  # waits while the backlog is full
         self.socket.settimeout(PATIENCE)
-        self.socket.connect(uri.removeprefix("unix:"))
         self.sequence, self.seed = 0, 0
         if preamble:
             self.send_bytes(self.preamble(role, index))
