@@ -33,6 +33,7 @@ struct blockdev {
     struct io_loop *loop;
     struct blockdev_workers *workers;
     bool has_ring;
+    struct blockdev_fault *fault; /* NULL: none */
     /* fixed after blockdev_set_client */
     struct device *client;
     struct io_source *completions;
@@ -181,14 +182,32 @@ static int check(const struct blockdev *disk, const struct blockdev_request *req
     return info->is_read_only && request->op != BLOCKDEV_READ ? -EROFS : 0;
 }
 
+static void execute(struct blockdev *disk, struct blockdev_request *request)
+{
+    if (!disk->has_ring || !is_plain(disk, request) || !submit_to_ring(disk, request))
+        blockdev_workers_queue(disk->workers, request);
+}
+
+/* A request that a fault has held back. */
+static void pass_held(void *opaque, struct blockdev_request *request)
+{
+    execute(opaque, request);
+    blockdev_kick(opaque);
+}
+
 void blockdev_submit(struct blockdev *disk, struct blockdev_request *request)
 {
     int code = check(disk, request);
     bool is_nothing = request->op != BLOCKDEV_FLUSH && request->len_bytes == 0;
+    enum blockdev_fault_verdict verdict = BLOCKDEV_FAULT_PASS;
+    if (code == 0 && !is_nothing && disk->fault)
+        verdict = blockdev_fault_take(disk->fault, request);
+    if (verdict == BLOCKDEV_FAULT_FAIL)
+        code = -EIO;
     if (code != 0 || is_nothing)
         finish_later(disk, request, code);
-    else if (!disk->has_ring || !is_plain(disk, request) || !submit_to_ring(disk, request))
-        blockdev_workers_queue(disk->workers, request);
+    else if (verdict == BLOCKDEV_FAULT_PASS)
+        execute(disk, request);
 }
 
 void blockdev_get_info(const struct blockdev *disk, struct blockdev_info *info)
@@ -201,6 +220,7 @@ void blockdev_get_info(const struct blockdev *disk, struct blockdev_info *info)
 struct options {
     bool is_read_only, is_direct;
     bool wants_ring, needs_ring;
+    const char *fault; /* within the specification; NULL: none */
 };
 
 /* Cuts the options from the end of the specification; what is left is the path. */
@@ -221,6 +241,8 @@ static bool parse_options(char *spec, struct options *options, GError **error)
             options->wants_ring = options->needs_ring = true;
         } else if (strcmp(option, "engine=threads") == 0) {
             options->wants_ring = false;
+        } else if (g_str_has_prefix(option, "fault=")) {
+            options->fault = option + strlen("fault=");
         } else if (strchr(option, '=') && !strchr(option, '/')) {
             g_set_error(error, GW_DEVICE_ERROR, GW_DEVICE_ERROR_CONFIG,
                         "disk %s: unknown option \"%s\"", spec, option);
@@ -248,6 +270,13 @@ struct blockdev *blockdev_open(const char *spec, bool is_read_only, struct io_lo
     disk->last_finished = &disk->finished;
     pthread_mutex_init(&disk->finished_lock, NULL);
     disk->workers = blockdev_workers_new(&disk->file, finish_later, disk);
+    if (options.fault) {
+        disk->fault = blockdev_fault_new(options.fault, pass_held, disk, error);
+        if (!disk->fault) {
+            blockdev_free(disk);
+            return NULL;
+        }
+    }
     if (options.wants_ring) {
         int code = io_uring_queue_init(RING_ENTRIES, &disk->ring, 0);
         disk->has_ring = code == 0;
@@ -267,6 +296,8 @@ void blockdev_set_client(struct blockdev *disk, struct device *dev)
     disk->client = dev;
     disk->finished_bell = io_bell_new(disk->loop, dev, "disk-finished", answer_finished, disk);
     disk->retry = io_timer_new(disk->loop, dev, "disk-retry", retry_due, disk);
+    if (disk->fault)
+        blockdev_fault_set_client(disk->fault, disk->loop, dev);
     if (disk->has_ring) {
         disk->completions = io_source_new(disk->loop, dev, "disk-completions", disk->ring.ring_fd,
                                           POLLIN, ring_ready, disk);
@@ -279,6 +310,7 @@ void blockdev_free(struct blockdev *disk)
     if (!disk)
         return;
     blockdev_workers_free(disk->workers);
+    blockdev_fault_free(disk->fault);
     io_source_free(disk->completions);
     io_timer_free(disk->retry);
     io_bell_free(disk->finished_bell);

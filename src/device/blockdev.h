@@ -51,9 +51,10 @@ struct blockdev_info {
     bool can_discard; /* DISCARD and WRITE_ZEROES_UNMAP make holes */
 };
 
-/* spec: PATH[,cache=writeback|none][,engine=auto|uring|threads][,readonly]. cache=none goes around
- * the host's page cache. engine=auto takes io_uring where the host allows it, else threads. The
- * file is not locked: in a move both processes have it open, and the handover says who writes. */
+/* spec: PATH[,cache=writeback|none][,engine=auto|uring|threads][,readonly][,fault=SPEC]. cache=none
+ * goes around the host's page cache. fault: hangs and failures on purpose (blockdev_fault.c).
+ * engine=auto takes io_uring where the host allows it, else threads. The file is not locked: in a
+ * move both processes have it open, and the handover says who writes. */
 struct blockdev *blockdev_open(const char *spec, bool is_read_only, struct io_loop *loop,
                                GError **error);
 /* Not with the client's lock held; no request may be in flight. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Between the parts of the block back end: blockdev.c (interface, checks), blockdev_file.c (the
- * file and complete, synchronous execution), blockdev_workers.c (threads that execute).
+ * file and complete, synchronous execution), blockdev_workers.c (threads that execute),
+ * blockdev_fault.c (hangs and failures on purpose).
  */
 #ifndef GODWIT_DEVICE_BLOCKDEV_INTERNAL_H
 #define GODWIT_DEVICE_BLOCKDEV_INTERNAL_H
@@ -35,5 +36,24 @@ blockdev_workers_new(const struct blockdev_file *file,
                      void *opaque);
 void blockdev_workers_free(struct blockdev_workers *workers); /* nothing may be queued */
 void blockdev_workers_queue(struct blockdev_workers *workers, struct blockdev_request *request);
+
+/* ---- faults ---- */
+
+struct blockdev_fault;
+enum blockdev_fault_verdict {
+    BLOCKDEV_FAULT_PASS = 1,
+    BLOCKDEV_FAULT_HELD, /* pass() comes later, on the loop's thread with the client's lock held */
+    BLOCKDEV_FAULT_FAIL, /* answer it with -EIO */
+};
+/* spec: see blockdev_fault.c. */
+struct blockdev_fault *
+blockdev_fault_new(const char *spec, void (*pass)(void *opaque, struct blockdev_request *request),
+                   void *opaque, GError **error);
+void blockdev_fault_free(struct blockdev_fault *fault);
+void blockdev_fault_set_client(struct blockdev_fault *fault, struct io_loop *loop,
+                               struct device *dev);
+/* With the client's lock held, for each valid request in order. */
+enum blockdev_fault_verdict blockdev_fault_take(struct blockdev_fault *fault,
+                                                struct blockdev_request *request);
 
 #endif

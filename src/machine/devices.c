@@ -30,8 +30,11 @@ typedef struct device *(*create_fn)(struct machine *machine, const struct virtio
 static struct device *create_disk(struct machine *machine, const struct virtio_config *config,
                                   const struct device_config *options, GError **error)
 {
-    struct blockdev *disk = blockdev_open(device_config_get(options, "path"),
-                                          device_config_has(options, "ro"), machine->loop, error);
+    const char *path = device_config_get(options, "path");
+    const char *fault = device_config_get(options, "fault");
+    g_autofree char *spec = fault ? g_strdup_printf("%s,fault=%s", path, fault) : g_strdup(path);
+    struct blockdev *disk =
+        blockdev_open(spec, device_config_has(options, "ro"), machine->loop, error);
     return disk ? virtio_blk_new(config, disk, device_config_get(options, "serial"), error) : NULL;
 }
 
