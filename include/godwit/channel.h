@@ -11,7 +11,8 @@
  * Filters may also be given in the options. SPEC, for faults (tests of everything above):
  *
  *     ACTION@UNIT=N[@DIR][@KEY=VALUE...][;SPEC...]
- *     ACTION  cut | stall | delay | corrupt | truncate | duplicate | swap | drop
+ *     ACTION  cut | stall | delay | corrupt | truncate | duplicate | swap | drop | kill (our own
+ *             process, by SIGKILL, before the record passes)
  *     UNIT    bytes (offset in the direction) | record (index, the preamble is record 0, needs
  *             options.framing) | type (N is a record name; the first such record)
  *     DIR     out (default) | in

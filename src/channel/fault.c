@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Faults on purpose: a filter that cuts, stalls, delays, damages, repeats or reorders what passes.
+ * Faults on purpose: a filter that cuts, stalls, delays, damages, repeats or reorders what passes,
+ * or kills the process.
  *
  * Model: each direction has its list of faults still to happen, its position in bytes, and a
  * tracker that cuts the bytes into frames (preamble, records) with the help of the framing. While
@@ -12,17 +13,20 @@
  */
 #include "channel/channel_impl.h"
 
+#include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PIECE_BYTES     ((size_t)64 << 10)
 #define MAX_FRAME_BYTES (UINT64_C(64) << 20)
 
-enum fault_action { CUT, STALL, DELAY, CORRUPT, TRUNCATE, DUPLICATE, SWAP, DROP };
+enum fault_action { CUT, STALL, DELAY, CORRUPT, TRUNCATE, DUPLICATE, SWAP, DROP, KILL };
 enum fault_unit { AT_BYTES, AT_RECORD, AT_TYPE };
 
 static const char *const action_names[] = {
-    [CUT] = "cut",           [STALL] = "stall",         [DELAY] = "delay", [CORRUPT] = "corrupt",
-    [TRUNCATE] = "truncate", [DUPLICATE] = "duplicate", [SWAP] = "swap",   [DROP] = "drop",
+    [CUT] = "cut",         [STALL] = "stall",       [DELAY] = "delay",
+    [CORRUPT] = "corrupt", [TRUNCATE] = "truncate", [DUPLICATE] = "duplicate",
+    [SWAP] = "swap",       [DROP] = "drop",         [KILL] = "kill",
 };
 
 static const char *const unit_names[] = {
@@ -301,6 +305,9 @@ static void apply(struct direction *d, struct fault *fault, uint8_t *bytes, size
         break;
     case DROP:
         effect->n_copies = 0;
+        break;
+    case KILL:
+        kill(getpid(), SIGKILL);
         break;
     case SWAP:
         effect->is_held = true;

@@ -68,8 +68,11 @@ static void put_facts(GString *line, const json_t *info)
                                number(info, "predicted-blackout-ns") / MS);
     if (json_object_get(info, "expected-left-ns"))
         g_string_append_printf(line, "  left %.1f s", number(info, "expected-left-ns") / 1e9);
+    else if (json_object_get(info, "bandwidth-lack"))
+        g_string_append_printf(line, "  not converging: the link lacks %.1f MiB/s",
+                               number(info, "bandwidth-lack") / MIB);
     else if (number(info, "round") > 1 && !json_is_true(json_object_get(info, "converging")))
-        g_string_append(line, "  not converging");
+        g_string_append(line, "  not converging: the blackout budget is too small");
 }
 
 void progress_show(struct progress *progress, const json_t *info)

@@ -155,6 +155,9 @@ static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
     if (s->expected_left_ns != UINT64_MAX)
         put_int(info, "expected-left-ns", s->expected_left_ns);
     json_object_set_new(info, "converging", json_boolean(s->is_converging));
+    /* By how much: what the guest dirties beyond what the link takes. */
+    if (!s->is_converging && s->dirty_bytes_per_s > s->bandwidth_bytes_per_s)
+        put_int(info, "bandwidth-lack", s->dirty_bytes_per_s - s->bandwidth_bytes_per_s);
     put_int(info, "failed-attempts", s->failed_attempts);
     put_failure(info, &s->failure);
     return info;
