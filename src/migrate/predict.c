@@ -121,6 +121,10 @@ uint64_t predict_left_ns(const struct predict *predict, uint64_t remaining_bytes
 void predict_put_off(struct predict *predict, uint64_t now_ns)
 {
     predict->n_failed++;
+    /* These are measured only by attempts: one slow measurement must not be the last one. */
+    predict->stop_ns -= predict->stop_ns / 2;
+    predict->flush_ns -= predict->flush_ns / 2;
+    predict->save_ns -= predict->save_ns / 2;
     if (predict->backoff_ns == 0)
         predict->backoff_ns = PREDICT_FIRST_BACKOFF_NS;
     else if (predict->backoff_ns < PREDICT_MAX_BACKOFF_NS)

@@ -72,8 +72,11 @@ bool source_flush(struct gw_source *source, GError **error)
         source->vm.opaque,
         start_ns + share_ns(budget_ns, source->predicted_ns, source->predict.flush_ns),
         source->ledger, error);
-    source->predict.flush_ns = clock_mono_ns() - start_ns;
-    if (!is_flushed)
+    /* How long a flush hung says nothing about the next one, and a prediction of it would keep
+     * every later attempt from being made. The back-off answers it. */
+    if (is_flushed)
+        source->predict.flush_ns = clock_mono_ns() - start_ns;
+    else
         g_prefix_error(error, "flushing disks: ");
     return is_flushed;
 }
