@@ -350,6 +350,7 @@ static void source_tick(struct gw_source *source)
     } else if (source->running && now_ns >= source->running_limit_ns) {
         source_take_running(source);
     } else if (state == GW_SOURCE_ROUNDS) {
+        source_sample_dirty(source);
         source_next_round(source);
     } else if (state == GW_SOURCE_IN_DOUBT && now_ns >= source->next_ask_ns) {
         source_ask(source);
@@ -372,6 +373,8 @@ static uint64_t source_next_deadline(struct gw_source *source)
         deadline_ns = MIN(deadline_ns, source->blackout_limit_ns);
     if (state == GW_SOURCE_ROUNDS && !source->is_round_open)
         deadline_ns = MIN(deadline_ns, source->next_look_ns);
+    else if (state == GW_SOURCE_ROUNDS && !source->is_sampled)
+        deadline_ns = MIN(deadline_ns, source->last_collect_ns + SOURCE_SAMPLE_NS);
     if (state == GW_SOURCE_IN_DOUBT)
         deadline_ns = MIN(deadline_ns, source->next_ask_ns);
     if (source->running)

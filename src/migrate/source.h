@@ -25,7 +25,8 @@
 #define SOURCE_FINISH_NS     (UINT64_C(500) * NS_PER_MS) /* to tell the peer how it ended */
 #define SOURCE_GRACE_NS      (UINT64_C(200) * NS_PER_MS) /* for the peer's reason to arrive */
 #define SOURCE_PING_NS       (UINT64_C(250) * NS_PER_MS)
-#define SOURCE_IDLE_NS       (UINT64_C(10) * NS_PER_MS) /* between looks when nothing is to send */
+#define SOURCE_SAMPLE_NS     (UINT64_C(200) * NS_PER_MS) /* into a round: see source_sample_dirty */
+#define SOURCE_IDLE_NS       (UINT64_C(10) * NS_PER_MS)  /* between looks when nothing is to send */
 
 struct gw_source {
     /* fixed after construction */
@@ -77,6 +78,8 @@ struct gw_source {
     uint32_t n_acked;   /* lanes of this round */
     uint64_t round_start_ns, round_bytes;
     uint64_t last_collect_ns;
+    bool is_sampled; /* the dirty rate, in this round */
+    uint64_t n_sampled, burst_bytes_per_s;
     uint64_t next_look_ns; /* when there is nothing to do now */
     struct predict predict;
 
@@ -145,6 +148,7 @@ void source_on_resend(struct gw_source *source, const struct mail *mail);
 /* Collects, predicts, and starts the next round or the switchover, if none is in flight. */
 void source_next_round(struct gw_source *source);
 void source_start_round(struct gw_source *source, uint32_t flags);
+void source_sample_dirty(struct gw_source *source);
 void source_publish_progress(struct gw_source *source);
 
 /* source_switchover.c */

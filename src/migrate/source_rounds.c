@@ -130,20 +130,47 @@ void source_on_resend(struct gw_source *source, const struct mail *mail)
 }
 
 /* Takes the dirty log into pending. False when the migration has ended. */
-static bool source_collect(struct gw_source *source)
+static bool source_fetch(struct gw_source *source, uint64_t *n_new)
 {
     g_autoptr(GError) error = NULL;
+
+    if (gw_memory_log_collect(source->vm.memory, source->pending, n_new, &error))
+        return true;
+    source_fail(source, SOURCE_EV_FAILED, GW_SIDE_SOURCE, gw_error_code_of(error), error->message);
+    return false;
+}
+
+/* Over a long round a page counts once however often it is written: what the guest dirties then
+ * looks like what the link took. The first moments of a round tell how fast it really is. */
+void source_sample_dirty(struct gw_source *source)
+{
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t n_new = 0;
+
+    if (!source->is_round_open || source->is_sampled ||
+        now_ns < source->last_collect_ns + SOURCE_SAMPLE_NS || !source_fetch(source, &n_new))
+        return;
+    source->is_sampled = true;
+    source->n_sampled = n_new;
+    source->burst_bytes_per_s =
+        n_new * GW_PAGE_SIZE * 1000 / MAX((now_ns - source->last_collect_ns) / NS_PER_MS, 1);
+}
+
+static bool source_collect(struct gw_source *source)
+{
     uint64_t start_ns = clock_mono_ns();
     uint64_t n_new = 0;
 
-    if (!gw_memory_log_collect(source->vm.memory, source->pending, &n_new, &error)) {
-        source_fail(source, SOURCE_EV_FAILED, GW_SIDE_SOURCE, gw_error_code_of(error),
-                    error->message);
+    if (!source_fetch(source, &n_new))
         return false;
-    }
     source->predict.fetch_ns = clock_mono_ns() - start_ns;
-    predict_dirtied(&source->predict, n_new * GW_PAGE_SIZE, start_ns - source->last_collect_ns);
+    predict_dirtied(&source->predict, (n_new + source->n_sampled) * GW_PAGE_SIZE,
+                    start_ns - source->last_collect_ns);
     source->last_collect_ns = start_ns;
+    if (!source->is_sampled)
+        source->burst_bytes_per_s = 0;
+    source->is_sampled = false;
+    source->n_sampled = 0;
     return true;
 }
 
@@ -227,7 +254,7 @@ void source_publish_progress(struct gw_source *source)
     status->pages_plain = counters.pages_plain;
     status->pages_zero = counters.pages_zero;
     status->remaining_bytes = remaining_bytes;
-    status->dirty_bytes_per_s = predict->dirty_bytes_per_s;
+    status->dirty_bytes_per_s = MAX(predict->dirty_bytes_per_s, source->burst_bytes_per_s);
     status->failed_attempts = predict->n_failed;
     if (predict->bytes_per_s) {
         status->bandwidth_bytes_per_s = predict->bytes_per_s;

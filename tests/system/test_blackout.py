@@ -130,7 +130,7 @@ class Asker(threading.Thread):
 
     def run(self):
         try:
-            while not self.is_over.is_set():
+            while not self.is_over.wait(0.01):
                 status = self.qmp.command("query-status")["status"]
                 self.answers += 1
                 if status != "running":
@@ -161,7 +161,7 @@ def test_a_guest_too_fast_for_100_mbit(start_vm, tmp_path, slow_link):
     # By how much it does not converge: the link is as slow as it is, the guest as fast.
     assert info["converging"] is False and "expected-left-ns" not in info
     assert info["bandwidth"] < 1.3 * LINK_BYTES_PER_S
-    assert info["dirty-rate"] > info["bandwidth"]
+    assert info["dirty-rate"] > 1.5 * info["bandwidth"], "it writes 40 MiB/s"
     assert info["bandwidth-lack"] == info["dirty-rate"] - info["bandwidth"]
     assert info["failed-attempts"] == 0, "it was stopped in vain"
     position = len(vm.console())
