@@ -8,16 +8,19 @@
 
 #include "base/text.h"
 #include "cli/cli.h"
+#include "cli/confine.h"
 #include "godwit/error.h"
 #include "machine/device_kinds.h"
 #include "machine/machine.h"
 #include "machine/migration.h"
+#include "machine/sandbox.h"
 #include "monitor/monitor.h"
 
 struct run {
     /* from options */
     char *board, *name, *memory, *bios, *kernel, *initrd, *append, *console, *incoming, *restore;
-    char **qmp_paths;
+    char *sandbox;
+    char **qmp_paths, **confine;
     int n_cpus;
     gboolean is_paused, is_prefaulted, no_reboot, no_shutdown;
     struct machine_config config;
@@ -84,6 +87,10 @@ static bool parse_options(struct run *run, const struct subcommand *self, int *a
          "Stay when the guest switches itself off", NULL},
         {"qmp", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &run->qmp_paths,
          "Also listen for monitor clients here", "PATH"},
+        {"sandbox", 0, 0, G_OPTION_ARG_STRING, &run->sandbox,
+         "Give up what a running machine never needs: on (default) or off", "on|off"},
+        {"confine", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &run->confine,
+         "Open files only below here and where these options say; may be repeated", "FOLDER"},
         {NULL},
     };
     g_autofree char *devices = device_config_help();
@@ -94,6 +101,11 @@ static bool parse_options(struct run *run, const struct subcommand *self, int *a
     described.details = details;
     g_option_group_add_entries(group, entries);
     return cli_parse_group(&described, group, 0, 0, argc, argv, status);
+}
+
+static bool has_sandbox(const struct run *run)
+{
+    return !run->sandbox || strcmp(run->sandbox, "on") == 0;
 }
 
 static bool make_config(struct run *run, GError **error)
@@ -125,6 +137,15 @@ static bool make_config(struct run *run, GError **error)
     if (run->incoming && run->restore) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
                     "--incoming and --restore exclude each other");
+        return false;
+    }
+    if (run->sandbox && strcmp(run->sandbox, "on") != 0 && strcmp(run->sandbox, "off") != 0) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "--sandbox \"%s\": expected on or off",
+                    run->sandbox);
+        return false;
+    }
+    if (run->confine && !has_sandbox(run)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "--confine needs --sandbox on");
         return false;
     }
     if (!config->is_incoming && !config->kernel && !config->bios) {
@@ -237,13 +258,17 @@ static bool start(struct run *run, GError **error)
 {
     GMainContext *context = g_main_loop_get_context(run->loop);
 
+    /* Before there are threads: Landlock holds only for those made later. */
+    if (has_sandbox(run) && !confine_files(&run->config, run->confine, run->qmp_paths,
+                                           run->incoming, run->restore, error))
+        return false;
     run->machine = machine_new(&run->config, context, error);
     if (!run->machine)
         return false;
     run->migration = migration_new(run->machine, context);
     machine_add_listener(run->machine, on_machine_notice, run);
     migration_add_listener(run->migration, on_migration_notice, run);
-    if (!open_monitors(run, error))
+    if (!open_monitors(run, error) || (has_sandbox(run) && !sandbox_drop_calls(error)))
         return false;
     g_unix_signal_add(SIGTERM, on_signal, run);
     g_unix_signal_add(SIGINT, on_signal, run);
@@ -269,7 +294,9 @@ static void clear(struct run *run)
                       &run->initrd, &run->append, &run->console, &run->incoming, &run->restore};
     for (size_t i = 0; i < G_N_ELEMENTS(owned); i++)
         g_clear_pointer(owned[i], g_free);
+    g_clear_pointer(&run->sandbox, g_free);
     g_clear_pointer(&run->qmp_paths, g_strfreev);
+    g_clear_pointer(&run->confine, g_strfreev);
 }
 
 int cmd_run(const struct subcommand *self, int argc, char **argv)

@@ -218,7 +218,7 @@ def test_a_snapshot_starts_any_number_of_guests(start_vm, godwit, tmp_path):
 
 
 def test_save_through_a_command(start_vm, tmp_path):
-    vm = start_vm("a", *memtick())
+    vm = start_vm("a", "--sandbox", "off", *memtick())
     wait_ticks(vm)
     path = tmp_path / "guest.gw"
     vm.godwit("save", f"exec:cat > {path}")
@@ -230,6 +230,7 @@ def test_save_through_a_command(start_vm, tmp_path):
 
 def test_a_damaged_snapshot_is_refused_and_named(start_vm, godwit, tmp_path):
     vm = start_vm("a", "--paused", *memtick())
+    wait_until("the machine", vm.status)
     path = tmp_path / "guest.gw"
     vm.godwit("save", path)
     whole = path.read_bytes()
@@ -411,7 +412,7 @@ def test_a_doubt_is_ended_by_an_operator(start_vm, mover, godwit):
     assert vm.status() == "finish-migrate"
     position = len(vm.console())
     vm.godwit("resolve", "run-here")
-    assert vm.status() == "running"
+    wait_until("the guest to go on", lambda: vm.status() == "running")
     wait_ticks(vm, start=position)
     good, _ = mover.move(vm)
     wait_ticks(good)
