@@ -311,6 +311,18 @@ static void put_streams(void)
     gw_state_registry_free(registry);
 }
 
+/* Answers by number: see fuzz_source.c. 0x80 begins a record of any kind. */
+static void put_answers(void)
+{
+    static const uint8_t honest[] = {0, 1, 2, 3, 3, 4, 5, 6};
+    static const uint8_t refused[] = {0, 0x80, WIRE_SCHEMA_VERDICT, 0, 5, 0, 0, 0, 0, 0, 0};
+    static const uint8_t aborted[] = {0, 1, 2, 3, 3, 4, 0x80, WIRE_ABORT, 0, 5, 0, 2, 1, 0, 0, 0};
+
+    put("source", "honest", honest, sizeof honest);
+    put("source", "refused", refused, sizeof refused);
+    put("source", "aborted", aborted, sizeof aborted);
+}
+
 /* ---- device state ---------------------------------------------------------------------------- */
 
 static void put_states(void)
@@ -440,6 +452,7 @@ int main(int argc, char **argv)
     folder = argv[1];
     put_texts();
     put_streams();
+    put_answers();
     put_states();
     put_images();
     put_drivers();

@@ -32,6 +32,13 @@ void stream_build_init(struct stream_build *build, enum wire_role role, unsigned
     g_byte_array_append(build->bytes, preamble, sizeof preamble);
 }
 
+void stream_build_set_id(struct stream_build *build, const uint8_t id[WIRE_ID_BYTES])
+{
+    memcpy(build->bytes->data + 16, id, WIRE_ID_BYTES);
+    build->seed = XXH3_64bits(build->bytes->data, 56);
+    wire_store_u64(build->bytes->data + 56, build->seed);
+}
+
 void stream_build_clear(struct stream_build *build)
 {
     g_byte_array_unref(build->bytes);

@@ -36,6 +36,8 @@ struct stream_build {
 
 void stream_build_init(struct stream_build *build, enum wire_role role, unsigned index,
                        enum wire_side side);
+/* The preamble takes this migration id; right after init only. */
+void stream_build_set_id(struct stream_build *build, const uint8_t id[WIRE_ID_BYTES]);
 void stream_build_clear(struct stream_build *build);
 /* Appends the next record of the input; its type, or 0 when the input is used up. */
 uint16_t stream_build_record(struct stream_build *build, struct fuzz_input *in);
