@@ -348,6 +348,9 @@ static void play_next(struct play *play)
     order_migration(play, LONG_SILENCE_MS, SIDE_FAST);
     if (!watch_until(play, is_source_final) ||
         state_of(play, &play->source) != GW_SOURCE_COMPLETED) {
+        /* The old destination still has the short limit. */
+        play->result->is_too_slow =
+            seat_of(play, &play->source)->failure_code == GW_ERROR_LINK_SILENT;
         blame(play, "the next migration ends in %s: %s",
               gw_source_state_name((enum gw_source_state)state_of(play, &play->source)),
               seat_of(play, &play->source)->reason);
