@@ -21,6 +21,7 @@ struct migration {
     struct gw_destination *destination;
     bool is_snapshot;
     bool exits_on_error;
+    bool is_restore;      /* from a snapshot: nobody will ask */
     bool has_said_loaded; /* main thread: the source may be in doubt about us */
     GArray *listeners;
 };
@@ -47,7 +48,8 @@ static void deliver(void *opaque)
             migration->has_said_loaded = true;
     }
     call->notice.wants_exit = call->notice.kind == MIGRATION_NOTICE_DISCARDED &&
-                              migration->exits_on_error && !migration->has_said_loaded;
+                              migration->exits_on_error &&
+                              (migration->is_restore || !migration->has_said_loaded);
     for (guint i = 0; i < migration->listeners->len; i++) {
         struct listener *l = &g_array_index(migration->listeners, struct listener, i);
         l->fn(l->opaque, &call->notice);
@@ -147,6 +149,23 @@ void migration_set_params(struct migration *migration, const struct gw_migrate_p
         gw_source_set_budgets(migration->source, params);
 }
 
+/* ---- URIs --------------------------------------------------------------------------------------
+ */
+
+/* A one-way channel has no destination that could answer: what goes into it is a snapshot. Filters
+ * may stand before the scheme ("trace:DIR,file:PATH"). */
+static bool is_one_way(const char *uri)
+{
+    static const char *const schemes[] = {"file:", "exec:"};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(schemes); i++) {
+        g_autofree char *after_filter = g_strconcat(",", schemes[i], NULL);
+        if (g_str_has_prefix(uri, schemes[i]) || strstr(uri, after_filter))
+            return true;
+    }
+    return false;
+}
+
 /* ---- outgoing -------------------------------------------------------------------------------- */
 
 bool migration_is_active(struct migration *migration)
@@ -181,20 +200,6 @@ static bool begin(struct migration *migration, const char *uri, bool is_snapshot
     migration->source = source;
     migration->is_snapshot = is_snapshot;
     return true;
-}
-
-/* A one-way channel has no destination that could answer: what goes into it is a snapshot. Filters
- * may stand before the scheme ("trace:DIR,file:PATH"). */
-static bool is_one_way(const char *uri)
-{
-    static const char *const schemes[] = {"file:", "exec:"};
-
-    for (size_t i = 0; i < G_N_ELEMENTS(schemes); i++) {
-        g_autofree char *after_filter = g_strconcat(",", schemes[i], NULL);
-        if (g_str_has_prefix(uri, schemes[i]) || strstr(uri, after_filter))
-            return true;
-    }
-    return false;
 }
 
 bool migration_start(struct migration *migration, const char *uri, GError **error)
@@ -245,6 +250,7 @@ bool migration_listen(struct migration *migration, const char *uri, bool exits_o
         return false;
     }
     migration->exits_on_error = exits_on_error;
+    migration->is_restore = is_one_way(uri);
     migration->destination = gw_destination_start(machine_vm(migration->machine), uri,
                                                   &migration->params, &observer, error);
     return migration->destination != NULL;

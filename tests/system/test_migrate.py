@@ -230,7 +230,7 @@ def test_save_through_a_command(start_vm, tmp_path):
 
 def test_a_damaged_snapshot_is_refused_and_named(start_vm, godwit, tmp_path):
     vm = start_vm("a", "--paused", *memtick())
-    wait_until("the machine", vm.status)
+    wait_until("the machine", lambda: vm.status() == "paused")
     path = tmp_path / "guest.gw"
     vm.godwit("save", path)
     whole = path.read_bytes()
@@ -357,6 +357,7 @@ def test_a_fault_before_commit_leaves_the_guest_here(start_vm, mover, fault):
         assert new.wait_exit() == 1
     else:
         assert new.status() == "inmigrate"
+    vm.qmp.command("migrate-set-parameters", **{"silence-limit": 10000})
     good, _ = mover.move(vm)
     wait_ticks(good)
 
@@ -414,6 +415,7 @@ def test_a_doubt_is_ended_by_an_operator(start_vm, mover, godwit):
     vm.godwit("resolve", "run-here")
     wait_until("the guest to go on", lambda: vm.status() == "running")
     wait_ticks(vm, start=position)
+    vm.qmp.command("migrate-set-parameters", **{"silence-limit": 10000})
     good, _ = mover.move(vm)
     wait_ticks(good)
 
