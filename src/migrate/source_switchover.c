@@ -12,7 +12,7 @@
 
 #define FLOOR_SHARE_NS    (UINT64_C(5) * NS_PER_MS) /* least time given to stop and to flush */
 #define FLOOR_BLACKOUT_NS (UINT64_C(10) * NS_PER_MS)
-#define RUNNING_LEDGER_NS (UINT64_C(500) * NS_PER_MS) /* RUNNING came: for the ledger to follow */
+#define RUNNING_LEDGER_NS (2 * NS_PER_S) /* RUNNING came: for the ledger to follow */
 #define ASK_MAX_NS        (UINT64_C(5) * NS_PER_S)
 
 /* A step's share of the budget: what the other steps are predicted to leave, at least a quarter. */

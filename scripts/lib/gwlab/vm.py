@@ -152,7 +152,10 @@ class Vm(Process):
         return self.qmp.command("query-blackout")
 
     def godwit(self, *arguments, check=True, timeout=120.0):
-        """Runs a godwit subcommand with this VM as its first operand; returns CompletedProcess."""
+        """Runs a godwit subcommand with this VM as its first operand; returns CompletedProcess.
+        Waits for the monitor of a VM that is still starting."""
+        if self.is_alive():
+            _ = self.qmp
         done = subprocess.run([godwit_path(), arguments[0], self.monitor_path, *arguments[1:]],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               timeout=timeout)
