@@ -407,6 +407,32 @@ static void put_images(void)
     put("bootstore", "one-segment", &store, sizeof store);
 }
 
+/* Code that sets satp, goes to supervisor and user mode, uses atomics and floating point. */
+static void put_code(void)
+{
+    static const uint32_t words[] = {
+        0x00053283, /* ld t0, 0(a0) */
+        0x0055b423, /* sd t0, 8(a1): into the code itself */
+        0x0000100f, /* fence.i */
+        0x1005252f, /* lr.w a0, (a0) */
+        0x1865232f, /* sc.w t1, t1, (a0) */
+        0xf2000053, /* fmv.d.x ft0, zero */
+        0x02007053, /* fadd.d ft0, ft0, ft0 */
+        0x12000073, /* sfence.vma */
+        0x18029073, /* csrw satp, t0 */
+        0x14029073, /* csrw sscratch, t0 */
+        0x34151073, /* csrw mepc, a0 */
+        0x30200073, /* mret */
+        0x00000000, 0xffffffff,
+    };
+    g_autoptr(GByteArray) input = g_byte_array_new();
+
+    add_number(input, sizeof words, 2);
+    g_byte_array_append(input, (const uint8_t *)words, sizeof words);
+    add_number(input, UINT64_C(0x8000000000080000), 8);
+    put("hart", "code", input->data, input->len);
+}
+
 /* ---- drivers --------------------------------------------------------------------------------- */
 
 /* Steps of fuzz_virtio.c: data for a request's header, a chain, the notification, settling. */
@@ -456,5 +482,6 @@ int main(int argc, char **argv)
     put_states();
     put_images();
     put_drivers();
+    put_code();
     return 0;
 }
