@@ -148,9 +148,10 @@ static bool await(int fd, uint16_t type)
 {
     uint8_t head[WIRE_HEADER_BYTES];
     uint8_t rest[4096];
+    uint64_t limit_ns = clock_mono_ns() + 100 * NS_PER_MS; /* keep-alives may come for ever */
 
     for (;;) {
-        if (!read_exactly(fd, head, sizeof head))
+        if (clock_mono_ns() > limit_ns || !read_exactly(fd, head, sizeof head))
             return false;
         for (size_t left = wire_load_u32(head + 4) + wire_load_u32(head + 16); left > 0;) {
             size_t n = MIN(left, sizeof rest);

@@ -140,12 +140,12 @@ static uint16_t read_record(struct destination *d)
 
 static bool await(struct destination *d, uint16_t wanted)
 {
-    uint16_t type;
+    uint64_t limit_ns = clock_mono_ns() + 100 * NS_PER_MS; /* keep-alives may come for ever */
+    uint16_t type = 1;
 
-    while ((type = read_record(d)) != 0)
-        if (type == wanted)
-            return true;
-    return false;
+    while (type != wanted && type != 0 && clock_mono_ns() < limit_ns)
+        type = read_record(d);
+    return type == wanted;
 }
 
 static bool send_built(struct destination *d)
