@@ -96,6 +96,7 @@ static void discarded(void *opaque, const GError *why)
 
 static void set_up(struct world *world)
 {
+    fuzz_check(GW_ERROR != 0); /* made here, before there are threads to race for it */
     world->memory = gw_memory_new();
     fuzz_check(gw_memory_add_block(world->memory, "ram", 0, RAM_BYTES, NULL));
     world->registry = gw_state_registry_new();

@@ -23,9 +23,21 @@ static struct gw_state_plan *plan;
 static GByteArray **saved; /* of the fresh machine */
 static uint32_t n_instances;
 
+/* Nobody else is to look at the machine. */
+static void end_life_thread(void)
+{
+    pthread_mutex_lock(&machine->lock);
+    machine->wants_exit = true;
+    pthread_cond_broadcast(&machine->wake);
+    pthread_mutex_unlock(&machine->lock);
+    pthread_join(machine->life_thread, NULL);
+    machine->has_life_thread = false;
+}
+
 static void set_up(void)
 {
     machine = fuzz_machine(g_main_context_default());
+    end_life_thread();
     n_instances = gw_state_registry_n(machine->registry);
     saved = g_new0(GByteArray *, n_instances);
     for (guint i = 0; i < machine->devices->len; i++)
