@@ -73,15 +73,14 @@ struct machine {
     pthread_t life_thread;
     bool has_life_thread;
 
-    /* Held around everything that starts, stops or resets the parts. */
-    pthread_mutex_t op_lock;
-    bool parts_run; /* guarded by op_lock: devices and vCPUs are started */
+    bool parts_run; /* owned by who has the turn: devices and vCPUs are started */
     /* Owned by the engine's control thread: how long these took last. */
     uint64_t last_stop_ns, last_flush_ns, last_resume_ns;
 
     /* guarded by lock */
     pthread_mutex_t lock;
-    pthread_cond_t wake; /* life thread: job, request or state change; CLOCK_MONOTONIC */
+    pthread_cond_t wake; /* a job, a request, a state change, a free turn; CLOCK_MONOTONIC */
+    bool has_turn;       /* somebody starts, stops or resets the parts */
     enum life_state state;
     bool ran_before_blackout;
     struct machine_job *first_job, *last_job;

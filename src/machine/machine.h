@@ -7,11 +7,12 @@
  * engine its view of the machine (struct gw_vm).
  *
  * Threads: everything that starts, stops or resets runs on the machine's own life thread, or on the
- * migration engine's control thread, one at a time (op_lock); no function here blocks its caller on
+ * migration engine's control thread, one at a time; no function here blocks its caller on
  * the guest, a disk or a peer unless it says so. Notices and done functions are called on the
  * thread of the main context given in the configuration.
  *
- * Locks: op_lock -> lock -> nothing. Neither is held over a notice.
+ * Locks: one lock, and the turn (machine_life.h) to start and stop; the lock is a leaf, and neither
+ * is held over a notice.
  */
 #ifndef GODWIT_MACHINE_MACHINE_H
 #define GODWIT_MACHINE_MACHINE_H

@@ -8,13 +8,16 @@
  * as the state allows it. A request that meets a switchover is not carried out here: it travels
  * with the machine's state and the destination carries it out.
  *
- * Locks: the state changes only under op_lock, in machine_post; lock alone suffices to read it.
+ * Locks: who starts, stops or resets the parts has the *turn* (machine_enter, machine_leave): a
+ * lock made of a flag, so that waiting for it can have a deadline on CLOCK_MONOTONIC. The state
+ * changes only in machine_post, by who has the turn; lock alone suffices to read it.
  */
 #include "machine/machine_life.h"
 
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "godwit/error.h"
 
 /* How long a user's stop may wait for a disk. The blackout's own limit comes from the engine. */
@@ -76,6 +79,39 @@ void machine_add_listener(struct machine *machine, machine_notice_fn fn, void *o
 {
     struct machine_listener listener = {fn, opaque};
     g_array_append_val(machine->listeners, listener);
+}
+
+/* ---- the turn -------------------------------------------------------------------------------- */
+
+bool machine_enter_until(struct machine *machine, uint64_t deadline_ns)
+{
+    const struct timespec deadline = clock_timespec(deadline_ns);
+    int rc = 0;
+
+    pthread_mutex_lock(&machine->lock);
+    while (machine->has_turn && rc == 0)
+        rc = pthread_cond_timedwait(&machine->wake, &machine->lock, &deadline);
+    bool is_mine = !machine->has_turn;
+    machine->has_turn = true;
+    pthread_mutex_unlock(&machine->lock);
+    return is_mine;
+}
+
+void machine_enter(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->lock);
+    while (machine->has_turn)
+        pthread_cond_wait(&machine->wake, &machine->lock);
+    machine->has_turn = true;
+    pthread_mutex_unlock(&machine->lock);
+}
+
+void machine_leave(struct machine *machine)
+{
+    pthread_mutex_lock(&machine->lock);
+    machine->has_turn = false;
+    pthread_cond_broadcast(&machine->wake);
+    pthread_mutex_unlock(&machine->lock);
 }
 
 /* ---- state ----------------------------------------------------------------------------------- */
@@ -182,7 +218,7 @@ static bool reset_parts_locked(struct machine *machine, GError **error)
     return true;
 }
 
-/* ---- operations, life thread, op_lock held --------------------------------------------------- */
+/* ---- operations, life thread, in its turn ---------------------------------------------------- */
 
 static uint64_t user_deadline(void)
 {
@@ -349,7 +385,7 @@ static void serve_guest(struct machine *machine)
 {
     g_autoptr(GError) error = NULL;
 
-    pthread_mutex_lock(&machine->op_lock);
+    machine_enter(machine);
     pthread_mutex_lock(&machine->lock);
     bool is_due = can_serve_guest_locked(machine);
     enum machine_request request = machine->request;
@@ -372,7 +408,7 @@ static void serve_guest(struct machine *machine)
         switch_off(machine, 0, "guest-reset");
     else if (!op_reset(machine, true, &error))
         give_up(machine, error->message);
-    pthread_mutex_unlock(&machine->op_lock);
+    machine_leave(machine);
 }
 
 /* ---- the life thread ------------------------------------------------------------------------- */
@@ -451,9 +487,9 @@ static void *life_main(void *opaque)
         pthread_mutex_unlock(&machine->lock);
         if (job) {
             GError *error = NULL;
-            pthread_mutex_lock(&machine->op_lock);
+            machine_enter(machine);
             run_op(machine, job->op, &error);
-            pthread_mutex_unlock(&machine->op_lock);
+            machine_leave(machine);
             finish_job(machine, job, error);
         } else {
             serve_guest(machine);
@@ -466,9 +502,13 @@ static void *life_main(void *opaque)
 
 void machine_life_init(struct machine *machine)
 {
-    pthread_mutex_init(&machine->op_lock, NULL);
     pthread_mutex_init(&machine->lock, NULL);
-    pthread_cond_init(&machine->wake, NULL);
+    pthread_condattr_t attributes;
+
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&machine->wake, &attributes);
+    pthread_condattr_destroy(&attributes);
     machine->state = LIFE_CREATED;
 }
 
@@ -488,9 +528,9 @@ void machine_life_end(struct machine *machine)
         pthread_mutex_unlock(&machine->lock);
         pthread_join(machine->life_thread, NULL);
         machine->has_life_thread = false;
-        pthread_mutex_lock(&machine->op_lock);
+        machine_enter(machine);
         machine_stop_parts_locked(machine, user_deadline(), NULL, NULL);
-        pthread_mutex_unlock(&machine->op_lock);
+        machine_leave(machine);
     }
     for (struct machine_job *job; (job = take_job_locked(machine)) != NULL;)
         g_free(job);
@@ -500,5 +540,4 @@ void machine_life_end(struct machine *machine)
     }
     pthread_cond_destroy(&machine->wake);
     pthread_mutex_destroy(&machine->lock);
-    pthread_mutex_destroy(&machine->op_lock);
 }

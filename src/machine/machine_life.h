@@ -25,7 +25,13 @@ void machine_break(struct machine *machine, unsigned vcpu, const char *reason);
  * unchanged. */
 bool machine_post(struct machine *machine, enum life_event event, GError **error);
 
-/* op_lock held. */
+/* The turn to start, stop or reset the parts; not recursive. _until: false when the deadline
+ * (CLOCK_MONOTONIC) passes first. */
+void machine_enter(struct machine *machine);
+bool machine_enter_until(struct machine *machine, uint64_t deadline_ns);
+void machine_leave(struct machine *machine);
+
+/* _locked: by who has the turn. */
 void machine_start_parts_locked(struct machine *machine);
 /* On false the parts run as before. deadline_ns: CLOCK_MONOTONIC. ledger may be NULL. */
 bool machine_stop_parts_locked(struct machine *machine, uint64_t deadline_ns,

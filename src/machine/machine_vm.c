@@ -61,21 +61,14 @@ static bool vm_is_running(void *opaque)
     return machine_state(opaque) == LIFE_RUNNING;
 }
 
-static bool lock_until(pthread_mutex_t *lock, uint64_t deadline_ns, GError **error)
-{
-    struct timespec at = {(time_t)(deadline_ns / 1000000000u), (long)(deadline_ns % 1000000000u)};
-    if (pthread_mutex_clocklock(lock, CLOCK_MONOTONIC, &at) == 0)
-        return true;
-    g_set_error(error, GW_ERROR, GW_ERROR_TIMEOUT, "the machine is being stopped or reset");
-    return false;
-}
-
 static bool vm_stop(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledger, GError **error)
 {
     struct machine *machine = opaque;
 
-    if (!lock_until(&machine->op_lock, deadline_ns, error))
+    if (!machine_enter_until(machine, deadline_ns)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_TIMEOUT, "the machine is being stopped or reset");
         return false;
+    }
     uint64_t start_ns = guest_clock_host_ns();
     bool was_running = machine->parts_run;
     bool ok = machine_stop_parts_locked(machine, deadline_ns, ledger, error);
@@ -88,7 +81,7 @@ static bool vm_stop(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledger
         machine->ran_before_blackout = was_running;
         machine->last_stop_ns = guest_clock_host_ns() - start_ns;
     }
-    pthread_mutex_unlock(&machine->op_lock);
+    machine_leave(machine);
     if (ok && was_running)
         machine_notify(machine, &(struct machine_notice){.kind = MACHINE_NOTICE_STOP});
     return ok;
@@ -119,14 +112,14 @@ static void vm_resume_at_source(void *opaque)
 {
     struct machine *machine = opaque;
 
-    pthread_mutex_lock(&machine->op_lock);
+    machine_enter(machine);
     bool runs = machine->ran_before_blackout;
     uint64_t start_ns = guest_clock_host_ns();
     if (machine_post(machine, runs ? LIFE_EV_RESUME : LIFE_EV_RESUME_PAUSED, NULL) && runs) {
         machine_start_parts_locked(machine);
         machine->last_resume_ns = guest_clock_host_ns() - start_ns;
     }
-    pthread_mutex_unlock(&machine->op_lock);
+    machine_leave(machine);
     if (runs)
         machine_notify(machine, &(struct machine_notice){.kind = MACHINE_NOTICE_RESUME});
 }
@@ -135,9 +128,9 @@ static void vm_released(void *opaque)
 {
     struct machine *machine = opaque;
 
-    pthread_mutex_lock(&machine->op_lock);
+    machine_enter(machine);
     machine_post(machine, LIFE_EV_RELEASE, NULL);
-    pthread_mutex_unlock(&machine->op_lock);
+    machine_leave(machine);
 }
 
 static void vm_forecast(void *opaque, struct gw_vm_forecast *forecast)
@@ -151,9 +144,9 @@ static void vm_forecast(void *opaque, struct gw_vm_forecast *forecast)
 
 void machine_set_doubt(struct machine *machine)
 {
-    pthread_mutex_lock(&machine->op_lock);
+    machine_enter(machine);
     machine_post(machine, LIFE_EV_DOUBT, NULL);
-    pthread_mutex_unlock(&machine->op_lock);
+    machine_leave(machine);
 }
 
 /* ---- destination ----------------------------------------------------------------------------- */
@@ -190,7 +183,7 @@ static void vm_run_at_destination(void *opaque, bool was_running, struct gw_ledg
     pthread_mutex_lock(&machine->lock);
     was_running = was_running && !machine->is_held;
     pthread_mutex_unlock(&machine->lock);
-    pthread_mutex_lock(&machine->op_lock);
+    machine_enter(machine);
     uint64_t start_ns = guest_clock_host_ns();
     if (machine_post(machine, was_running ? LIFE_EV_ADOPT : LIFE_EV_ADOPT_PAUSED, NULL) &&
         was_running)
@@ -198,7 +191,7 @@ static void vm_run_at_destination(void *opaque, bool was_running, struct gw_ledg
     if (was_running)
         gw_ledger_note(ledger, "start vcpus and devices", start_ns,
                        guest_clock_host_ns() - start_ns);
-    pthread_mutex_unlock(&machine->op_lock);
+    machine_leave(machine);
     if (was_running)
         machine_notify(machine, &(struct machine_notice){.kind = MACHINE_NOTICE_RESUME});
     announce_devices(machine);
@@ -211,7 +204,7 @@ static void vm_discarded(void *opaque, const GError *why)
 {
     struct machine *machine = opaque;
 
-    pthread_mutex_lock(&machine->op_lock);
+    machine_enter(machine);
     for (uint32_t i = 0; i < gw_memory_n_blocks(machine->memory); i++) {
         struct gw_ram_block *block = gw_memory_block(machine->memory, i);
         gw_memory_discard(block, 0, block->size_bytes, NULL);
@@ -220,7 +213,7 @@ static void vm_discarded(void *opaque, const GError *why)
         device_reset(g_ptr_array_index(machine->devices, i));
     machine->board->cpu->reset(machine->cpu);
     machine_post(machine, LIFE_EV_DISCARD, NULL);
-    pthread_mutex_unlock(&machine->op_lock);
+    machine_leave(machine);
 
     pthread_mutex_lock(&machine->lock);
     machine->request = MACHINE_REQUEST_NONE;
