@@ -191,48 +191,10 @@ static void on_migration_notice(void *opaque, const struct migration_notice *not
         finish(run, CLI_FAILED);
 }
 
-static void on_launched(void *opaque, const GError *error)
-{
-    if (error) {
-        cli_complain("%s", error->message);
-        finish(opaque, CLI_FAILED);
-    }
-}
-
-/* The machine waits for a guest: now somebody may come. */
-static void on_awaiting(void *opaque, const GError *failure)
-{
-    struct run *run = opaque;
-    g_autofree char *uri =
-        run->restore ? g_strconcat("file:", run->restore, NULL) : g_strdup(run->incoming);
-    g_autoptr(GError) error = NULL;
-
-    if (failure) {
-        cli_complain("%s", failure->message);
-        finish(run, CLI_FAILED);
-    } else if (strcmp(uri, "defer") == 0) {
-        return;
-    } else if (!migration_listen(run->migration, uri, true, &error)) {
-        cli_complain("%s", error->message);
-        finish(run, CLI_FAILED);
-    } else if (run->incoming) {
-        fprintf(stderr, "godwit: waiting for a guest at %s\n",
-                gw_destination_uri(migration_destination(run->migration)));
-    }
-}
-
-static gboolean on_signal(gpointer opaque)
-{
-    finish(opaque, CLI_OK);
-    return G_SOURCE_CONTINUE;
-}
-
 static void on_quit(void *opaque)
 {
     finish(opaque, CLI_OK);
 }
-
-/* ---- life ------------------------------------------------------------------------------------ */
 
 static bool open_monitors(struct run *run, GError **error)
 {
@@ -254,6 +216,47 @@ static bool open_monitors(struct run *run, GError **error)
     return true;
 }
 
+static void on_launched(void *opaque, const GError *error)
+{
+    if (error) {
+        cli_complain("%s", error->message);
+        finish(opaque, CLI_FAILED);
+    }
+}
+
+/* The machine waits for a guest: now somebody may come. Only then the monitors open, so that
+ * whoever reaches one may send the guest. */
+static void on_awaiting(void *opaque, const GError *failure)
+{
+    struct run *run = opaque;
+    g_autofree char *uri =
+        run->restore ? g_strconcat("file:", run->restore, NULL) : g_strdup(run->incoming);
+    g_autoptr(GError) error = NULL;
+
+    if (failure) {
+        cli_complain("%s", failure->message);
+        finish(run, CLI_FAILED);
+        return;
+    }
+    bool is_deferred = strcmp(uri, "defer") == 0;
+    if ((!is_deferred && !migration_listen(run->migration, uri, true, &error)) ||
+        !open_monitors(run, &error)) {
+        cli_complain("%s", error->message);
+        finish(run, CLI_FAILED);
+    } else if (run->incoming && !is_deferred) {
+        fprintf(stderr, "godwit: waiting for a guest at %s\n",
+                gw_destination_uri(migration_destination(run->migration)));
+    }
+}
+
+static gboolean on_signal(gpointer opaque)
+{
+    finish(opaque, CLI_OK);
+    return G_SOURCE_CONTINUE;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
 static bool start(struct run *run, GError **error)
 {
     GMainContext *context = g_main_loop_get_context(run->loop);
@@ -268,7 +271,8 @@ static bool start(struct run *run, GError **error)
     run->migration = migration_new(run->machine, context);
     machine_add_listener(run->machine, on_machine_notice, run);
     migration_add_listener(run->migration, on_migration_notice, run);
-    if (!open_monitors(run, error) || (has_sandbox(run) && !sandbox_drop_calls(error)))
+    if ((!run->config.is_incoming && !open_monitors(run, error)) ||
+        (has_sandbox(run) && !sandbox_drop_calls(error)))
         return false;
     g_unix_signal_add(SIGTERM, on_signal, run);
     g_unix_signal_add(SIGINT, on_signal, run);

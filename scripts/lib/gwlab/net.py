@@ -26,6 +26,11 @@ def enter():
         if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
             raise LabError("/dev/net/tun may not be opened by this user; run as root")
         command += ["--user", "--map-root-user"]
+    # /proc of our own, so that a child's number names the same process there; some containers
+    # forbid the mount, and only measuring memory needs it.
+    with_proc = command + ["--mount-proc"]
+    if subprocess.run(with_proc + ["true"], stderr=subprocess.DEVNULL).returncode == 0:
+        command = with_proc
     os.environ[MARK] = "1"
     os.execvp(command[0], command + [sys.executable] + sys.argv)
 
