@@ -175,17 +175,20 @@ def test_declared_sizes_cost_nothing(destination, snapshot):
         peer.send(wire.RAM_MAP, struct.pack("<QI", 60 * (15 << 40), 60) + blocks)
         assert peer.wait_for(wire.SCHEMA_VERDICT)[0] == 0
         peer.wait_end()
+    destination.check_ready()
     for kind, n_bytes, name in ((1, 16 * MIB, "schema"), (2, 256 * MIB, "hart/0"),
                                 (3, 256 * MIB, "hart/0"), (1, 1 << 60, "schema")):
         with wire.Source(destination.uri, []) as peer:
             peer.send(wire.SECTION_BEGIN, wire.section_begin(0, kind, 0, n_bytes, name))
             destination.check_growth(32 * MIB)
+        destination.check_ready()
     for length, bulk in ((4 * MIB, 0), (1 << 32 - 1, 0), (12, 1 << 31)):
         with wire.Source(destination.uri, []) as peer:
             head = struct.pack("<HHIQI", wire.SECTION_PART, 0, length & 0xffffffff, peer.sequence,
                                bulk)
             peer.send_bytes(head + struct.pack("<IQ", wire.xxh3(head, peer.seed) & 0xffffffff, 0))
             peer.wait_end()
+        destination.check_ready()
     destination.check_growth(32 * MIB)
     destination.check_ready()
     move_honestly(destination, snapshot)

@@ -120,8 +120,9 @@ def test_the_guests_clock_and_timers_are_right_after_a_rest(start_vm, tmp_path, 
     before = agent.status()
     agent.close()
     vm.close()
+    asan = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"  # our library is first
     again = start_vm("r", *devices, "--memory", "128M", "--restore", path, env={
-        **os.environ, "LD_PRELOAD": os.path.join(BUILD, "tests", "lab", "libclock-shift.so"),
+        **os.environ, "ASAN_OPTIONS": asan, "LD_PRELOAD": os.path.join(BUILD, "tests", "lab", "libclock-shift.so"),
         "CLOCK_SHIFT_S": str(rest_s)})
     wait_until("the guest to run", lambda: again.status() == "running")
     agent = Agent("127.0.0.1", control)

@@ -114,6 +114,7 @@ static void send_round(struct fixture_ends *control, struct fixture_ends *page, 
                                  .n_bytes = end.n_bytes,
                                  .n_suspect = writes != NULL});
     drain(control->source, 1);
+    wire_pages_out_free(packet);
 }
 
 static void send_handover(struct fixture_ends *control, struct fixture_ends *page, uint8_t *memory,
