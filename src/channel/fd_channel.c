@@ -61,14 +61,17 @@ static void set_errno(const struct gw_channel *channel, const char *what, int co
                 channel->core->name, what, g_strerror(code));
 }
 
-static size_t bounded_iov(const struct iovec *iov, size_t n_iov, struct iovec *first)
+/* What of a vector one call may carry: *n_iov elements of the result, which is iov or *first. */
+static struct iovec *bounded_iov(const struct iovec *iov, size_t *n_iov, struct iovec *first)
 {
     if (iov[0].iov_len > MAX_TRANSFER_BYTES) {
         first->iov_base = iov[0].iov_base;
         first->iov_len = MAX_TRANSFER_BYTES;
-        return 1;
+        *n_iov = 1;
+        return first;
     }
-    return MIN(n_iov, IOV_MAX);
+    *n_iov = MIN(*n_iov, IOV_MAX);
+    return (struct iovec *)iov; /* the system's functions do not change it */
 }
 
 static ssize_t fd_readv(struct gw_channel *channel, const struct iovec *iov, size_t n_iov,
@@ -76,9 +79,7 @@ static ssize_t fd_readv(struct gw_channel *channel, const struct iovec *iov, siz
 {
     struct fd_channel *self = fd_of(channel);
     struct iovec first;
-    size_t n = bounded_iov(iov, n_iov, &first);
-    struct iovec *use =
-        n == 1 && iov[0].iov_len > MAX_TRANSFER_BYTES ? &first : (struct iovec *)iov;
+    struct iovec *use = bounded_iov(iov, &n_iov, &first);
 
     for (;;) {
         ssize_t got;
@@ -86,10 +87,10 @@ static ssize_t fd_readv(struct gw_channel *channel, const struct iovec *iov, siz
             return -1;
         }
         if (self->is_socket) {
-            struct msghdr message = {.msg_iov = use, .msg_iovlen = n};
+            struct msghdr message = {.msg_iov = use, .msg_iovlen = n_iov};
             got = recvmsg(self->fd, &message, MSG_DONTWAIT);
         } else {
-            got = readv(self->fd, use, (int)n);
+            got = readv(self->fd, use, (int)n_iov);
         }
         if (got >= 0) {
             return got;
@@ -132,9 +133,7 @@ static ssize_t fd_writev(struct gw_channel *channel, const struct iovec *iov, si
 {
     struct fd_channel *self = fd_of(channel);
     struct iovec first;
-    size_t n = bounded_iov(iov, n_iov, &first);
-    struct iovec *use =
-        n == 1 && iov[0].iov_len > MAX_TRANSFER_BYTES ? &first : (struct iovec *)iov;
+    struct iovec *use = bounded_iov(iov, &n_iov, &first);
 
     for (;;) {
         ssize_t put;
@@ -142,12 +141,12 @@ static ssize_t fd_writev(struct gw_channel *channel, const struct iovec *iov, si
             return -1;
         }
         if (self->is_socket) {
-            struct msghdr message = {.msg_iov = use, .msg_iovlen = n};
+            struct msghdr message = {.msg_iov = use, .msg_iovlen = n_iov};
             put = sendmsg(self->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         } else if (self->is_file) {
-            put = writev(self->fd, use, (int)n);
+            put = writev(self->fd, use, (int)n_iov);
         } else {
-            put = quiet_writev(self->fd, use, n);
+            put = quiet_writev(self->fd, use, n_iov);
         }
         if (put > 0) {
             return put;

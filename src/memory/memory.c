@@ -388,28 +388,24 @@ bool gw_memory_discard(struct gw_ram_block *block, uint64_t offset, uint64_t len
     }
     /* What was never touched stays as it is. A page that is written between the look and the punch
      * marks itself. */
-    GArray *touched = g_array_new(FALSE, FALSE, sizeof(uint64_t));
-    for (uint64_t at = 0; at < len; at += 64 * GW_PAGE_SIZE) {
-        uint64_t n_pages = MIN(64, (len - at) >> GW_PAGE_SHIFT);
-        uint64_t mask =
-            gw_memory_touched_mask(block, (offset + at) >> GW_PAGE_SHIFT, (uint32_t)n_pages);
-        g_array_append_val(touched, mask);
+    uint64_t first = offset >> GW_PAGE_SHIFT;
+    uint64_t n_pages = len >> GW_PAGE_SHIFT;
+    uint64_t n_words = bitmap_n_words(n_pages);
+    g_autofree uint64_t *touched = g_new(uint64_t, n_words);
+    for (uint64_t w = 0; w < n_words; w++) {
+        touched[w] =
+            gw_memory_touched_mask(block, first + w * 64, (uint32_t)MIN(64, n_pages - w * 64));
     }
     if (fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
                   (off_t)len) < 0) {
-        g_array_unref(touched);
         g_set_error(error, GW_ERROR, GW_ERROR_IO,
                     "RAM block %s: cannot discard %" G_GUINT64_FORMAT " bytes: %s", block->name,
                     len, g_strerror(errno));
         return false;
     }
-    for (guint w = 0; w < touched->len; w++) {
-        uint64_t mask = g_array_index(touched, uint64_t, w);
-        for (; mask; mask &= mask - 1) {
-            uint64_t page = (uint64_t)w * 64 + (uint64_t)__builtin_ctzll(mask);
-            gw_memory_note_write(block, offset + (page << GW_PAGE_SHIFT), GW_PAGE_SIZE);
-        }
+    for (uint64_t page = 0, n; bitmap_next_run(touched, n_pages, &page, &n, UINT64_MAX);
+         page += n) {
+        gw_memory_note_write(block, (first + page) << GW_PAGE_SHIFT, n << GW_PAGE_SHIFT);
     }
-    g_array_unref(touched);
     return true;
 }
