@@ -8,15 +8,13 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 int64_t channel_now_ns(void)
 {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * CHANNEL_NS_PER_S + ts.tv_nsec;
+    return (int64_t)clock_mono_ns();
 }
 
 int64_t gw_deadline_after_ms(int64_t ms)

@@ -18,12 +18,12 @@ uint64_t guest_clock_host_deadline_ns(const struct guest_clock *clock, uint64_t 
 void guest_clock_init(struct guest_clock *clock, uint64_t frequency_hz, uint64_t ticks)
 {
     clock->frequency_hz = frequency_hz;
-    clock->ns_per_tick = 1000000000u / frequency_hz;
+    clock->ns_per_tick = NS_PER_S / frequency_hz;
     guest_clock_set_ticks(clock, ticks);
 }
 
 void guest_clock_set_ticks(struct guest_clock *clock, uint64_t ticks)
 {
-    int64_t offset_ns = (int64_t)(ticks * clock->ns_per_tick - guest_clock_host_ns());
+    int64_t offset_ns = (int64_t)(ticks * clock->ns_per_tick - clock_mono_ns());
     __atomic_store_n(&clock->offset_ns, offset_ns, __ATOMIC_RELAXED);
 }

@@ -15,7 +15,8 @@
 #define GODWIT_CPU_GUEST_CLOCK_H
 
 #include <stdint.h>
-#include <time.h>
+
+#include "base/clock.h"
 
 struct guest_clock {
     uint64_t frequency_hz; /* fixed after construction; divides 10^9 */
@@ -23,17 +24,10 @@ struct guest_clock {
     int64_t offset_ns;     /* atomic */
 };
 
-static inline uint64_t guest_clock_host_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static inline uint64_t guest_clock_ticks(const struct guest_clock *clock)
 {
     int64_t offset = __atomic_load_n(&clock->offset_ns, __ATOMIC_RELAXED);
-    return (guest_clock_host_ns() + (uint64_t)offset) / clock->ns_per_tick;
+    return (clock_mono_ns() + (uint64_t)offset) / clock->ns_per_tick;
 }
 
 /* Host CLOCK_MONOTONIC time at which the counter reaches ticks (saturates at UINT64_MAX). */

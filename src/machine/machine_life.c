@@ -15,13 +15,13 @@
 #include "machine/machine_life.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
+#include "base/cond.h"
 #include "godwit/error.h"
 
 /* How long a user's stop may wait for a disk. The blackout's own limit comes from the engine. */
-#define USER_STOP_LIMIT_NS UINT64_C(10000000000)
+#define USER_STOP_LIMIT_NS (10 * NS_PER_S)
 /* A part of the blackout shorter than this is not worth a line of its own in the ledger. */
 #define LEDGER_MIN_NS      UINT64_C(20000)
 
@@ -31,13 +31,6 @@ struct machine_job {
     machine_done_fn done;
     void *opaque;
 };
-
-uint64_t machine_real_ns(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 /* ---- notices --------------------------------------------------------------------------------- */
 
@@ -69,7 +62,7 @@ void machine_notify(struct machine *machine, const struct machine_notice *notice
     struct notice_call *call = g_new0(struct notice_call, 1);
     call->machine = machine;
     call->notice = *notice;
-    call->notice.real_ns = machine_real_ns();
+    call->notice.real_ns = clock_real_ns();
     call->detail = g_strdup(notice->detail);
     call->notice.detail = call->detail;
     main_queue_post(machine->main_queue, deliver_notice, call, notice_call_free);
@@ -85,12 +78,9 @@ void machine_add_listener(struct machine *machine, machine_notice_fn fn, void *o
 
 bool machine_enter_until(struct machine *machine, uint64_t deadline_ns)
 {
-    const struct timespec deadline = clock_timespec(deadline_ns);
-    int rc = 0;
-
     pthread_mutex_lock(&machine->lock);
-    while (machine->has_turn && rc == 0)
-        rc = pthread_cond_timedwait(&machine->wake, &machine->lock, &deadline);
+    while (machine->has_turn && cond_wait_until(&machine->wake, &machine->lock, deadline_ns))
+        ;
     bool is_mine = !machine->has_turn;
     machine->has_turn = true;
     pthread_mutex_unlock(&machine->lock);
@@ -165,7 +155,7 @@ void machine_start_parts_locked(struct machine *machine)
 
 static void note(struct gw_ledger *ledger, const char *what, const char *id, uint64_t start_ns)
 {
-    uint64_t length_ns = guest_clock_host_ns() - start_ns;
+    uint64_t length_ns = clock_mono_ns() - start_ns;
     char name[GW_LEDGER_NAME_SIZE];
 
     if (!ledger || length_ns < LEDGER_MIN_NS)
@@ -179,14 +169,14 @@ bool machine_stop_parts_locked(struct machine *machine, uint64_t deadline_ns,
 {
     if (!machine->parts_run)
         return true;
-    uint64_t start_ns = guest_clock_host_ns();
+    uint64_t start_ns = clock_mono_ns();
     machine->board->cpu->stop(machine->cpu);
     note(ledger, "stop", "vcpus", start_ns);
     for (guint i = 0; i < machine->devices->len; i++)
         device_prepare_stop(g_ptr_array_index(machine->devices, i));
     for (guint i = machine->devices->len; i-- > 0;) {
         struct device *dev = g_ptr_array_index(machine->devices, i);
-        start_ns = guest_clock_host_ns();
+        start_ns = clock_mono_ns();
         if (!device_stop(dev, deadline_ns, error)) {
             g_prefix_error(error, "%s cannot stop: ", dev->id);
             for (guint j = 0; j < machine->devices->len; j++)
@@ -222,7 +212,7 @@ static bool reset_parts_locked(struct machine *machine, GError **error)
 
 static uint64_t user_deadline(void)
 {
-    return guest_clock_host_ns() + USER_STOP_LIMIT_NS;
+    return clock_mono_ns() + USER_STOP_LIMIT_NS;
 }
 
 static bool op_launch(struct machine *machine, bool is_paused, GError **error)
@@ -503,12 +493,7 @@ static void *life_main(void *opaque)
 void machine_life_init(struct machine *machine)
 {
     pthread_mutex_init(&machine->lock, NULL);
-    pthread_condattr_t attributes;
-
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&machine->wake, &attributes);
-    pthread_condattr_destroy(&attributes);
+    cond_init_mono(&machine->wake);
     machine->state = LIFE_CREATED;
 }
 

@@ -42,6 +42,4 @@ void machine_notify(struct machine *machine, const struct machine_notice *notice
 
 void machine_vm_init(struct machine *machine);
 
-uint64_t machine_real_ns(void);
-
 #endif

@@ -21,14 +21,14 @@ static bool machine_pre_save(void *object, GError **error)
 {
     struct machine *machine = object;
     machine->saved_ticks = guest_clock_ticks(&machine->clock);
-    machine->saved_real_ns = machine_real_ns();
+    machine->saved_real_ns = clock_real_ns();
     return true;
 }
 
 static bool machine_post_load(void *object, GError **error)
 {
     struct machine *machine = object;
-    uint64_t now_ns = machine_real_ns() + (uint64_t)machine->clock_facts.source_minus_local_ns;
+    uint64_t now_ns = clock_real_ns() + (uint64_t)machine->clock_facts.source_minus_local_ns;
     uint64_t elapsed_ns = now_ns > machine->saved_real_ns ? now_ns - machine->saved_real_ns : 0;
 
     guest_clock_set_ticks(&machine->clock,
@@ -69,7 +69,7 @@ static bool vm_stop(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledger
         g_set_error(error, GW_ERROR, GW_ERROR_TIMEOUT, "the machine is being stopped or reset");
         return false;
     }
-    uint64_t start_ns = guest_clock_host_ns();
+    uint64_t start_ns = clock_mono_ns();
     bool was_running = machine->parts_run;
     bool ok = machine_stop_parts_locked(machine, deadline_ns, ledger, error);
     if (ok && !machine_post(machine, LIFE_EV_BLACKOUT, error)) {
@@ -79,7 +79,7 @@ static bool vm_stop(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledger
     }
     if (ok) {
         machine->ran_before_blackout = was_running;
-        machine->last_stop_ns = guest_clock_host_ns() - start_ns;
+        machine->last_stop_ns = clock_mono_ns() - start_ns;
     }
     machine_leave(machine);
     if (ok && was_running)
@@ -90,11 +90,11 @@ static bool vm_stop(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledger
 static bool vm_flush(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledger, GError **error)
 {
     struct machine *machine = opaque;
-    uint64_t start_ns = guest_clock_host_ns();
+    uint64_t start_ns = clock_mono_ns();
 
     for (guint i = 0; i < machine->devices->len; i++) {
         struct device *dev = g_ptr_array_index(machine->devices, i);
-        uint64_t from_ns = guest_clock_host_ns();
+        uint64_t from_ns = clock_mono_ns();
         if (!dev->ops->flush)
             continue;
         if (!device_flush(dev, deadline_ns, error)) {
@@ -102,9 +102,9 @@ static bool vm_flush(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledge
             return false;
         }
         g_autofree char *name = g_strdup_printf("flush %s", dev->id);
-        gw_ledger_note(ledger, name, from_ns, guest_clock_host_ns() - from_ns);
+        gw_ledger_note(ledger, name, from_ns, clock_mono_ns() - from_ns);
     }
-    machine->last_flush_ns = guest_clock_host_ns() - start_ns;
+    machine->last_flush_ns = clock_mono_ns() - start_ns;
     return true;
 }
 
@@ -114,10 +114,10 @@ static void vm_resume_at_source(void *opaque)
 
     machine_enter(machine);
     bool runs = machine->ran_before_blackout;
-    uint64_t start_ns = guest_clock_host_ns();
+    uint64_t start_ns = clock_mono_ns();
     if (machine_post(machine, runs ? LIFE_EV_RESUME : LIFE_EV_RESUME_PAUSED, NULL) && runs) {
         machine_start_parts_locked(machine);
-        machine->last_resume_ns = guest_clock_host_ns() - start_ns;
+        machine->last_resume_ns = clock_mono_ns() - start_ns;
     }
     machine_leave(machine);
     if (runs)
@@ -184,13 +184,12 @@ static void vm_run_at_destination(void *opaque, bool was_running, struct gw_ledg
     was_running = was_running && !machine->is_held;
     pthread_mutex_unlock(&machine->lock);
     machine_enter(machine);
-    uint64_t start_ns = guest_clock_host_ns();
+    uint64_t start_ns = clock_mono_ns();
     if (machine_post(machine, was_running ? LIFE_EV_ADOPT : LIFE_EV_ADOPT_PAUSED, NULL) &&
         was_running)
         machine_start_parts_locked(machine);
     if (was_running)
-        gw_ledger_note(ledger, "start vcpus and devices", start_ns,
-                       guest_clock_host_ns() - start_ns);
+        gw_ledger_note(ledger, "start vcpus and devices", start_ns, clock_mono_ns() - start_ns);
     machine_leave(machine);
     if (was_running)
         machine_notify(machine, &(struct machine_notice){.kind = MACHINE_NOTICE_RESUME});

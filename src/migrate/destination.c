@@ -401,7 +401,7 @@ struct gw_destination *gw_destination_start(const struct gw_vm *vm, const char *
     destination->silence_ns = silence_ns;
     mailbox_init(&destination->box);
     pthread_mutex_init(&destination->lock, NULL);
-    engine_cond_init(&destination->changed);
+    cond_init_mono(&destination->changed);
     destination->ledger = ledger_new();
     handover_init(&destination->handover, GW_SIDE_DESTINATION);
     destination->status.state = GW_DESTINATION_LISTENING;
@@ -469,7 +469,7 @@ bool gw_destination_wait(struct gw_destination *destination, uint64_t deadline_n
                  destination->status.state == GW_DESTINATION_DISOWNED;
         if (is_end || !is_in_time)
             break;
-        is_in_time = engine_cond_wait(&destination->changed, &destination->lock, deadline_ns);
+        is_in_time = cond_wait_until(&destination->changed, &destination->lock, deadline_ns);
     }
     pthread_mutex_unlock(&destination->lock);
     return is_end;

@@ -194,7 +194,7 @@ static void *acceptor_main(void *opaque)
             /* Out of descriptors or the like: it may pass. */
             pthread_mutex_lock(&destination->lock);
             while (!destination->is_freeing &&
-                   engine_cond_wait(&destination->changed, &destination->lock, again_ns))
+                   cond_wait_until(&destination->changed, &destination->lock, again_ns))
                 continue;
             pthread_mutex_unlock(&destination->lock);
         }

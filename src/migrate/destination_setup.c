@@ -12,17 +12,6 @@
 /* ---- the readers of links ----------------------------------------------------------------------
  */
 
-static void answer_ping(struct link *link, const struct wire_clock_ping *ping, uint64_t arrived_ns)
-{
-    struct wire_clock_pong pong = {.id = ping->id,
-                                   .ping_monotonic_ns = ping->monotonic_ns,
-                                   .received_monotonic_ns = arrived_ns,
-                                   .sent_monotonic_ns = clock_mono_ns(),
-                                   .sent_realtime_ns = clock_real_ns()};
-
-    link_post(link, WIRE_CLOCK_PONG, &pong);
-}
-
 static bool on_section_record(struct gw_destination *destination, struct link *link,
                               struct wire_record *record, GError **error)
 {
@@ -106,7 +95,7 @@ static bool on_link_record(void *opaque, struct link *link, struct wire_record *
     if (!mail)
         return false;
     if (mail->type == WIRE_CLOCK_PING) {
-        answer_ping(link, &mail->message.clock_ping, mail->arrived_ns);
+        link_answer_ping(link, &mail->message.clock_ping, mail->arrived_ns);
         mail_free(mail);
         return true;
     }

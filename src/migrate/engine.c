@@ -2,10 +2,8 @@
 /* The mailbox of a control thread, threads, and failures. */
 #include "migrate/engine.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <string.h>
-#include <time.h>
 
 void engine_thread_start(pthread_t *thread, const char *name, void *(*fn)(void *), void *opaque)
 {
@@ -20,27 +18,6 @@ void engine_thread_start(pthread_t *thread, const char *name, void *(*fn)(void *
     if (rc != 0)
         g_error("pthread_create: %s", g_strerror(rc));
     pthread_setname_np(*thread, name);
-}
-
-void engine_cond_init(pthread_cond_t *cond)
-{
-    pthread_condattr_t attr;
-
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(cond, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
-bool engine_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline_ns)
-{
-    struct timespec ts = clock_timespec(deadline_ns);
-
-    if (deadline_ns == UINT64_MAX) {
-        pthread_cond_wait(cond, lock);
-        return true;
-    }
-    return pthread_cond_timedwait(cond, lock, &ts) != ETIMEDOUT;
 }
 
 size_t engine_message_bytes(uint16_t type)
@@ -110,7 +87,7 @@ void mailbox_init(struct mailbox *box)
 {
     *box = (struct mailbox){0};
     pthread_mutex_init(&box->lock, NULL);
-    engine_cond_init(&box->has_mail);
+    cond_init_mono(&box->has_mail);
 }
 
 void mailbox_clear(struct mailbox *box)
@@ -170,7 +147,7 @@ struct mail *mailbox_take(struct mailbox *box, uint64_t deadline_ns)
     struct mail *mail;
 
     pthread_mutex_lock(&box->lock);
-    while (!box->first && engine_cond_wait(&box->has_mail, &box->lock, deadline_ns))
+    while (!box->first && cond_wait_until(&box->has_mail, &box->lock, deadline_ns))
         continue;
     mail = box->first;
     if (mail) {

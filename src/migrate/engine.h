@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/clock.h"
+#include "base/cond.h"
 #include "godwit/migrate.h"
 #include "wire/messages.h"
 #include "wire/section.h"
@@ -24,9 +25,6 @@
 
 /* pthread_create or abort: an engine without its threads cannot even report. */
 void engine_thread_start(pthread_t *thread, const char *name, void *(*fn)(void *), void *opaque);
-void engine_cond_init(pthread_cond_t *cond); /* waits on CLOCK_MONOTONIC */
-/* False when the deadline (ns; UINT64_MAX: none) has passed. */
-bool engine_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline_ns);
 
 /* One decoded record of any type; which member holds is said by the record's type. */
 union engine_message {

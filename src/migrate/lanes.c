@@ -197,7 +197,7 @@ struct lanes *lanes_new(const struct gw_memory *memory, const struct lanes_ops *
     lanes->work.memory = memory;
     lanes->lanes = g_ptr_array_new();
     pthread_mutex_init(&lanes->lock, NULL);
-    engine_cond_init(&lanes->changed);
+    cond_init_mono(&lanes->changed);
     return lanes;
 }
 
@@ -247,7 +247,7 @@ bool lanes_wait_idle(struct lanes *lanes, uint64_t deadline_ns)
 
     pthread_mutex_lock(&lanes->lock);
     while (lanes->n_busy > 0 && is_in_time)
-        is_in_time = engine_cond_wait(&lanes->changed, &lanes->lock, deadline_ns);
+        is_in_time = cond_wait_until(&lanes->changed, &lanes->lock, deadline_ns);
     is_idle = lanes->n_busy == 0;
     pthread_mutex_unlock(&lanes->lock);
     return is_idle;

@@ -124,7 +124,7 @@ static struct item *link_next_item(struct link *link, bool *is_over)
     while (!link->first && !link->is_closing && !link->is_stopping) {
         if (link->has_said_goodbye) /* no KEEPALIVE after it either */
             pthread_cond_wait(&link->changed, &link->lock);
-        else if (!engine_cond_wait(&link->changed, &link->lock, since_ns + link->keepalive_ns))
+        else if (!cond_wait_until(&link->changed, &link->lock, since_ns + link->keepalive_ns))
             break;
     }
     *is_over = link->is_stopping || (link->is_closing && !link->first);
@@ -167,7 +167,7 @@ static void link_writer_lost(struct link *link, const GError *error)
 
     pthread_mutex_lock(&link->lock);
     while (!link->has_told_end && !link->is_stopping && is_in_time)
-        is_in_time = engine_cond_wait(&link->changed, &link->lock, limit_ns);
+        is_in_time = cond_wait_until(&link->changed, &link->lock, limit_ns);
     pthread_mutex_unlock(&link->lock);
     link_end(link, error, false);
 }
@@ -257,7 +257,7 @@ struct link *link_new(struct wire_stream *stream, uint32_t channel, uint64_t gen
     link->opaque = opaque;
     link->keepalive_ns = keepalive_ns;
     pthread_mutex_init(&link->lock, NULL);
-    engine_cond_init(&link->changed);
+    cond_init_mono(&link->changed);
     g_snprintf(name, sizeof name, "gw-rd-%s%u", channel == CHANNEL_CONTROL ? "c" : "p",
                channel == CHANNEL_CONTROL ? 0 : channel);
     engine_thread_start(&link->reader, name, link_reader, link);
@@ -333,6 +333,17 @@ void link_post_sized(struct link *link, enum wire_type type, const void *message
     item->type = type;
     memcpy(&item->message, message, n_bytes);
     link_append(link, item);
+}
+
+void link_answer_ping(struct link *link, const struct wire_clock_ping *ping, uint64_t arrived_ns)
+{
+    struct wire_clock_pong pong = {.id = ping->id,
+                                   .ping_monotonic_ns = ping->monotonic_ns,
+                                   .received_monotonic_ns = arrived_ns,
+                                   .sent_monotonic_ns = clock_mono_ns(),
+                                   .sent_realtime_ns = clock_real_ns()};
+
+    link_post(link, WIRE_CLOCK_PONG, &pong);
 }
 
 void link_post_section(struct link *link, enum wire_section_kind kind, const char *name,
@@ -420,7 +431,7 @@ void link_finish(struct link *link, uint64_t deadline_ns)
     link->finish_limit_ns = deadline_ns;
     pthread_cond_broadcast(&link->changed);
     while (!(link->has_writer_ended && link->has_reader_ended) && is_in_time)
-        is_in_time = engine_cond_wait(&link->changed, &link->lock, deadline_ns);
+        is_in_time = cond_wait_until(&link->changed, &link->lock, deadline_ns);
     pthread_mutex_unlock(&link->lock);
 }
 

@@ -39,6 +39,8 @@ void link_set_keepalive(struct link *link, uint64_t keepalive_ns);
 void link_post_sized(struct link *link, enum wire_type type, const void *message, size_t n_bytes);
 #define link_post(link, type, message) link_post_sized((link), (type), (message), sizeof *(message))
 /* Posts a section; data is taken over. */
+/* Answers a ping that came at arrived_ns (CLOCK_MONOTONIC). */
+void link_answer_ping(struct link *link, const struct wire_clock_ping *ping, uint64_t arrived_ns);
 void link_post_section(struct link *link, enum wire_section_kind kind, const char *name,
                        uint32_t instance, uint32_t version, uint32_t attempt, GByteArray *data);
 /* Posts wire_state_begin and STATE_END, around the sections of an attempt. */

@@ -443,7 +443,7 @@ static struct gw_source *source_new(const struct gw_vm *vm, const char *uri,
     wire_new_migration_id(source->id);
     mailbox_init(&source->box);
     pthread_mutex_init(&source->lock, NULL);
-    engine_cond_init(&source->changed);
+    cond_init_mono(&source->changed);
     source->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     source->ledger = ledger_new();
     source->limit = gw_rate_limit_new(source->params.max_bandwidth_bytes);
@@ -605,7 +605,7 @@ bool gw_source_wait(struct gw_source *source, uint64_t deadline_ns)
 
     pthread_mutex_lock(&source->lock);
     while (!(is_final = gw_source_state_is_final(source->status.state)) && is_in_time)
-        is_in_time = engine_cond_wait(&source->changed, &source->lock, deadline_ns);
+        is_in_time = cond_wait_until(&source->changed, &source->lock, deadline_ns);
     pthread_mutex_unlock(&source->lock);
     return is_final;
 }

@@ -64,18 +64,6 @@ struct wire_stream *source_open_stream(struct gw_source *source, enum wire_role 
 /* ---- records from the control and page channels ------------------------------------------------
  */
 
-static void source_answer_ping(struct link *link, const struct wire_clock_ping *ping,
-                               uint64_t arrived_ns)
-{
-    struct wire_clock_pong pong = {.id = ping->id,
-                                   .ping_monotonic_ns = ping->monotonic_ns,
-                                   .received_monotonic_ns = arrived_ns,
-                                   .sent_monotonic_ns = clock_mono_ns(),
-                                   .sent_realtime_ns = clock_real_ns()};
-
-    link_post(link, WIRE_CLOCK_PONG, &pong);
-}
-
 static bool source_on_link_record(void *opaque, struct link *link, struct wire_record *record,
                                   GError **error)
 {
@@ -84,7 +72,7 @@ static bool source_on_link_record(void *opaque, struct link *link, struct wire_r
     if (!mail)
         return false;
     if (mail->type == WIRE_CLOCK_PING) {
-        source_answer_ping(link, &mail->message.clock_ping, mail->arrived_ns);
+        link_answer_ping(link, &mail->message.clock_ping, mail->arrived_ns);
         mail_free(mail);
         return true;
     }

@@ -47,8 +47,7 @@ static void futex_wake(uint32_t *word, int n)
 /* Sleeps while *word == value, until the CLOCK_MONOTONIC deadline. */
 static void futex_wait(uint32_t *word, uint32_t value, uint64_t deadline_ns)
 {
-    struct timespec ts = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
-                          .tv_nsec = (long)(deadline_ns % 1000000000u)};
+    struct timespec ts = clock_timespec(deadline_ns);
     syscall(SYS_futex, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, value,
             deadline_ns == NEVER ? NULL : &ts, NULL, FUTEX_BITSET_MATCH_ANY);
 }
@@ -160,7 +159,7 @@ void riscv_timer_update(struct hart *h)
 /* Raises the harts whose time has come; returns the earliest deadline left. */
 static uint64_t fire_timers(struct riscv_soft *cpu)
 {
-    uint64_t now_ns = guest_clock_host_ns();
+    uint64_t now_ns = clock_mono_ns();
     uint64_t next_ns = NEVER;
     for (unsigned i = 0; i < cpu->n_harts; i++) {
         struct hart *h = &cpu->harts[i];
@@ -199,12 +198,12 @@ static void *timer_main(void *opaque)
 /* Sleeps until something is pending or the deadline has come. */
 static void sleep_once(struct hart *h, uint64_t deadline_ns)
 {
-    uint64_t began_ns = guest_clock_host_ns();
+    uint64_t began_ns = clock_mono_ns();
     __atomic_store_n(&h->deadline_ns, NEVER, __ATOMIC_SEQ_CST); /* we wake by ourselves */
     __atomic_store_n(&h->is_sleeping, 1, __ATOMIC_SEQ_CST);
     futex_wait(&h->pending, 0, deadline_ns);
     __atomic_store_n(&h->is_sleeping, 0, __ATOMIC_SEQ_CST);
-    uint64_t slept_ns = guest_clock_host_ns() - began_ns;
+    uint64_t slept_ns = clock_mono_ns() - began_ns;
     __atomic_store_n(&h->wfi_ns, h->wfi_ns + slept_ns, __ATOMIC_RELAXED);
 }
 

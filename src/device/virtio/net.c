@@ -141,7 +141,7 @@ static bool pull(struct net *net)
     if (got < 0) {
         /* A failing back end (its interface is down, or gone) may stay readable: no spinning. */
         net->back->ops->want_readable(net->back, false);
-        io_timer_set(net->retry_timer, guest_clock_host_ns() + RETRY_NS);
+        io_timer_set(net->retry_timer, clock_mono_ns() + RETRY_NS);
         return false;
     }
     if ((size_t)got + skip < NET_HEADER_BYTES + NET_FRAME_MIN) {

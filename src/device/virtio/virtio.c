@@ -4,9 +4,10 @@
  */
 #include "device/virtio/virtio.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <string.h>
+
+#include "base/cond.h"
 
 #define STATUS_ALL                                                                                 \
     (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK |          \
@@ -254,8 +255,6 @@ bool virtio_device_init(struct virtio_device *vdev, const struct virtio_ops *ops
                         const struct virtio_config *config, uint64_t features,
                         const struct gw_state_desc *state, GError **error)
 {
-    pthread_condattr_t attr;
-
     vdev->ops = ops;
     vdev->memory = config->memory;
     vdev->loop = config->loop;
@@ -264,10 +263,7 @@ bool virtio_device_init(struct virtio_device *vdev, const struct virtio_ops *ops
     vdev->config_vector = VIRTIO_NO_VECTOR;
     for (unsigned i = 0; i < ops->n_queues; i++)
         virtqueue_init(&vdev->queues[i], config->memory, ops->queues[i].max_size);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&vdev->idle, &attr);
-    pthread_condattr_destroy(&attr);
+    cond_init_mono(&vdev->idle);
     if (!virtio_pci_init(vdev, config, state, error)) {
         virtio_device_clear(vdev);
         return false;
@@ -314,12 +310,7 @@ void virtio_device_prepare_stop(struct device *dev)
 
 bool virtio_wait(struct virtio_device *vdev, uint64_t deadline_ns)
 {
-    struct timespec deadline = {
-        .tv_sec = (time_t)(deadline_ns / 1000000000u),
-        .tv_nsec = (long)(deadline_ns % 1000000000u),
-    };
-
-    return pthread_cond_timedwait(&vdev->idle, &vdev->pci.dev.lock, &deadline) != ETIMEDOUT;
+    return cond_wait_until(&vdev->idle, &vdev->pci.dev.lock, deadline_ns);
 }
 
 bool virtio_device_stop(struct device *dev, uint64_t deadline_ns, GError **error)

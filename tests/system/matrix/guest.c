@@ -156,7 +156,7 @@ static void *guest_main(void *opaque)
         pthread_mutex_lock(&guest->lock);
         /* The pace of the guest: woken early by whoever stops it. */
         if (guest->runs)
-            engine_cond_wait(&guest->changed, &guest->lock, clock_mono_ns() + NS_PER_MS);
+            cond_wait_until(&guest->changed, &guest->lock, clock_mono_ns() + NS_PER_MS);
     }
     return NULL;
 }
@@ -241,7 +241,7 @@ struct guest *guest_new(struct board *board, unsigned seat, void (*on_change)(vo
         .is_running = on_is_running,
     };
     pthread_mutex_init(&guest->lock, NULL);
-    engine_cond_init(&guest->changed);
+    cond_init_mono(&guest->changed);
     guest->is_idle = true;
     engine_thread_start(&guest->thread, "guest", guest_main, guest);
     return guest;

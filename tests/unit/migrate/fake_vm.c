@@ -79,7 +79,7 @@ static void *writer_main(void *opaque)
         pthread_mutex_lock(&vm->lock);
         /* The pace of the guest: woken early by whoever stops it. */
         if (vm->runs && !vm->is_ending)
-            engine_cond_wait(&vm->changed, &vm->lock, after_ms(1));
+            cond_wait_until(&vm->changed, &vm->lock, after_ms(1));
     }
     vm->is_idle = true;
     pthread_cond_broadcast(&vm->changed);
@@ -272,7 +272,7 @@ void fake_vm_init(struct fake_vm *vm, const char *name, struct fake_pair *pair, 
         .is_running = fake_is_running,
     };
     pthread_mutex_init(&vm->lock, NULL);
-    engine_cond_init(&vm->changed);
+    cond_init_mono(&vm->changed);
     vm->is_idle = true;
     engine_thread_start(&vm->writer, name, writer_main, vm);
 }

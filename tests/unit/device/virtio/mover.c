@@ -46,7 +46,7 @@ void mover_stop(struct device *dev)
     GError *error = NULL;
 
     device_prepare_stop(dev);
-    assert_true(device_stop(dev, guest_clock_host_ns() + 10000000000u, &error));
+    assert_true(device_stop(dev, clock_mono_ns() + 10000000000u, &error));
 }
 
 /* Stops here, goes on there; drv follows. */

@@ -42,7 +42,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
-    assert_true(device_stop(f->dev, guest_clock_host_ns() + 10000000000u, NULL));
+    assert_true(device_stop(f->dev, clock_mono_ns() + 10000000000u, NULL));
     device_free(f->dev);
     rig_free(f->rig);
     g_free(f);

@@ -80,7 +80,7 @@ static int teardown(void **state)
     struct fixture *f = *state;
 
     rig_open_gate(f->rig); /* a test that failed may have left it shut */
-    assert_true(device_stop(f->dev, guest_clock_host_ns() + 10000000000u, NULL));
+    assert_true(device_stop(f->dev, clock_mono_ns() + 10000000000u, NULL));
     device_free(f->dev);
     rig_free(f->rig);
     unlink(f->path);
@@ -418,7 +418,7 @@ static void stop_waits_for_what_is_in_flight(void **state)
         }
         drv_kick(&f->drv, 0);
         device_prepare_stop(f->dev);
-        assert_true(device_stop(f->dev, guest_clock_host_ns() + 10000000000u, NULL));
+        assert_true(device_stop(f->dev, clock_mono_ns() + 10000000000u, NULL));
         /* Either taken and answered, or not taken at all. */
         assert_int_equal(queue->next_avail, queue->next_used);
         assert_int_equal(f->drv.vdev->n_held, 0);
@@ -510,7 +510,7 @@ static void stop_gives_up_at_the_deadline_and_goes_on(void **state)
     ops[0] = op_new(f, VIRTIO_BLK_T_IN, 0, 512, true);
     op_add(f, &ops[0]);
     rig_shut_gate(f->rig, &f->drv, 0);
-    assert_false(device_stop(f->dev, guest_clock_host_ns(), &error));
+    assert_false(device_stop(f->dev, clock_mono_ns(), &error));
     assert_non_null(strstr(error->message, "virtio-blk/0: 1 requests still in flight"));
     device_start(f->dev);
     ops[1] = op_new(f, VIRTIO_BLK_T_IN, 1, 512, true);
@@ -530,11 +530,11 @@ static void flush_gives_up_at_the_deadline(void **state)
 
     drv_bring_up(&f->drv, WRITE_BACK);
     rig_shut_gate(f->rig, &f->drv, 0);
-    assert_false(device_flush(f->dev, guest_clock_host_ns(), &error));
+    assert_false(device_flush(f->dev, clock_mono_ns(), &error));
     assert_non_null(strstr(error->message, "virtio-blk/0: the disk is not flushed"));
     rig_open_gate(f->rig);
     g_clear_error(&error);
-    assert_true(device_flush(f->dev, guest_clock_host_ns() + 10000000000u, &error));
+    assert_true(device_flush(f->dev, clock_mono_ns() + 10000000000u, &error));
 }
 
 static void more_requests_than_descriptors_need_a_reset(void **state)
@@ -564,9 +564,9 @@ static void flush_makes_durable(void **state)
     GError *error = NULL;
 
     drv_bring_up(&f->drv, ALL);
-    assert_true(device_stop(f->dev, guest_clock_host_ns() + 10000000000u, &error));
-    assert_true(device_flush(f->dev, guest_clock_host_ns() + 10000000000u, &error));
-    assert_true(device_flush(f->dev, guest_clock_host_ns() + 10000000000u, &error));
+    assert_true(device_stop(f->dev, clock_mono_ns() + 10000000000u, &error));
+    assert_true(device_flush(f->dev, clock_mono_ns() + 10000000000u, &error));
+    assert_true(device_flush(f->dev, clock_mono_ns() + 10000000000u, &error));
     device_start(f->dev);
 }
 

@@ -65,7 +65,7 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
 
-    assert_true(device_stop(f->dev, guest_clock_host_ns() + 10000000000u, NULL));
+    assert_true(device_stop(f->dev, clock_mono_ns() + 10000000000u, NULL));
     device_free(f->dev);
     close(f->peer);
     rig_free(f->rig);
@@ -651,7 +651,7 @@ static void announces_once_it_runs(void **state)
 {
     struct fixture *f = *state;
 
-    assert_true(device_stop(f->dev, guest_clock_host_ns() + 10000000000u, NULL));
+    assert_true(device_stop(f->dev, clock_mono_ns() + 10000000000u, NULL));
     device_announce(f->dev);
     rig_settle(f->rig);
     assert_int_equal(recv(f->peer, &(char){0}, 1, MSG_DONTWAIT), -1);

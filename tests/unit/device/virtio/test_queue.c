@@ -40,7 +40,7 @@ static int teardown(void **state)
     struct fixture *f = *state;
     GError *error = NULL;
 
-    assert_true(device_stop(f->dev, guest_clock_host_ns() + 10000000000u, &error));
+    assert_true(device_stop(f->dev, clock_mono_ns() + 10000000000u, &error));
     device_free(f->dev);
     rig_free(f->rig);
     g_free(f);
@@ -408,7 +408,7 @@ static void what_comes_while_stopped_is_done_after_start(void **state)
     uint32_t head, len;
 
     drv_bring_up(drv, VIRTQUEUE_FEATURES);
-    assert_true(device_stop(f->dev, guest_clock_host_ns() + 1000000000u, &error));
+    assert_true(device_stop(f->dev, clock_mono_ns() + 1000000000u, &error));
     drv_add(drv, 0, &segment, 1);
     drv_write(drv, drv->notify, 2, 0);
     rig_settle(f->rig);
@@ -722,7 +722,7 @@ static void vcpus_loop_and_life_cycle_get_along(void **state)
         for (; n_added < n_used + 60; n_added++)
             drv_add(drv, 0, &segment, 1);
         drv_kick(drv, 0);
-        assert_true(device_stop(f->dev, guest_clock_host_ns() + 10000000000u, NULL));
+        assert_true(device_stop(f->dev, clock_mono_ns() + 10000000000u, NULL));
         device_start(f->dev);
         while (drv_poll_used(drv, 0, &head, &len))
             n_used++;
