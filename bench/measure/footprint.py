@@ -6,7 +6,6 @@ import threading
 from gwlab import net
 from gwlab.parts import part
 from gwlab.vm import Vm
-from measure.transfer import free_port
 
 OPTIONS = ["--bios", "none", "--memory", "4G"]
 ROW = "{:<24} {:>14}"
@@ -27,7 +26,7 @@ def private_mib(vm):
 
 def measure(folder, repeat):
     net.ip("link", "set", "lo", "up")
-    uri = f"tcp:127.0.0.1:{free_port()}"
+    uri = f"tcp:127.0.0.1:{net.free_port()}"
     payload = os.path.join(part("GODWIT_BARE"), "memtick.elf")
     peak = {"source": 0.0, "destination": 0.0}
     stop = threading.Event()

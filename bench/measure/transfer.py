@@ -2,7 +2,6 @@
 """Total time of moving a bare-metal guest with 2 GiB of random data over loopback TCP."""
 import json
 import os
-import socket
 import statistics
 import subprocess
 
@@ -17,15 +16,9 @@ APPEND = f"mib={MIB} rate=1 fill=random"
 ROW = "{:<34} {:>9} {:>9} {:>9}"
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 def iperf3_gbits():
     """One stream over loopback."""
-    port = str(free_port())
+    port = str(net.free_port())
     server = subprocess.Popen(["iperf3", "-s", "-1", "-p", port], stdout=subprocess.DEVNULL)
     try:
         for _ in range(100):
@@ -45,7 +38,7 @@ def payload():
 
 def godwit(folder, prefault):
     options = ["--bios", "none", "--memory", MEMORY]
-    uri = f"tcp:127.0.0.1:{free_port()}"
+    uri = f"tcp:127.0.0.1:{net.free_port()}"
     with Vm("src", *options, "--kernel", payload(), "--append", APPEND, folder=folder) as source:
         source.wait_console(r"tick \d+ pass", 180)
         with Vm("dst", *options, "--incoming", uri, *(["--prefault"] if prefault else []),
@@ -56,7 +49,7 @@ def godwit(folder, prefault):
 
 
 def qemu(folder, prefault, channels):
-    uri = f"tcp:127.0.0.1:{free_port()}"
+    uri = f"tcp:127.0.0.1:{net.free_port()}"
     with Qemu("qsrc", "-bios", "none", "-kernel", payload(), "-append", APPEND, memory=MEMORY,
               folder=folder) as source:
         source.wait_console(r"tick \d+ pass", 180)

@@ -10,6 +10,7 @@
 
 #include "fuzz.h"
 #include "fuzz_machine.h"
+#include "gadget.h"
 #include "machine/board.h"
 #include "stream_build.h"
 #include "wire/cursor.h"
@@ -232,23 +233,6 @@ static void add_switchover(GByteArray *to, uint32_t round, const GByteArray *sta
     add_section(to, 2, "gadget/0", 1, state);
     add_zeros(to, WIRE_STATE_END, 24, 1);
 }
-
-/* The table of fuzz_destination.c. */
-struct gadget {
-    uint32_t limited;
-    uint8_t fifo[32];
-    uint32_t fifo_len;
-};
-static const struct gw_field gadget_fields[] = {
-    GW_U32(struct gadget, limited, .max = 1000),
-    GW_VBUFFER(struct gadget, fifo, fifo_len),
-    GW_FIELDS_END,
-};
-static const struct gw_state_desc gadget_desc = {.name = "gadget",
-                                                 .version = 1,
-                                                 .object_size = sizeof(struct gadget),
-                                                 .priority = GW_PRIORITY_DEVICE,
-                                                 .fields = gadget_fields};
 
 static void put_streams(void)
 {

@@ -1,24 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Moves of a stock Linux guest: while it boots and reboots, with traffic on net and disk."""
 import os
-import socket
 
 import pytest
 
 from gwlab import BUILD
 from gwlab.guest import Agent, Stream
+from gwlab.net import free_port
 from gwlab.parts import part
 from gwlab.vm import wait_until
 from test_migrate import Mover
 
 FAST = "console=ttyS0 cryptomgr.notests initcall_blacklist=jent_mod_init"
 BOOT_S = 180
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ behind however the process ends.
 """
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -39,6 +40,13 @@ def ip(*args):
     done = subprocess.run(["ip", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise LabError(f"ip {' '.join(args)}: {done.stdout.strip()}")
+
+
+def free_port():
+    """A TCP port on 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Bridge:

@@ -3,41 +3,15 @@
 #ifndef TEST_CHANNEL_FIXTURE_H
 #define TEST_CHANNEL_FIXTURE_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "../expect.h"
 #include "godwit/channel.h"
 #include "godwit/error.h"
 
 #define NEVER GW_NO_DEADLINE
-
-#define assert_ok(expression, error)                                                               \
-    do {                                                                                           \
-        bool is_ok_ = (expression);                                                                \
-        if (!is_ok_) {                                                                             \
-            fail_msg("%s: %s", #expression, (error) != NULL ? (error)->message : "no error set");  \
-        }                                                                                          \
-        assert_null(error);                                                                        \
-    } while (0)
-
-static inline void assert_error(GError **error, int code, const char *text)
-{
-    assert_non_null(*error);
-    if (text[0] != '\0' && strstr((*error)->message, text) == NULL) {
-        fail_msg("\"%s\" does not say \"%s\"", (*error)->message, text);
-    }
-    assert_int_equal((*error)->domain, GW_ERROR);
-    assert_int_equal((*error)->code, code);
-    g_clear_error(error);
-}
 
 static inline void fixture_pattern(uint8_t *bytes, size_t n_bytes, uint64_t seed)
 {

@@ -3,44 +3,16 @@
 #ifndef TEST_WIRE_FIXTURE_H
 #define TEST_WIRE_FIXTURE_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "../expect.h"
 #include "wire/inspect.h"
 #include "wire/rounds.h"
 
 #define NEVER GW_NO_DEADLINE
-
-/* Fails the test with the message of the error. */
-#define assert_ok(expression, error)                                                               \
-    do {                                                                                           \
-        bool is_ok_ = (expression);                                                                \
-        if (!is_ok_) {                                                                             \
-            fail_msg("%s: %s", #expression, (error) != NULL ? (error)->message : "no error set");  \
-        }                                                                                          \
-        assert_null(error);                                                                        \
-    } while (0)
-
-/* The error must have the code and contain the text; clears it. */
-static inline void assert_error(GError **error, int code, const char *text)
-{
-    assert_non_null(*error);
-    if (text[0] != '\0' && strstr((*error)->message, text) == NULL) {
-        fail_msg("\"%s\" does not say \"%s\"", (*error)->message, text);
-    }
-    assert_int_equal((*error)->domain, GW_ERROR);
-    assert_int_equal((*error)->code, code);
-    g_clear_error(error);
-}
 
 struct fixture_ends {
     struct wire_stream *source;
