@@ -99,6 +99,15 @@ static json_t *blocks_to_json(const struct wire_ram_map *map)
     return list;
 }
 
+/* The machine's type: the schema names it, as a property that must be equal. */
+static const char *machine_of(const struct gw_schema *schema)
+{
+    for (uint32_t i = 0; schema && i < schema->n_properties; i++)
+        if (strcmp(schema->properties[i].name, "machine") == 0 && schema->properties[i].values[0])
+            return schema->properties[i].values[0];
+    return "?";
+}
+
 static json_t *report_to_json(const char *path, const struct wire_inspect_report *r,
                               struct inspection *self, const GError *error)
 {
@@ -111,7 +120,7 @@ static json_t *report_to_json(const char *path, const struct wire_inspect_report
     json_object_set_new(out, "role", json_string(wire_role_name(r->identity.role)));
     if (r->has_hello) {
         json_object_set_new(out, "software", json_string(r->hello.software));
-        json_object_set_new(out, "machine", json_string(r->hello.machine));
+        json_object_set_new(out, "machine", json_string(machine_of(self->schema)));
         json_object_set_new(out, "vm", json_string(r->hello.vm_name));
         json_object_set_new(out, "saved-real-ns", json_integer((json_int_t)r->hello.realtime_ns));
     }

@@ -52,6 +52,7 @@ static bool snapshot_state(struct gw_source *source, struct wire_stream *stream,
 {
     const struct gw_state_registry *registry = source->vm.registry;
 
+    ledger_next(source->ledger, GW_SIDE_SOURCE, "save", clock_mono_ns());
     wire_state_begin(stream, 1);
     for (uint32_t i = 0; i < gw_state_registry_n(registry); i++) {
         const char *id = gw_state_registry_id(registry, i);
@@ -81,6 +82,7 @@ static bool snapshot_write(struct gw_source *source, struct wire_stream *stream,
     struct lanes_counters counters = {0};
     struct wire_counters sent;
 
+    ledger_next(source->ledger, GW_SIDE_SOURCE, "open", clock_mono_ns());
     if (!wire_stream_open(stream, GW_NO_DEADLINE, error) || !snapshot_head(source, stream, error))
         return false;
     begin.n_pages = source->pending->n_set;
@@ -91,11 +93,14 @@ static bool snapshot_write(struct gw_source *source, struct wire_stream *stream,
     source->saving = stream;
     pthread_mutex_unlock(&source->lock);
     wire_stream_set_phase(stream, WIRE_IN_BLACKOUT);
+    ledger_next(source->ledger, GW_SIDE_SOURCE, "pages", source->round_start_ns);
     if (!lanes_send_round_here(source->vm.memory, stream, &begin, source->pending, &counters,
                                error) ||
         !wire_send(stream, WIRE_SWITCHOVER_BEGIN, &switchover, GW_NO_DEADLINE, error) ||
-        !snapshot_state(source, stream, error) || !wire_send_end(stream, GW_NO_DEADLINE, error) ||
-        !gw_channel_finish(wire_stream_channel(stream), GW_NO_DEADLINE, error))
+        !snapshot_state(source, stream, error) || !wire_send_end(stream, GW_NO_DEADLINE, error))
+        return false;
+    ledger_next(source->ledger, GW_SIDE_SOURCE, "finish", clock_mono_ns());
+    if (!gw_channel_finish(wire_stream_channel(stream), GW_NO_DEADLINE, error))
         return false;
     wire_stream_counters(stream, &sent);
     pthread_mutex_lock(&source->lock);

@@ -212,6 +212,7 @@ def test_a_snapshot_starts_any_number_of_guests(start_vm, godwit, tmp_path):
     wire_reader.read_stream(str(path))
     report = godwit("inspect", path)
     assert report.returncode == 0 and "whole, all digests right" in report.stdout
+    assert ", machine virt," in report.stdout
     for name in ("r", "s"):
         again = start_vm(name, "--bios", "none", "--memory", "64M", "--restore", path)
         assert wait_ticks(again) >= before

@@ -136,6 +136,17 @@ void check_one_owner(struct move *move)
     }
 }
 
+bool has_phase(const struct gw_ledger *ledger, const char *name)
+{
+    const struct gw_ledger_attempt *attempt =
+        gw_ledger_attempt_at(ledger, gw_ledger_n_attempts(ledger) - 1);
+
+    for (uint32_t i = 0; i < attempt->n_phases; i++)
+        if (strcmp(attempt->phases[i].name, name) == 0)
+            return true;
+    return false;
+}
+
 void check_ledger(const struct gw_ledger *ledger, uint32_t index, bool is_handed_over)
 {
     const struct gw_ledger_attempt *attempt = gw_ledger_attempt_at(ledger, index);

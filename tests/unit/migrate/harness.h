@@ -46,6 +46,8 @@ struct gw_destination_status destination_status_of(struct move *move);
 
 /* The source is final and exactly one side runs: the right one. Memory is compared on success. */
 void check_one_owner(struct move *move);
+/* Does the last attempt have a phase of this name? */
+bool has_phase(const struct gw_ledger *ledger, const char *name);
 void check_ledger(const struct gw_ledger *ledger, uint32_t index, bool is_handed_over);
 /* Moves the pair again with clean channels and checks that this works. */
 void check_next_attempt_works(struct move *move);

@@ -4,17 +4,6 @@
 
 #include <string.h>
 
-static bool has_phase(const struct gw_ledger *ledger, const char *name)
-{
-    const struct gw_ledger_attempt *attempt =
-        gw_ledger_attempt_at(ledger, gw_ledger_n_attempts(ledger) - 1);
-
-    for (uint32_t i = 0; i < attempt->n_phases; i++)
-        if (strcmp(attempt->phases[i].name, name) == 0)
-            return true;
-    return false;
-}
-
 static void moves_and_keeps_every_byte(void **state)
 {
     struct move move;

@@ -31,6 +31,8 @@ static void restore(struct move *move, const char *uri)
 
 static void saves_and_restores(void **state)
 {
+    static const char *const phases[] = {"stop", "flush", "pages", "save", "finish"};
+    struct gw_ledger *ledger;
     struct move move;
     g_autofree char *uri = NULL;
 
@@ -40,6 +42,11 @@ static void saves_and_restores(void **state)
     save(&move, uri, GW_SOURCE_SAVED);
     assert_int_equal(move.pair.source.n_resumes, 1);
     assert_int_equal(move.pair.source.n_released, 0);
+    ledger = gw_source_get_ledger(move.source);
+    check_ledger(ledger, 0, false);
+    for (size_t i = 0; i < G_N_ELEMENTS(phases); i++)
+        assert_true(has_phase(ledger, phases[i]));
+    gw_ledger_free(ledger);
     restore(&move, uri);
     assert_int_equal(destination_status_of(&move).state, GW_DESTINATION_RUNNING);
     assert_false(move.pair.destination.last_was_running);
