@@ -177,7 +177,7 @@ struct rest {
 
 /* Cuts one waiting phase into the other side's spans and the rest between them. */
 static void overlay_wait(struct attempt *to, const struct gw_ledger_phase *wait, struct rest rest,
-                         enum gw_side side, const struct ledger_span *spans, uint32_t n_spans)
+                         enum gw_side side, struct ledger_span *spans, uint32_t n_spans)
 {
     int64_t at = wait->start_ns;
     int64_t end = wait->start_ns + (int64_t)wait->length_ns;
@@ -193,12 +193,15 @@ static void overlay_wait(struct attempt *to, const struct gw_ledger_phase *wait,
         if (from > at)
             add_phase(to, rest.side, rest.name, 0, at, (uint64_t)(from - at));
         add_phase(to, side, spans[i].name, 0, from, (uint64_t)(until - from));
+        spans[i].is_placed = true;
         at = until;
         for (uint32_t j = 0; j < n_spans; j++) {
             int64_t part = (int64_t)(spans[j].start_ns - to->start_ns);
 
-            if (spans[j].depth == 1 && part >= from && part < until)
-                add_phase(to, side, spans[j].name, 1, part, spans[j].end_ns - spans[j].start_ns);
+            if (spans[j].depth != 1 || part < from || part >= until)
+                continue;
+            add_phase(to, side, spans[j].name, 1, part, spans[j].end_ns - spans[j].start_ns);
+            spans[j].is_placed = true;
         }
     }
     if (at < end)
@@ -206,7 +209,7 @@ static void overlay_wait(struct attempt *to, const struct gw_ledger_phase *wait,
 }
 
 void ledger_overlay(struct gw_ledger *ledger, const char *wait_name, const char *rest_name,
-                    enum gw_side side, const struct ledger_span *spans, uint32_t n_spans)
+                    enum gw_side side, struct ledger_span *spans, uint32_t n_spans)
 {
     struct attempt *attempt;
 
@@ -227,6 +230,23 @@ void ledger_overlay(struct gw_ledger *ledger, const char *wait_name, const char 
                 g_array_append_val(attempt->phases, *phase);
         }
         g_array_unref(old);
+    }
+    pthread_mutex_unlock(&ledger->lock);
+}
+
+void ledger_note_unplaced(struct gw_ledger *ledger, enum gw_side side, struct ledger_span *spans,
+                          uint32_t n_spans)
+{
+    struct attempt *attempt;
+
+    pthread_mutex_lock(&ledger->lock);
+    attempt = newest_locked(ledger);
+    for (uint32_t i = 0; attempt && i < n_spans; i++) {
+        if (!spans[i].is_placed)
+            add_phase(attempt, side, spans[i].name, 1,
+                      (int64_t)(spans[i].start_ns - attempt->start_ns),
+                      spans[i].end_ns - spans[i].start_ns);
+        spans[i].is_placed = true;
     }
     pthread_mutex_unlock(&ledger->lock);
 }

@@ -38,12 +38,17 @@ struct ledger_span {
     const char *name; /* borrowed */
     uint32_t depth;
     uint64_t start_ns, end_ns;
+    bool is_placed; /* by an overlay */
 };
 /* Cuts every phase of depth 0 of the newest attempt that is called wait_name where spans of depth 0
  * (ascending) fall into it: the spans take their part, what is left of it is called rest_name
  * (NULL: stays as it is). Spans of depth 1 follow theirs. */
 void ledger_overlay(struct gw_ledger *ledger, const char *wait_name, const char *rest_name,
-                    enum gw_side side, const struct ledger_span *spans, uint32_t n_spans);
+                    enum gw_side side, struct ledger_span *spans, uint32_t n_spans);
+/* After the last overlay: spans that fell into no wait (short ones may, by the error of the clocks)
+ * are kept at depth 1, so that nothing the other side did goes unnamed. */
+void ledger_note_unplaced(struct gw_ledger *ledger, enum gw_side side, struct ledger_span *spans,
+                          uint32_t n_spans);
 /* The phases of the newest attempt as absolute spans; names are valid until the next change. */
 uint32_t ledger_spans(struct gw_ledger *ledger, enum gw_side side, struct ledger_span **spans);
 

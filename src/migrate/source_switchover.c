@@ -304,6 +304,7 @@ static void source_book_end(struct gw_source *source, const struct mail *ledger)
                    n_spans);
     ledger_overlay(source->ledger, SOURCE_AWAIT_RUNNING, "wire", GW_SIDE_DESTINATION, spans,
                    n_spans);
+    ledger_note_unplaced(source->ledger, GW_SIDE_DESTINATION, spans, n_spans);
 }
 
 void source_on_ledger(struct gw_source *source, const struct mail *mail)

@@ -52,7 +52,7 @@ static void phases_follow_each_other(void **state)
 
 static void spans_cut_the_wait_and_keep_the_sum(void **state)
 {
-    static const struct ledger_span spans[] = {
+    struct ledger_span spans[] = {
         {"before", 0, 0, 900},   /* over before the wait: left out */
         {"check", 0, 900, 1150}, /* begins earlier: clipped */
         {"disk", 1, 1120, 1130},     {"load", 0, 1150, 1300},
@@ -89,6 +89,38 @@ static void spans_cut_the_wait_and_keep_the_sum(void **state)
     gw_ledger_free(ledger);
 }
 
+static void spans_without_a_place_are_kept_as_parts(void **state)
+{
+    struct ledger_span spans[] = {
+        {"load", 0, 1050, 1060, false}, /* while the source was in another phase */
+        {"resume", 0, 1300, 1400, false},
+        {"deep", 1, 1310, 1320, false},
+        {"late", 1, 1600, 1600, false}, /* after everything */
+    };
+    struct gw_ledger *ledger = ledger_new();
+    struct gw_ledger *copy;
+    const struct gw_ledger_attempt *attempt;
+
+    ledger_open(ledger, GW_SIDE_SOURCE, "save", 1000, 0, 0);
+    ledger_next(ledger, GW_SIDE_SOURCE, "wait", 1100);
+    ledger_close(ledger, 1500, NULL, 0);
+    ledger_overlay(ledger, "wait", "wire", GW_SIDE_DESTINATION, spans, G_N_ELEMENTS(spans));
+    ledger_note_unplaced(ledger, GW_SIDE_DESTINATION, spans, G_N_ELEMENTS(spans));
+    copy = ledger_copy(ledger);
+    attempt = gw_ledger_attempt_at(copy, 0);
+    check_partition(attempt);
+    assert_int_equal(attempt->n_phases, 7); /* save, wire, resume, deep, wire; and: */
+    assert_string_equal(attempt->phases[3].name, "deep");
+    assert_string_equal(attempt->phases[5].name, "load");
+    assert_int_equal(attempt->phases[5].depth, 1);
+    assert_int_equal(attempt->phases[5].start_ns, 50);
+    assert_int_equal(attempt->phases[5].length_ns, 10);
+    assert_string_equal(attempt->phases[6].name, "late");
+    assert_int_equal(attempt->phases[6].depth, 1);
+    gw_ledger_free(copy);
+    gw_ledger_free(ledger);
+}
+
 static void failed_attempts_stay(void **state)
 {
     struct gw_ledger *ledger = ledger_new();
@@ -113,6 +145,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(phases_follow_each_other),
         cmocka_unit_test(spans_cut_the_wait_and_keep_the_sum),
+        cmocka_unit_test(spans_without_a_place_are_kept_as_parts),
         cmocka_unit_test(failed_attempts_stay),
     };
 
