@@ -122,10 +122,16 @@ class Channel:
 
     def wait_for(self, wanted):
         """Passes over everything up to a record of this type; its payload."""
+        abort = b"no ABORT"
         while True:
-            kind, payload = self.receive()
+            try:
+                kind, payload = self.receive()
+            except Closed as closed:
+                raise Closed(f"{closed}, after {abort}") from None
             if kind == wanted:
                 return payload
+            if kind == ABORT:
+                abort = payload
 
     def wait_end(self, timeout=PATIENCE):
         """Reads until the destination ends the channel."""
