@@ -8,7 +8,10 @@ import threading
 
 import pytest
 
+from gwlab.guest import Agent
+from gwlab.net import free_port
 from gwlab.vm import wait_until
+from test_linux import BOOT_S, boot
 from test_migrate import check_ledger, memtick, mover, wait_ticks  # noqa: F401 (a fixture)
 
 STALL_MS = 4000
@@ -75,6 +78,36 @@ def test_a_guest_whose_disk_hangs_goes_on_and_can_be_cancelled(start_vm, mover, 
     position = len(vm.console())
     wait_ticks(vm, start=position)
     assert len(vm.ledger()["attempts"]) >= 3
+
+
+def test_a_write_of_the_guest_that_hangs_puts_the_switchover_off(start_vm, mover,  # noqa: F811
+                                                                  tmp_path):
+    """A request that is neither done nor failed can be neither saved nor forgotten."""
+    disk, control = make_disk(tmp_path), free_port()
+    network = ("--net", f"user,hostfwd=tcp:127.0.0.1:{control}-:7777")
+    vm = boot(start_vm, *network, "--disk", f"{disk},fault=stall@write=0@ms=20000",
+              append="gw.ip=dhcp")
+    vm.wait_console("GODWIT-READY", BOOT_S)
+    agent = Agent("127.0.0.1", control)
+    agent.ask("sh echo 0123456789abcdef > /tmp/line; "
+              "(dd if=/tmp/line of=/dev/vda conv=sync bs=512 oflag=direct; echo $? > /tmp/rc)"
+              " > /dev/null 2>&1 & "
+              "until grep -q '[1-9]$' /sys/block/vda/inflight; do usleep 1000; done")
+    new = mover.destination("--memory", "128M", *network, "--disk", disk)
+    vm.qmp.command("migrate", uri=new.uri)
+    wait_until("three attempts", lambda: vm.migration()["failed-attempts"] >= 3)
+    assert agent.status()["uptime_ms"] > 0, "the guest stands still"
+    assert disk.read_bytes()[:16] == bytes(16), "the write was done: there was nothing to hang"
+    for attempt in vm.ledger()["attempts"][:3]:
+        assert "virtio-blk/0: 1 requests still in flight" in attempt["reason"]
+        assert not attempt["handed-over"]
+    agent.close()
+    wait_until("the move after the write", lambda: new.status() == "running")
+    assert disk.read_bytes()[:16] == b"0123456789abcdef"
+    vm.close()
+    agent = Agent("127.0.0.1", control)
+    agent.ask("sh until [ -s /tmp/rc ]; do usleep 1000; done; [ $(cat /tmp/rc) = 0 ]")
+    agent.close()
 
 
 @pytest.mark.parametrize("fault", ["fault=stall", "fault=hang@flush=0", "fault=stall@erase=0",
