@@ -119,6 +119,21 @@ void mmio_bus_free(struct mmio_bus *bus);
 struct mmio_region *mmio_bus_add(struct mmio_bus *bus, const char *name, struct device *dev,
                                  uint64_t gpa, uint64_t size, const struct mmio_ops *ops,
                                  void *opaque, GError **error);
+/* What a hypervisor can do for a bus: a guest's write to a place signals a descriptor, and no vCPU
+ * leaves the guest for it. Called with the bus' lock held; a refused attach only means that vCPUs
+ * bring the write to the region as any other. */
+struct mmio_wire_ops {
+    bool (*attach)(void *opaque, uint64_t gpa, int fd);
+    void (*detach)(void *opaque, uint64_t gpa, int fd);
+};
+/* Before regions are added. */
+void mmio_bus_set_wires(struct mmio_bus *bus, const struct mmio_wire_ops *ops, void *opaque);
+bool mmio_bus_has_wires(const struct mmio_bus *bus);
+/* Writes of any size at offset signal fd (borrowed) from now on, wherever the region is mapped,
+ * until mmio_region_unwire. At most MMIO_MAX_WIRES for a region; nothing without wires. */
+#define MMIO_MAX_WIRES 8
+void mmio_region_wire(struct mmio_region *region, uint64_t offset, int fd);
+void mmio_region_unwire(struct mmio_region *region);
 /* UINT64_MAX: unmap. False when another region is in the way: then it is not mapped until that
  * one goes. */
 bool mmio_region_move(struct mmio_region *region, uint64_t gpa);

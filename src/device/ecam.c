@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * PCI Express host with an ECAM window, the `virt` board's ("pci-host-ecam-generic").
+ * PCI Express host with an ECAM window: the `virt` board's "pci-host-ecam-generic", and the one
+ * that `pc` names in its MCFG table.
  *
  * Model: PCI Express Base 3.0, 7.2.2: address = bus << 20 | device << 15 | function << 12 |
  * register. Only function 0 of the devices of bus 0 exists; everything else reads as all ones. The
@@ -33,6 +34,11 @@ struct pci_host {
 struct mmio_bus *pci_host_bus(struct pci_host *host)
 {
     return host->config.bus;
+}
+
+const struct msi_controller *pci_host_msi(const struct pci_host *host)
+{
+    return &host->config.msi;
 }
 
 static bool is_inside(uint64_t gpa, uint64_t size_bytes, uint64_t window_gpa, uint64_t window_size)

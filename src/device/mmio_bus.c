@@ -27,11 +27,19 @@ struct mmio_region {
     /* guarded by bus->lock */
     uint64_t gpa;        /* UINT64_MAX: not mapped */
     uint64_t wanted_gpa; /* differs from gpa while another region is in the way */
+    struct wire {
+        uint64_t offset;
+        int fd;
+        bool is_attached;
+    } wires[MMIO_MAX_WIRES];
+    unsigned n_wires;
 };
 
 struct mmio_bus {
     /* fixed after construction */
     struct latency_book *book;
+    const struct mmio_wire_ops *wire_ops; /* NULL: no wires */
+    void *wire_opaque;
     pthread_rwlock_t lock;
     /* guarded by lock */
     GPtrArray *all;    /* of struct mmio_region, owned */
@@ -105,10 +113,36 @@ static bool range_wraps(uint64_t gpa, uint64_t size_bytes)
     return gpa + (size_bytes - 1) < gpa || gpa + (size_bytes - 1) == UINT64_MAX;
 }
 
+static void attach_wire(struct mmio_region *region, struct wire *wire)
+{
+    const struct mmio_bus *bus = region->bus;
+    if (region->gpa != UINT64_MAX)
+        wire->is_attached =
+            bus->wire_ops->attach(bus->wire_opaque, region->gpa + wire->offset, wire->fd);
+}
+
+static void detach_wire(struct mmio_region *region, struct wire *wire)
+{
+    const struct mmio_bus *bus = region->bus;
+    if (wire->is_attached)
+        bus->wire_ops->detach(bus->wire_opaque, region->gpa + wire->offset, wire->fd);
+    wire->is_attached = false;
+}
+
 static void map_locked(struct mmio_region *region, uint64_t gpa)
 {
     region->gpa = gpa;
     g_ptr_array_insert(region->bus->mapped, (gint)lower_bound(region->bus, gpa), region);
+    for (unsigned i = 0; i < region->n_wires; i++)
+        attach_wire(region, &region->wires[i]);
+}
+
+static void unmap_locked(struct mmio_region *region)
+{
+    for (unsigned i = 0; i < region->n_wires; i++)
+        detach_wire(region, &region->wires[i]);
+    g_ptr_array_remove(region->bus->mapped, region);
+    region->gpa = UINT64_MAX;
 }
 
 struct mmio_region *mmio_bus_add(struct mmio_bus *bus, const char *name, struct device *dev,
@@ -168,16 +202,47 @@ bool mmio_region_move(struct mmio_region *region, uint64_t gpa)
     pthread_rwlock_wrlock(&bus->lock);
     if (gpa != region->wanted_gpa) {
         region->wanted_gpa = gpa;
-        if (region->gpa != UINT64_MAX) {
-            g_ptr_array_remove(bus->mapped, region);
-            region->gpa = UINT64_MAX;
-        }
+        if (region->gpa != UINT64_MAX)
+            unmap_locked(region);
         /* GUEST: a BAR may be programmed onto anything; what is there already stays there. */
         map_waiting_locked(bus);
     }
     bool is_there = region->gpa == gpa;
     pthread_rwlock_unlock(&bus->lock);
     return is_there;
+}
+
+void mmio_bus_set_wires(struct mmio_bus *bus, const struct mmio_wire_ops *ops, void *opaque)
+{
+    bus->wire_ops = ops;
+    bus->wire_opaque = opaque;
+}
+
+bool mmio_bus_has_wires(const struct mmio_bus *bus)
+{
+    return bus->wire_ops != NULL;
+}
+
+void mmio_region_wire(struct mmio_region *region, uint64_t offset, int fd)
+{
+    struct mmio_bus *bus = region->bus;
+    if (!bus->wire_ops)
+        return;
+    pthread_rwlock_wrlock(&bus->lock);
+    g_assert(region->n_wires < MMIO_MAX_WIRES && offset < region->size_bytes);
+    struct wire *wire = &region->wires[region->n_wires++];
+    *wire = (struct wire){.offset = offset, .fd = fd};
+    attach_wire(region, wire);
+    pthread_rwlock_unlock(&bus->lock);
+}
+
+void mmio_region_unwire(struct mmio_region *region)
+{
+    pthread_rwlock_wrlock(&region->bus->lock);
+    for (unsigned i = 0; i < region->n_wires; i++)
+        detach_wire(region, &region->wires[i]);
+    region->n_wires = 0;
+    pthread_rwlock_unlock(&region->bus->lock);
 }
 
 /* Finds who answers all of an access; false when nobody does or it is not naturally aligned. */

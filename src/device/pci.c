@@ -70,7 +70,9 @@ static void apply_bars(struct pci_function *fn)
 
 static bool intx_level(const struct pci_function *fn)
 {
-    return fn->is_intx_asserted && !(get_le16(fn->config + PCI_COMMAND) & PCI_COMMAND_INTX_DISABLE);
+    /* SPEC: 6.8.2.3: no pin while MSI-X is enabled. */
+    return fn->is_intx_asserted && !pci_msix_is_enabled(fn) &&
+           !(get_le16(fn->config + PCI_COMMAND) & PCI_COMMAND_INTX_DISABLE);
 }
 
 static void apply_intx(struct pci_function *fn)
@@ -166,6 +168,7 @@ uint8_t pci_function_add_cap(struct pci_function *fn, uint8_t id, const void *bo
 void pci_function_clear(struct pci_function *fn)
 {
     pci_host_detach(fn->host, fn);
+    pci_msix_clear(fn);
     device_clear(&fn->dev);
 }
 
@@ -188,6 +191,7 @@ void pci_function_reset(struct pci_function *fn)
 {
     memcpy(fn->config, fn->reset_config, sizeof fn->config);
     fn->is_intx_asserted = false;
+    pci_msix_reset(fn);
     apply_bars(fn);
     apply_intx(fn);
 }
@@ -224,8 +228,12 @@ void pci_function_config_write(struct pci_function *fn, unsigned offset, unsigne
     bool is_command = offset < PCI_COMMAND + 2 && end > PCI_COMMAND;
     if (is_command || (offset < PCI_BAR0 + 4 * PCI_N_BARS && end > PCI_BAR0))
         apply_bars(fn);
-    if (is_command)
+    unsigned msix_control = fn->msix.cap + PCI_MSIX_CONTROL;
+    bool is_msix = fn->msix.n_vectors && offset < msix_control + 2 && end > msix_control;
+    if (is_command || is_msix)
         apply_intx(fn);
+    if (is_msix)
+        pci_msix_apply(fn);
     if (fn->config_written)
         fn->config_written(fn, offset, size);
 }
@@ -264,12 +272,15 @@ static const struct gw_field pci_function_fields[] = {
     GW_FIELDS_END,
 };
 
+static const struct gw_state_desc *const pci_function_subsections[] = {&pci_msix_state, NULL};
+
 const struct gw_state_desc pci_function_state = {
     .name = "pci-function",
     .version = 1,
     .object_size = sizeof(struct pci_function),
     .priority = GW_PRIORITY_DEVICE,
     .fields = pci_function_fields,
+    .subsections = pci_function_subsections,
     .validate = pci_function_validate,
 };
 
@@ -278,4 +289,5 @@ void pci_function_post_load(struct pci_function *fn)
     apply_bars(fn);
     /* The wire's level is the interrupt controller's own state; only the host's sum is remade. */
     pci_host_note_intx(fn->host, fn->slot, intx_level(fn));
+    pci_msix_apply(fn);
 }

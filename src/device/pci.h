@@ -2,9 +2,9 @@
 /*
  * PCI functions and the host they sit on. One bus, one function per device (function 0).
  *
- * Model: PCI Local Bus 3.0 configuration header type 0, capabilities, INTx levels; the host
- * (ecam.c for `virt`) maps configuration space and routes INTx. MSI-X has its place in
- * struct pci_function for the `pc` machine.
+ * Model: PCI Local Bus 3.0 configuration header type 0, capabilities, INTx levels, MSI-X (msix.h)
+ * where the board has a controller for it; the host (ecam.c) maps configuration space and routes
+ * INTx.
  *
  * Locks: configuration and BAR accesses run under the function's device lock. The host's device
  * lock is outside of it, the interrupt controller's inside.
@@ -13,6 +13,7 @@
 #define GODWIT_DEVICE_PCI_H
 
 #include "device/device.h"
+#include "device/msix.h"
 
 #define PCI_CONFIG_SIZE 256
 #define PCI_N_BARS      6
@@ -44,6 +45,7 @@ struct pci_function {
     /* guarded by dev.lock; saved by pci_function_state */
     uint8_t config[PCI_CONFIG_SIZE];
     bool is_intx_asserted; /* the function's own wish, before the INTx disable bit */
+    struct pci_msix msix;
 };
 
 struct pci_ids {
@@ -82,6 +84,7 @@ struct pci_host_config {
     uint64_t mmio32_gpa, mmio32_size;
     uint64_t mmio64_gpa, mmio64_size;
     struct irq_line intx[4]; /* after swizzling: pin (slot + pin) % 4 */
+    struct msi_controller msi;
 };
 struct pci_host *pci_host_new(const struct pci_host_config *config, GError **error);
 void pci_host_free(struct pci_host *host);

@@ -8,6 +8,7 @@
 #include "device/pci.h"
 
 struct mmio_bus *pci_host_bus(struct pci_host *host);
+const struct msi_controller *pci_host_msi(const struct pci_host *host);
 /* Does one of the host's memory windows hold all of [gpa, gpa + size)? */
 bool pci_host_forwards(const struct pci_host *host, uint64_t gpa, uint64_t size_bytes);
 /* The level of a slot's INTA; note only remembers it, set drives the line as well. With the

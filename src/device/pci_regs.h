@@ -27,4 +27,9 @@
 #define PCI_INTERRUPT_PIN        0x3d
 #define PCI_CAP_AREA             0x40
 
+#define PCI_CAP_MSIX              0x11
+#define PCI_MSIX_CONTROL          2u /* in the capability */
+#define PCI_MSIX_CONTROL_MASK_ALL 0x4000u
+#define PCI_MSIX_CONTROL_ENABLE   0x8000u
+
 #endif

@@ -8,8 +8,12 @@
  *     0x0000 common configuration     0x1000 interrupt status
  *     0x2000 device configuration     0x3000 notification, 4 bytes for each queue
  *
- * Interrupts are INTx for now. The vector registers exist and are saved; as there is no MSI-X
- * capability yet, they read as "no vector".
+ * Interrupts are MSI-X where the board has a controller for it and the driver enables it, one
+ * vector for each queue and one for configuration changes; else INTx. Without an MSI-X capability
+ * the vector registers read as "no vector".
+ *
+ * Where a hypervisor wires the bus, a notification reaches the loop without a vCPU's help: each
+ * queue has a descriptor that is signalled by a write to its place.
  *
  * GUEST: registers are rows of one table; an access that is not exactly one row's offset and
  * width reads 0 and is dropped when written.
@@ -26,6 +30,7 @@
 #define PCI_DEVICE_BASE    0x1040
 #define PCI_SUBSYSTEM_BASE 0x1100 /* any value of 0x40 and more: SPEC 4.1.2.1 */
 #define BAR_INDEX          4
+#define MSIX_BAR_INDEX     1
 #define PAGE_BYTES         0x1000u
 #define NOTIFY_MULTIPLIER  4u
 #define CAP_HEADER         2u /* id and next, which pci_function_add_cap fills */
@@ -103,9 +108,35 @@ static void write_driver_feature(struct virtio_device *vdev, uint32_t value)
         set_half(&vdev->driver_features, vdev->driver_feature_select, value);
 }
 
-static uint32_t read_no_vector(struct virtio_device *vdev)
+/* SPEC: 4.1.5.1.2.1: a vector that cannot be mapped reads back as "no vector". */
+static uint16_t possible_vector(const struct virtio_device *vdev, uint32_t value)
 {
-    return VIRTIO_NO_VECTOR;
+    return value < vdev->pci.msix.n_vectors ? (uint16_t)value : VIRTIO_NO_VECTOR;
+}
+
+static uint32_t read_config_vector(struct virtio_device *vdev)
+{
+    return vdev->config_vector;
+}
+
+static void write_config_vector(struct virtio_device *vdev, uint32_t value)
+{
+    vdev->config_vector = possible_vector(vdev, value);
+}
+
+static uint32_t read_queue_vector(struct virtio_device *vdev)
+{
+    struct virtqueue *queue = selected(vdev);
+
+    return queue ? queue->msix_vector : VIRTIO_NO_VECTOR;
+}
+
+static void write_queue_vector(struct virtio_device *vdev, uint32_t value)
+{
+    struct virtqueue *queue = selected(vdev);
+
+    if (queue)
+        queue->msix_vector = possible_vector(vdev, value);
 }
 
 static uint32_t read_num_queues(struct virtio_device *vdev)
@@ -218,13 +249,13 @@ static const struct reg common_regs[] = {
     {4, 4, read_device_feature, NULL},
     {8, 4, read_driver_feature_select, write_driver_feature_select},
     {12, 4, read_driver_feature, write_driver_feature},
-    {16, 2, read_no_vector, NULL}, /* config_msix_vector */
+    {16, 2, read_config_vector, write_config_vector},
     {18, 2, read_num_queues, NULL},
     {20, 1, read_status, write_status},
     {21, 1, read_generation, NULL},
     {22, 2, read_queue_select, write_queue_select},
     {24, 2, read_queue_size, write_queue_size},
-    {26, 2, read_no_vector, NULL}, /* queue_msix_vector */
+    {26, 2, read_queue_vector, write_queue_vector},
     {28, 2, read_queue_enable, write_queue_enable},
     {30, 2, read_queue_notify_off, NULL},
     {32, 4, read_desc_gpa_0, write_desc_gpa_0},
@@ -361,6 +392,10 @@ static const struct mmio_ops bar_ops = {
 
 void virtio_pci_interrupt(struct virtio_device *vdev, uint8_t isr_bit, uint16_t vector)
 {
+    if (pci_msix_is_enabled(&vdev->pci)) {
+        pci_msix_send(&vdev->pci, vector);
+        return;
+    }
     vdev->isr |= isr_bit;
     pci_function_set_intx(&vdev->pci, true);
 }
@@ -473,7 +508,20 @@ bool virtio_pci_init(struct virtio_device *vdev, const struct virtio_config *con
         add_cap(vdev, VIRTIO_PCI_CAP_DEVICE_CFG, PAGE_DEVICE, vdev->ops->config_bytes);
     add_cap(vdev, VIRTIO_PCI_CAP_NOTIFY_CFG, PAGE_NOTIFY, vdev->n_queues * NOTIFY_MULTIPLIER);
     add_window(vdev);
-    return pci_function_add_bar(&vdev->pci, BAR_INDEX, config->id, N_PAGES * PAGE_BYTES, true,
+    return pci_msix_init(&vdev->pci, MSIX_BAR_INDEX, vdev->n_queues + 1u, error) &&
+           pci_function_add_bar(&vdev->pci, BAR_INDEX, config->id, N_PAGES * PAGE_BYTES, true,
                                 &bar_ops, vdev, error) &&
            pci_host_attach(config->host, &vdev->pci, error);
+}
+
+void virtio_pci_wire_queue(struct virtio_device *vdev, unsigned queue, int fd)
+{
+    mmio_region_wire(vdev->pci.bars[BAR_INDEX].region,
+                     PAGE_NOTIFY * PAGE_BYTES + queue * NOTIFY_MULTIPLIER, fd);
+}
+
+void virtio_pci_unwire(struct virtio_device *vdev)
+{
+    if (vdev->pci.bars[BAR_INDEX].region)
+        mmio_region_unwire(vdev->pci.bars[BAR_INDEX].region);
 }

@@ -4,10 +4,16 @@
  */
 #include "device/virtio/virtio.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "base/cond.h"
+#include "base/fdio.h"
+#include "device/pci_host.h"
 
 #define STATUS_ALL                                                                                 \
     (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK |          \
@@ -67,6 +73,54 @@ static void bell_rang(struct device *dev, void *opaque)
             vdev->ops->queues[i].handle(vdev, &vdev->queues[i]);
     }
 }
+
+/* ---- notifications that reach the loop without a vCPU ---------------------------------------- */
+
+static void wire_rang(struct device *dev, void *opaque, unsigned poll_events)
+{
+    struct virtio_wire *wire = opaque;
+    struct virtio_device *vdev = virtio_from_device(dev);
+
+    if (!fd_event_take(wire->fd))
+        return;
+    __atomic_fetch_or(&vdev->pending, 1u << (wire - vdev->wires), __ATOMIC_RELEASE);
+    bell_rang(dev, NULL);
+}
+
+static bool add_wires(struct virtio_device *vdev, GError **error)
+{
+    while (mmio_bus_has_wires(pci_host_bus(vdev->pci.host)) && vdev->n_wires < vdev->n_queues) {
+        struct virtio_wire *wire = &vdev->wires[vdev->n_wires];
+
+        wire->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (wire->fd < 0) {
+            g_set_error(error, GW_DEVICE_ERROR, GW_DEVICE_ERROR_HOST, "%s: eventfd: %s",
+                        vdev->pci.dev.id, g_strerror(errno));
+            return false;
+        }
+        wire->source =
+            io_source_new(vdev->loop, &vdev->pci.dev, "kick", wire->fd, POLLIN, wire_rang, wire);
+        virtio_pci_wire_queue(vdev, vdev->n_wires++, wire->fd);
+    }
+    return true;
+}
+
+static void enable_wires(struct virtio_device *vdev, bool is_enabled)
+{
+    for (unsigned i = 0; i < vdev->n_wires; i++)
+        io_source_enable(vdev->wires[i].source, is_enabled);
+}
+
+static void remove_wires(struct virtio_device *vdev)
+{
+    virtio_pci_unwire(vdev);
+    for (; vdev->n_wires > 0; vdev->n_wires--) {
+        io_source_free(vdev->wires[vdev->n_wires - 1].source);
+        close(vdev->wires[vdev->n_wires - 1].fd);
+    }
+}
+
+/* ---- requests that are kept ------------------------------------------------------------------ */
 
 void virtio_hold(struct virtio_device *vdev)
 {
@@ -264,7 +318,7 @@ bool virtio_device_init(struct virtio_device *vdev, const struct virtio_ops *ops
     for (unsigned i = 0; i < ops->n_queues; i++)
         virtqueue_init(&vdev->queues[i], config->memory, ops->queues[i].max_size);
     cond_init_mono(&vdev->idle);
-    if (!virtio_pci_init(vdev, config, state, error)) {
+    if (!virtio_pci_init(vdev, config, state, error) || !add_wires(vdev, error)) {
         virtio_device_clear(vdev);
         return false;
     }
@@ -274,6 +328,7 @@ bool virtio_device_init(struct virtio_device *vdev, const struct virtio_ops *ops
 
 void virtio_device_clear(struct virtio_device *vdev)
 {
+    remove_wires(vdev);
     g_clear_pointer(&vdev->bell, io_bell_free);
     g_clear_pointer(&vdev->fault, g_free);
     pci_function_clear(&vdev->pci);
@@ -296,6 +351,7 @@ void virtio_device_start(struct device *dev)
 
     vdev->is_running = true;
     io_bell_enable(vdev->bell, true);
+    enable_wires(vdev, true);
     virtio_update_live(vdev);
 }
 
@@ -305,6 +361,7 @@ void virtio_device_prepare_stop(struct device *dev)
 
     vdev->is_running = false;
     io_bell_enable(vdev->bell, false);
+    enable_wires(vdev, false);
     virtio_update_live(vdev);
 }
 
@@ -340,6 +397,11 @@ static bool refuse(GError **error, const char *what, uint64_t value)
     return false;
 }
 
+static bool has_vector(const struct virtio_device *vdev, uint16_t vector)
+{
+    return vector == VIRTIO_NO_VECTOR || vector < vdev->pci.msix.n_vectors;
+}
+
 static bool validate(const void *shadow, GError **error)
 {
     const struct virtio_device *vdev = shadow;
@@ -350,9 +412,13 @@ static bool validate(const void *shadow, GError **error)
                       vdev->driver_features & ~vdev->features_offered);
     if ((vdev->status & VIRTIO_CONFIG_S_DRIVER_OK) && !are_features_settled)
         return refuse(error, "status has DRIVER_OK without FEATURES_OK", vdev->status);
+    if (!has_vector(vdev, vdev->config_vector))
+        return refuse(error, "there is no such MSI-X vector", vdev->config_vector);
     for (unsigned i = 0; i < vdev->n_queues; i++) {
         if (vdev->queues[i].is_enabled && !are_features_settled)
             return refuse(error, "a queue is enabled before FEATURES_OK", i);
+        if (!has_vector(vdev, vdev->queues[i].msix_vector))
+            return refuse(error, "there is no such MSI-X vector", vdev->queues[i].msix_vector);
     }
     return true;
 }

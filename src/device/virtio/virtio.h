@@ -78,6 +78,11 @@ struct virtio_device {
     uint64_t features_offered;
     uint8_t n_queues;
     pthread_cond_t idle; /* with the device lock: n_held fell to zero, a flush is done */
+    struct virtio_wire {
+        int fd; /* signalled by the guest's notification; n_wires of them */
+        struct io_source *source;
+    } wires[VIRTIO_MAX_QUEUES];
+    unsigned n_wires; /* n_queues, or 0 where the bus has none */
     /* guarded by the device lock; saved */
     uint8_t status;
     uint8_t isr;
@@ -170,8 +175,12 @@ bool virtio_pci_init(struct virtio_device *vdev, const struct virtio_config *con
                      const struct gw_state_desc *state, GError **error);
 #define VIRTIO_ISR_QUEUE  1u
 #define VIRTIO_ISR_CONFIG 2u
-/* INTx now; vector is for MSI-X. */
+/* By vector if the driver has enabled MSI-X, else by isr_bit and INTx. */
 void virtio_pci_interrupt(struct virtio_device *vdev, uint8_t isr_bit, uint16_t vector);
+/* A write to the queue's place in the notification structure signals fd (borrowed until unwire).
+ * For buses that have wires. */
+void virtio_pci_wire_queue(struct virtio_device *vdev, unsigned queue, int fd);
+void virtio_pci_unwire(struct virtio_device *vdev);
 
 /* GW_DEVICE_ERROR_CONFIG: a rule of the rings or registers is broken. */
 void virtio_set_error(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);

@@ -51,6 +51,9 @@ struct rig {
 };
 
 struct rig *rig_new(void);
+/* With what a hypervisor offers: an MSI controller, wires for notifications. Either may be NULL. */
+struct rig *rig_new_wired(const struct msi_controller *msi, const struct mmio_wire_ops *wires,
+                          void *wires_opaque);
 void rig_free(struct rig *rig);
 struct virtio_config rig_config(struct rig *rig, const char *id, unsigned slot);
 /* Guest memory, zeroed, aligned to a page if large. */
