@@ -6,11 +6,11 @@
  * is one memfd mapped once, or memory that the embedder has mapped itself and that is adopted; its
  * host address never changes. Everything else (MMIO) is not memory and is not known here.
  *
- * Dirty log: each writer inside this process sets one bit per page in the block's write_log:
- * software harts while logging is on, device DMA always (one atomic OR orders its data against the
- * start of a log too). Writers outside (KVM) are dirty producers that are asked for their log. A
- * collection takes (exchanges with zero) the write logs, runs every producer's barrier, and ORs the
- * result into the caller's set.
+ * Dirty log: each writer inside this process marks the pages it writes in the block's write_log:
+ * software harts while logging is on (gw_memory_log_page), device DMA always (gw_memory_note_write;
+ * one atomic OR orders its data against the start of a log too). Writers outside (KVM) are dirty
+ * producers that are asked for their log. A collection takes (exchanges with zero) the write logs,
+ * runs every producer's barrier, and ORs the result into the caller's set.
  *
  * ORDER: device DMA writes first and marks afterwards (gw_memory_note_write, release), so a taken
  * bit implies visible data. A software hart marks first and may keep a cached right to write the
@@ -53,17 +53,21 @@ struct gw_ram_block {
     uint64_t n_pages;
     uint8_t *host;       /* mapping of fd, PROT_READ|PROT_WRITE, MAP_SHARED unless adopted */
     int fd;              /* memfd, owned by the block; -1: adopted memory without a descriptor */
-    uint64_t *write_log; /* n_pages bits (64 per word, bit i of word w = page 64*w+i); accessed with
-                            __atomic builtins; costs memory only where bits were set */
+    uint64_t *write_log; /* n_pages bits (64 per word, bit i of word w = page 64*w+i); read with
+                            __atomic builtins, set by the functions below, which keep its summary;
+                            costs memory only where bits were set */
     uint64_t *watched; /* n_pages bits: pages for which write watchers must be told (pages that hold
                           decoded guest code). Set by watchers, cleared by who reports the write. */
+    uint64_t *write_log_groups; /* bit g: some of pages [512 g, 512 g + 512) may be in write_log, so
+                                   that a collection costs by what was written */
 };
 
 /* A set of pages: one bitmap for each block of one memory. Plain data, owned by one thread. */
 struct gw_page_set {
     const struct gw_memory *memory;
-    uint64_t **words; /* [n_blocks][ceil(n_pages/64)] */
-    uint64_t n_set;   /* pages in the set, kept by the functions below */
+    uint64_t **words;  /* [n_blocks][ceil(n_pages/64)] */
+    uint64_t n_set;    /* pages in the set, kept by the functions below */
+    uint64_t **groups; /* [n_blocks]; bit g: some of pages [512 g, 512 g + 512) may be in the set */
 };
 
 /* Errors: GW_ERROR_INVALID for bad names, alignment, ranges, overlap; GW_ERROR_IO where the kernel
@@ -103,6 +107,9 @@ bool gw_memory_write(struct gw_memory *memory, uint64_t gpa, const void *from, u
 /* A device has written these bytes of the block: marks pages dirty and tells the write watchers
  * about watched pages. Bytes outside of the block are ignored. */
 void gw_memory_note_write(struct gw_ram_block *block, uint64_t offset, uint64_t len);
+/* Marks one page before it is written, for a writer that keeps a right to write it until its
+ * producer's barrier (ORDER, above). Tells no watcher. Any thread. */
+void gw_memory_log_page(struct gw_ram_block *block, uint64_t page);
 
 /* Next run of pages that were ever touched, at or after *page (never-touched pages read as zero and
  * cost nothing; they need not be read to be known). false: none. Runs are what the kernel reports

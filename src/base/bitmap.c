@@ -2,6 +2,8 @@
 /* Bitmaps over arrays of 64-bit words: ranges, counting unions, scans. */
 #include "base/bitmap.h"
 
+#include "base/simd.h"
+
 static uint64_t popcount64(uint64_t word)
 {
     return (uint64_t)__builtin_popcountll(word);
@@ -39,10 +41,11 @@ uint64_t bitmap_clear_range(uint64_t *words, uint64_t first, uint64_t n)
 
 uint64_t bitmap_count(const uint64_t *words, uint64_t n_bits)
 {
-    uint64_t count = 0;
     uint64_t n_full = n_bits / BITMAP_WORD_BITS;
+    uint64_t w = n_full - n_full % SIMD_LINE_WORDS;
+    uint64_t count = simd_best()->count(words, w / SIMD_LINE_WORDS);
 
-    for (uint64_t w = 0; w < n_full; w++) {
+    for (; w < n_full; w++) {
         count += popcount64(words[w]);
     }
     if (n_bits % BITMAP_WORD_BITS) {
@@ -53,70 +56,61 @@ uint64_t bitmap_count(const uint64_t *words, uint64_t n_bits)
 
 uint64_t bitmap_or_count(uint64_t *to, const uint64_t *from, uint64_t n_bits)
 {
-    uint64_t n_new = 0;
+    const struct simd_ops *simd = simd_best();
     uint64_t n_words = bitmap_n_words(n_bits);
+    uint64_t n_new = 0;
 
+    while (n_words >= SIMD_LINE_WORDS) {
+        uint64_t groups[64] = {0}; /* which lines held something: not asked for here */
+        uint64_t n_lines = n_words / SIMD_LINE_WORDS;
+        n_lines = n_lines < 64 * 64 ? n_lines : 64 * 64;
+        n_new += simd->merge(to, from, n_lines, groups);
+        to += n_lines * SIMD_LINE_WORDS;
+        from += n_lines * SIMD_LINE_WORDS;
+        n_words -= n_lines * SIMD_LINE_WORDS;
+    }
     for (uint64_t w = 0; w < n_words; w++) {
-        uint64_t bits = from[w];
-        if (bits == 0) {
-            continue;
-        }
-        n_new += popcount64(bits & ~to[w]);
-        to[w] |= bits;
+        n_new += popcount64(from[w] & ~to[w]);
+        to[w] |= from[w];
     }
     return n_new;
 }
 
-uint64_t bitmap_move_or_count(uint64_t *to, uint64_t *from, uint64_t n_bits)
+/* First word at or after w that is not `same`; n_words if there is none. */
+static uint64_t next_other_word(const uint64_t *words, uint64_t n_words, uint64_t w, uint64_t same)
 {
-    uint64_t n_new = 0;
-    uint64_t n_words = bitmap_n_words(n_bits);
-
-    for (uint64_t w = 0; w < n_words; w++) {
-        uint64_t bits = from[w];
-        if (bits == 0) {
-            continue;
+    /* To the end of the line by hand: what is sought is mostly near. */
+    for (; w < n_words && w % SIMD_LINE_WORDS != 0; w++) {
+        if (words[w] != same) {
+            return w;
         }
-        from[w] = 0;
-        n_new += popcount64(bits & ~to[w]);
-        to[w] |= bits;
     }
-    return n_new;
+    if (n_words - w >= SIMD_LINE_WORDS) {
+        w += SIMD_LINE_WORDS *
+             simd_best()->find_other(words + w, (n_words - w) / SIMD_LINE_WORDS, same);
+    }
+    while (w < n_words && words[w] == same) {
+        w++;
+    }
+    return w;
 }
 
-uint64_t bitmap_take_or_count(uint64_t *to, uint64_t *from, uint64_t n_bits)
-{
-    uint64_t n_new = 0;
-    uint64_t n_words = bitmap_n_words(n_bits);
-
-    for (uint64_t w = 0; w < n_words; w++) {
-        if (__atomic_load_n(&from[w], __ATOMIC_RELAXED) == 0) {
-            continue;
-        }
-        /* ORDER: acquire pairs with the release of who set the bit: a taken bit implies that the
-         * data behind it is visible here. */
-        uint64_t bits = __atomic_exchange_n(&from[w], 0, __ATOMIC_ACQ_REL);
-        n_new += popcount64(bits & ~to[w]);
-        to[w] |= bits;
-    }
-    return n_new;
-}
-
-/* First bit at or after from whose value, XORed with flip, is 1. */
-static uint64_t next_bit(const uint64_t *words, uint64_t n_bits, uint64_t from, uint64_t flip)
+/* First bit at or after from whose value differs from those of `same` (0 or all ones). */
+static uint64_t next_bit(const uint64_t *words, uint64_t n_bits, uint64_t from, uint64_t same)
 {
     if (from >= n_bits) {
         return n_bits;
     }
     uint64_t w = from / BITMAP_WORD_BITS;
     uint64_t n_words = bitmap_n_words(n_bits);
-    uint64_t bits = (words[w] ^ flip) & (~UINT64_C(0) << (from % BITMAP_WORD_BITS));
+    uint64_t bits = (words[w] ^ same) & (~UINT64_C(0) << (from % BITMAP_WORD_BITS));
 
-    while (bits == 0) {
-        if (++w == n_words) {
+    if (bits == 0) {
+        w = next_other_word(words, n_words, w + 1, same);
+        if (w == n_words) {
             return n_bits;
         }
-        bits = words[w] ^ flip;
+        bits = words[w] ^ same;
     }
     uint64_t bit = w * BITMAP_WORD_BITS + (uint64_t)__builtin_ctzll(bits);
     return bit < n_bits ? bit : n_bits;

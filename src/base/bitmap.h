@@ -2,11 +2,10 @@
 /*
  * Bitmaps over arrays of 64-bit words: bit i is bit i%64 of word i/64; all indexes are 64 bits.
  *
- * Plain C whose loops vectorise; the wider operations (or_count, take) are the places where a
- * hand-written SIMD version or a summary level may go without a caller noticing.
+ * Counting, unions and searches go at memory speed (base/simd.h). Bitmaps that are large and mostly
+ * empty carry a summary: base/summary.h.
  *
- * Threads: none of these is atomic, except bitmap_set_atomic and bitmap_take_or_count, which say
- * so.
+ * Threads: none of these is atomic, except bitmap_set_atomic.
  */
 #ifndef BASE_BITMAP_H
 #define BASE_BITMAP_H
@@ -50,11 +49,6 @@ uint64_t bitmap_count(const uint64_t *words, uint64_t n_bits);
 
 /* ORs from into to; returns how many bits are new in to. */
 uint64_t bitmap_or_count(uint64_t *to, const uint64_t *from, uint64_t n_bits);
-/* The same, and clears from. */
-uint64_t bitmap_move_or_count(uint64_t *to, uint64_t *from, uint64_t n_bits);
-/* The same with from shared between threads: its words are exchanged with zero (acquire+release),
- * but only those that are not zero, so that a scan of a quiet log writes nothing. */
-uint64_t bitmap_take_or_count(uint64_t *to, uint64_t *from, uint64_t n_bits);
 
 /* Index of the first bit at or after `from` that is set (clear); n_bits if there is none. */
 uint64_t bitmap_next_set(const uint64_t *words, uint64_t n_bits, uint64_t from);

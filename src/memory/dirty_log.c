@@ -10,8 +10,13 @@
  * data in the store buffer, and a log started at that moment would miss the write. The atomic OR
  * that marks costs as much as the fence that would be needed instead.
  */
-#include "base/bitmap.h"
+#include "base/summary.h"
 #include "memory/memory_internal.h"
+
+static struct summary log_of(const struct gw_ram_block *block)
+{
+    return (struct summary){block->write_log, block->write_log_groups, block->n_pages};
+}
 
 /* Tells the watchers about the watched ones of `pages`, a part of the word number `word`. */
 static void tell_watchers(struct gw_ram_block *block, uint64_t word, uint64_t pages)
@@ -42,9 +47,19 @@ void gw_memory_note_write(struct gw_ram_block *block, uint64_t offset, uint64_t 
     /* ORDER: seq_cst on both sides. A watcher sets the watched bit and then reads the page; here
      * the page was written before the marks and the watched bit is read after them: one of the two
      * sees the other. */
-    bitmap_set_atomic(block->write_log, first, last - first + 1);
+    struct summary log = log_of(block);
+    summary_set_atomic(&log, first, last - first + 1);
     for (uint64_t w = first / BITMAP_WORD_BITS; w <= last / BITMAP_WORD_BITS; w++) {
         tell_watchers(block, w, bitmap_range_mask(w, first, last - first + 1));
+    }
+}
+
+void gw_memory_log_page(struct gw_ram_block *block, uint64_t page)
+{
+    struct summary log = log_of(block);
+
+    if (page < block->n_pages) {
+        summary_set_atomic(&log, page, 1);
     }
 }
 
@@ -61,19 +76,14 @@ void gw_memory_add_dirty_producer(struct gw_memory *memory,
     memory->producers[memory->n_producers++] = (struct memory_producer){*producer, opaque};
 }
 
+/* Drops what was marked before the log began. A device's data whose mark is dropped here is visible
+ * to the log's user, whose first round sends every page. */
 static void clear_logs(struct gw_memory *memory)
 {
     for (uint32_t i = 0; i < memory->blocks->len; i++) {
         struct gw_ram_block *block = gw_memory_block(memory, i);
-        uint64_t n_words = bitmap_n_words(block->n_pages);
-
-        for (uint64_t w = 0; w < n_words; w++) {
-            if (__atomic_load_n(&block->write_log[w], __ATOMIC_RELAXED)) {
-                /* ORDER: acquire: a device's data whose mark is dropped here is visible to the
-                 * log's user, whose first round sends every page. */
-                __atomic_exchange_n(&block->write_log[w], 0, __ATOMIC_ACQ_REL);
-            }
-        }
+        struct summary log = log_of(block);
+        summary_drop(&log);
     }
 }
 
@@ -148,7 +158,8 @@ static bool collect_producer(struct gw_memory *memory, const struct memory_produ
             return false;
         }
         bool ok = producer->ops.collect(producer->opaque, block, words, error);
-        *n_new += bitmap_move_or_count(set->words[i], words, block->n_pages);
+        struct summary to = {set->words[i], set->groups[i], block->n_pages};
+        *n_new += summary_move_or_count(&to, words);
         if (!ok) {
             g_prefix_error(error, "RAM block %s: cannot collect its dirty log: ", block->name);
             return false;
@@ -169,7 +180,8 @@ bool gw_memory_log_collect(struct gw_memory *memory, struct gw_page_set *set, ui
     }
     for (uint32_t i = 0; i < memory->blocks->len; i++) {
         struct gw_ram_block *block = gw_memory_block(memory, i);
-        n += bitmap_take_or_count(set->words[i], block->write_log, block->n_pages);
+        struct summary to = {set->words[i], set->groups[i], block->n_pages}, log = log_of(block);
+        n += summary_take_or_count(&to, &log);
     }
     for (unsigned i = 0; i < memory->n_producers; i++) {
         const struct memory_producer *producer = &memory->producers[i];

@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "base/bitmap.h"
+#include "base/summary.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -49,6 +49,7 @@ void memory_block_free(void *opaque)
     memory_lazy_words_free(self->touched, block->n_pages);
     memory_lazy_words_free(block->watched, block->n_pages);
     memory_lazy_words_free(block->write_log, block->n_pages);
+    memory_lazy_words_free(block->write_log_groups, summary_n_groups(block->n_pages));
     if (block->host && !self->is_adopted) {
         munmap(block->host, block->size_bytes);
     }
@@ -168,8 +169,9 @@ struct gw_ram_block *memory_block_enlist(struct memory_block *self, GError **err
     struct gw_ram_block *block = &self->pub;
 
     block->write_log = memory_lazy_words_new(block->n_pages);
+    block->write_log_groups = memory_lazy_words_new(summary_n_groups(block->n_pages));
     block->watched = memory_lazy_words_new(block->n_pages);
-    if (!block->write_log || !block->watched) {
+    if (!block->write_log || !block->write_log_groups || !block->watched) {
         g_set_error(error, GW_ERROR, GW_ERROR_IO, "RAM block %s: no memory for its dirty log",
                     block->name);
         memory_block_free(self);

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* Sets of pages: one bitmap per RAM block, with the number of members kept. */
-#include <string.h>
-
-#include "base/bitmap.h"
+#include "base/summary.h"
 #include "memory/memory_internal.h"
 
 static uint64_t block_pages(const struct gw_page_set *set, uint32_t block)
 {
     return gw_memory_block(set->memory, block)->n_pages;
+}
+
+static struct summary map_of(const struct gw_page_set *set, uint32_t block)
+{
+    return (struct summary){set->words[block], set->groups[block], block_pages(set, block)};
 }
 
 /* Cuts [first, first + *n_pages) to the block; false: nothing is left. */
@@ -29,9 +32,11 @@ struct gw_page_set *gw_page_set_new(const struct gw_memory *memory)
 
     set->memory = memory;
     set->words = g_new0(uint64_t *, n_blocks);
+    set->groups = g_new0(uint64_t *, n_blocks);
     for (uint32_t i = 0; i < n_blocks; i++) {
         set->words[i] = memory_lazy_words_new(block_pages(set, i));
-        if (!set->words[i]) {
+        set->groups[i] = memory_lazy_words_new(summary_n_groups(block_pages(set, i)));
+        if (!set->words[i] || !set->groups[i]) {
             g_error("no memory for a bitmap of %" G_GUINT64_FORMAT " pages", block_pages(set, i));
         }
     }
@@ -45,7 +50,9 @@ void gw_page_set_free(struct gw_page_set *set)
     }
     for (uint32_t i = 0; i < gw_memory_n_blocks(set->memory); i++) {
         memory_lazy_words_free(set->words[i], block_pages(set, i));
+        memory_lazy_words_free(set->groups[i], summary_n_groups(block_pages(set, i)));
     }
+    g_free(set->groups);
     g_free(set->words);
     g_free(set);
 }
@@ -53,7 +60,8 @@ void gw_page_set_free(struct gw_page_set *set)
 void gw_page_set_fill(struct gw_page_set *set)
 {
     for (uint32_t i = 0; i < gw_memory_n_blocks(set->memory); i++) {
-        set->n_set += bitmap_set_range(set->words[i], 0, block_pages(set, i));
+        struct summary map = map_of(set, i);
+        set->n_set += summary_set_range(&map, 0, map.n_bits);
     }
 }
 
@@ -63,7 +71,8 @@ void gw_page_set_clear(struct gw_page_set *set)
         return;
     }
     for (uint32_t i = 0; i < gw_memory_n_blocks(set->memory); i++) {
-        memset(set->words[i], 0, bitmap_n_words(block_pages(set, i)) * sizeof(uint64_t));
+        struct summary map = map_of(set, i);
+        summary_clear(&map);
     }
     set->n_set = 0;
 }
@@ -78,7 +87,8 @@ bool gw_page_set_test(const struct gw_page_set *set, uint32_t block, uint64_t pa
 void gw_page_set_add(struct gw_page_set *set, uint32_t block, uint64_t first, uint64_t n_pages)
 {
     if (clip(set, block, first, &n_pages)) {
-        set->n_set += bitmap_set_range(set->words[block], first, n_pages);
+        struct summary map = map_of(set, block);
+        set->n_set += summary_set_range(&map, first, n_pages);
     }
 }
 
@@ -92,12 +102,15 @@ void gw_page_set_remove(struct gw_page_set *set, uint32_t block, uint64_t first,
 void gw_page_set_or(struct gw_page_set *set, const struct gw_page_set *other)
 {
     for (uint32_t i = 0; i < gw_memory_n_blocks(set->memory); i++) {
-        set->n_set += bitmap_or_count(set->words[i], other->words[i], block_pages(set, i));
+        struct summary to = map_of(set, i), from = map_of(other, i);
+        set->n_set += summary_or_count(&to, &from);
     }
 }
 
 bool gw_page_set_next_run(const struct gw_page_set *set, uint32_t block, uint64_t *page,
                           uint64_t *n_pages, uint64_t max_pages)
 {
-    return bitmap_next_run(set->words[block], block_pages(set, block), page, n_pages, max_pages);
+    struct summary map = map_of(set, block);
+
+    return summary_next_run(&map, page, n_pages, max_pages);
 }

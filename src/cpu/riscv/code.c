@@ -436,7 +436,7 @@ void riscv_code_before_store(struct hart *h, unsigned ram, uint64_t page)
      * us before it is read. */
     if (gw_memory_is_logging(cpu->config.memory) &&
         !(__atomic_load_n(&block->write_log[page / 64], __ATOMIC_RELAXED) & bit)) {
-        __atomic_fetch_or(&block->write_log[page / 64], bit, __ATOMIC_SEQ_CST);
+        gw_memory_log_page(block, page);
     }
     /* ORDER: our bit in write_rights is set before the watched bit is read, partner: watch_page.
      * Only we clear our bit, so when it is set already, any later decoder will ask us to evict. */
