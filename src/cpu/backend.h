@@ -26,6 +26,15 @@ struct cpu_backend;
 struct cpu_bus_ops {
     bool (*read)(void *opaque, unsigned vcpu, uint64_t gpa, unsigned size, uint64_t *value);
     bool (*write)(void *opaque, unsigned vcpu, uint64_t gpa, unsigned size, uint64_t value);
+    /* I/O ports (x86); size is 1, 2 or 4. NULL on boards whose vCPUs have none. */
+    bool (*port_read)(void *opaque, unsigned vcpu, uint16_t port, unsigned size, uint32_t *value);
+    bool (*port_write)(void *opaque, unsigned vcpu, uint16_t port, unsigned size, uint32_t value);
+};
+
+enum cpu_dirty_log {
+    CPU_DIRTY_LOG_AUTO = 0, /* the backend's choice */
+    CPU_DIRTY_LOG_BITMAP,
+    CPU_DIRTY_LOG_RING,
 };
 
 struct cpu_config {
@@ -34,9 +43,14 @@ struct cpu_config {
     struct guest_clock *clock; /* borrowed, outlives the backend */
     const struct cpu_bus_ops *bus;
     void *bus_opaque;
-    /* Told (from a vCPU thread) that the guest can never go on: broken state, triple fault. */
+    const char *model; /* as the user says it: "host,-avx"; NULL: the backend's own */
+    enum cpu_dirty_log dirty_log;
+    /* Told (from a vCPU thread) that the platform resets itself: triple fault. The vCPU does not
+     * go on until it was stopped. NULL: fatal is told. */
+    void (*reset)(void *opaque, unsigned vcpu, const char *reason);
+    /* Told (from a vCPU thread) that the guest can never go on: broken state. */
     void (*fatal)(void *opaque, unsigned vcpu, const char *reason);
-    void *fatal_opaque;
+    void *fatal_opaque; /* of reset too */
 };
 
 struct cpu_stats {
@@ -47,23 +61,29 @@ struct cpu_stats {
 
 struct cpu_backend_ops {
     const char *name; /* "riscv-soft", "kvm" */
+    /* What its vCPUs are called: threads are "hart-0", "hart-1", state instances "hart/0", .. */
+    const char *vcpu_name;
+    /* Can it work here? NULL: everywhere. */
+    bool (*check_host)(GError **error);
     struct cpu_backend *(*create)(const struct cpu_config *config, GError **error);
     void (*free)(struct cpu_backend *cpu);
     void (*start)(struct cpu_backend *cpu);
     void (*stop)(struct cpu_backend *cpu);
     /* All vCPUs to reset state (stopped). */
     void (*reset)(struct cpu_backend *cpu);
-    /* Entry of one vCPU after reset: pc and the first two argument registers (a0, a1). */
+    /* Entry of one vCPU after reset: pc and the first two argument registers (a0, a1). NULL where
+     * it takes more than that: see the backend's own header. */
     void (*set_entry)(struct cpu_backend *cpu, unsigned vcpu, uint64_t pc, uint64_t arg0,
                       uint64_t arg1);
-    /* Interrupt line of one vCPU; RISC-V: the bit number in mip (3 MSIP, 9 SEIP, 11 MEIP). */
+    /* The three that follow are NULL where the backend brings interrupt controllers of its own.
+     * Interrupt line of one vCPU; RISC-V: the bit number in mip (3 MSIP, 9 SEIP, 11 MEIP). */
     void (*set_irq)(struct cpu_backend *cpu, unsigned vcpu, unsigned line, bool level);
     /* RISC-V mtimecmp (drives MTIP against the guest clock). */
     void (*set_timer)(struct cpu_backend *cpu, unsigned vcpu, uint64_t deadline_ticks);
     uint64_t (*get_timer)(struct cpu_backend *cpu, unsigned vcpu);
-    /* The saved form of one vCPU: desc and object, valid as long as the backend. */
-    void (*get_state)(struct cpu_backend *cpu, unsigned vcpu, const struct gw_state_desc **desc,
-                      void **object);
+    /* Adds all instances of saved state, and what must fit besides, to the registry. They are
+     * valid as long as the backend. */
+    bool (*add_state)(struct cpu_backend *cpu, struct gw_state_registry *registry, GError **error);
     /* NULL-terminated names of the CPU features the guest was given ("sv48", "sstc", ...);
      * constant. The migration handshake compares them. */
     const char *const *(*features)(const struct cpu_backend *cpu);

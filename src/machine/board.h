@@ -32,6 +32,8 @@ struct board {
     /* Places firmware, kernel and the rest. */
     bool (*plan_boot)(struct machine *machine, const struct machine_config *config,
                       struct boot_plan *plan, GPtrArray *keep, GError **error);
+    /* After a reset: where vCPUs begin. NULL: all of them at entry_pc with their number. */
+    void (*set_entry)(struct machine *machine, uint64_t entry_pc);
     void (*free)(struct machine *machine); /* what build made that is no device; may be NULL */
 };
 
@@ -62,6 +64,7 @@ struct machine {
     struct gw_ram_block *boot_block;
     struct latency_book *book;
     struct mmio_bus *bus;
+    struct mmio_bus *ports; /* I/O ports, made by boards that have them; else NULL */
     struct io_loop *loop;
     struct cpu_backend *cpu;
     struct pci_host *pci; /* one of the devices */

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cpu/backend.h"
+
 /* A device as asked for: "tap,ifname=t0,mac=..": its kind, its variant and its options. */
 struct device_config {
     const struct device_kind *kind;
@@ -22,6 +24,8 @@ struct machine_config {
     const char *name;
     uint64_t memory_bytes;
     unsigned n_cpus;
+    const char *cpu; /* "host,-avx512f"; NULL: the board's own */
+    enum cpu_dirty_log dirty_log;
     const char *bios;   /* path, "none", or NULL: the default firmware */
     const char *kernel; /* path or NULL */
     const char *initrd;

@@ -40,7 +40,29 @@ static bool bus_write(void *opaque, unsigned vcpu, uint64_t gpa, unsigned size, 
     return mmio_bus_write(((struct machine *)opaque)->bus, gpa, size, value);
 }
 
-static const struct cpu_bus_ops bus_ops = {bus_read, bus_write};
+static bool port_read(void *opaque, unsigned vcpu, uint16_t port, unsigned size, uint32_t *value)
+{
+    struct machine *machine = opaque;
+    uint64_t wide;
+
+    if (!machine->ports || !mmio_bus_read(machine->ports, port, size, &wide))
+        return false;
+    *value = (uint32_t)wide;
+    return true;
+}
+
+static bool port_write(void *opaque, unsigned vcpu, uint16_t port, unsigned size, uint32_t value)
+{
+    struct machine *machine = opaque;
+    return machine->ports && mmio_bus_write(machine->ports, port, size, value);
+}
+
+static const struct cpu_bus_ops bus_ops = {bus_read, bus_write, port_read, port_write};
+
+static void cpu_reset(void *opaque, unsigned vcpu, const char *reason)
+{
+    machine_request(opaque, MACHINE_REQUEST_RESET, 0);
+}
 
 static void cpu_fatal(void *opaque, unsigned vcpu, const char *reason)
 {
@@ -77,7 +99,8 @@ static bool check_config(const struct board *board, const struct machine_config 
     return true;
 }
 
-static bool add_cpus(struct machine *machine, GError **error)
+static bool add_cpus(struct machine *machine, const struct machine_config *machine_config,
+                     GError **error)
 {
     struct cpu_config config = {
         .n_vcpus = machine->n_cpus,
@@ -85,25 +108,16 @@ static bool add_cpus(struct machine *machine, GError **error)
         .clock = &machine->clock,
         .bus = &bus_ops,
         .bus_opaque = machine,
+        .model = machine_config->cpu,
+        .dirty_log = machine_config->dirty_log,
+        .reset = cpu_reset,
         .fatal = cpu_fatal,
         .fatal_opaque = machine,
     };
     const struct cpu_backend_ops *ops = machine->board->cpu;
 
     machine->cpu = ops->create(&config, error);
-    if (!machine->cpu)
-        return false;
-    for (unsigned i = 0; i < machine->n_cpus; i++) {
-        const struct gw_state_desc *desc;
-        void *object;
-        char id[32];
-
-        ops->get_state(machine->cpu, i, &desc, &object);
-        g_snprintf(id, sizeof id, "hart/%u", i);
-        if (!gw_state_registry_add(machine->registry, id, desc, object, error))
-            return false;
-    }
-    return true;
+    return machine->cpu && ops->add_state(machine->cpu, machine->registry, error);
 }
 
 static bool add_facts(struct machine *machine, GError **error)
@@ -178,7 +192,7 @@ static bool build(struct machine *machine, const struct machine_config *config, 
 
     return check_config(machine->board, config, error) &&
            machine->board->add_memory(machine, error) && prefault(machine, config, error) &&
-           add_cpus(machine, error) && machine->board->build(machine, config, error) &&
+           add_cpus(machine, config, error) && machine->board->build(machine, config, error) &&
            add_boot(machine, config, error) && add_facts(machine, error);
 }
 
@@ -222,6 +236,7 @@ void machine_free(struct machine *machine)
     g_clear_pointer(&machine->chardevs, g_ptr_array_unref);
     g_clear_pointer(&machine->loop, io_loop_free);
     g_clear_pointer(&machine->bus, mmio_bus_free);
+    g_clear_pointer(&machine->ports, mmio_bus_free);
     g_clear_pointer(&machine->registry, gw_state_registry_free);
     g_clear_pointer(&machine->memory, gw_memory_free);
     g_clear_pointer(&machine->book, latency_book_free);
@@ -260,14 +275,14 @@ void machine_cpu_stats(struct machine *machine, unsigned vcpu, struct cpu_stats 
     machine->board->cpu->get_stats(machine->cpu, vcpu, stats);
 }
 
-/* The kernel knows each thread's name, which backends set to hart-N. */
+/* The kernel knows each thread's name, which backends set. */
 unsigned machine_cpu_thread(struct machine *machine, unsigned vcpu)
 {
     g_autoptr(GDir) tasks = g_dir_open("/proc/self/task", 0, NULL);
     char wanted[32];
     const char *tid;
 
-    g_snprintf(wanted, sizeof wanted, "hart-%u\n", vcpu);
+    g_snprintf(wanted, sizeof wanted, "%s-%u\n", machine->board->cpu->vcpu_name, vcpu);
     while (tasks && (tid = g_dir_read_name(tasks)) != NULL) {
         g_autofree char *path = g_build_filename("/proc/self/task", tid, "comm", NULL);
         g_autofree char *name = NULL;

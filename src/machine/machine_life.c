@@ -203,7 +203,9 @@ static bool reset_parts_locked(struct machine *machine, GError **error)
     pthread_mutex_unlock(&machine->lock);
     if (!boot_restore(machine->boot_block, machine->memory, &entry_pc, error))
         return false;
-    for (unsigned i = 0; i < machine->n_cpus; i++)
+    if (machine->board->set_entry)
+        machine->board->set_entry(machine, entry_pc);
+    for (unsigned i = 0; !machine->board->set_entry && i < machine->n_cpus; i++)
         machine->board->cpu->set_entry(machine->cpu, i, entry_pc, i, 0);
     return true;
 }

@@ -77,9 +77,7 @@ static void fatal(void *opaque, unsigned vcpu, const char *reason)
 static void set_up(void)
 {
     static const struct cpu_bus_ops bus = {bus_read, bus_write};
-    const struct gw_state_desc *desc;
     pthread_condattr_t attr;
-    void *object;
 
     pthread_mutex_init(&board.lock, NULL);
     pthread_condattr_init(&attr);
@@ -93,9 +91,8 @@ static void set_up(void)
         .n_vcpus = 1, .memory = board.memory, .clock = &board.clock, .bus = &bus, .fatal = fatal};
     board.cpu = cpu_riscv_soft.create(&config, NULL);
     fuzz_check(board.cpu != NULL);
-    cpu_riscv_soft.get_state(board.cpu, 0, &desc, &object);
     board.registry = gw_state_registry_new();
-    fuzz_check(gw_state_registry_add(board.registry, "hart/0", desc, object, NULL));
+    fuzz_check(cpu_riscv_soft.add_state(board.cpu, board.registry, NULL));
     board.plan = gw_state_plan_new(gw_schema_new(board.registry), board.registry);
 }
 

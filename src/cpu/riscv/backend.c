@@ -182,13 +182,25 @@ void riscv_set_trace(struct cpu_backend *backend, const struct riscv_trace *trac
     backend->soft.trace = trace;
 }
 
+struct riscv_hart_state *riscv_state_of(struct cpu_backend *backend, unsigned vcpu)
+{
+    return &backend->soft.harts[vcpu].s;
+}
+
 /* ---- what others ask ---- */
 
-static void backend_get_state(struct cpu_backend *backend, unsigned vcpu,
-                              const struct gw_state_desc **desc, void **object)
+static bool backend_add_state(struct cpu_backend *backend, struct gw_state_registry *registry,
+                              GError **error)
 {
-    *desc = &riscv_hart_state_desc;
-    *object = &backend->soft.harts[vcpu].s;
+    for (unsigned i = 0; i < backend->soft.n_harts; i++) {
+        char id[32];
+        g_snprintf(id, sizeof id, "hart/%u", i);
+        if (!gw_state_registry_add(registry, id, &riscv_hart_state_desc, &backend->soft.harts[i].s,
+                                   error)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static const char *const *backend_features(const struct cpu_backend *backend)
@@ -212,6 +224,7 @@ static void backend_get_stats(const struct cpu_backend *backend, unsigned vcpu,
 
 const struct cpu_backend_ops cpu_riscv_soft = {
     .name = "riscv-soft",
+    .vcpu_name = "hart",
     .create = backend_create,
     .free = backend_free,
     .start = backend_start,
@@ -221,7 +234,7 @@ const struct cpu_backend_ops cpu_riscv_soft = {
     .set_irq = backend_set_irq,
     .set_timer = backend_set_timer,
     .get_timer = backend_get_timer,
-    .get_state = backend_get_state,
+    .add_state = backend_add_state,
     .features = backend_features,
     .get_stats = backend_get_stats,
 };

@@ -33,10 +33,7 @@ static struct tiny_board *load(const char *program, unsigned n_harts)
 
 static struct riscv_hart_state *state_of(struct tiny_board *board, unsigned hart)
 {
-    const struct gw_state_desc *desc;
-    void *object;
-    cpu_riscv_soft.get_state(board->cpu, hart, &desc, &object);
-    return object;
+    return riscv_state_of(board->cpu, hart);
 }
 
 /* Gives other threads the processor until the condition holds. */

@@ -110,14 +110,12 @@ static void run_wild(uint32_t seed)
     g_autoptr(GRand) rand = g_rand_new_with_seed(seed);
     g_autoptr(GError) error = NULL;
     struct tiny_board *board = tiny_board_new(1, RAM_BYTES);
-    const struct gw_state_desc *desc;
-    void *object;
+    struct riscv_hart_state *state = riscv_state_of(board->cpu, 0);
     unsigned n_traps = 0;
     struct riscv_trace trace = {.trap = count_trap, .opaque = &n_traps};
     uint64_t deadline_ns = clock_mono_ns() + DEADLINE_NS;
-    cpu_riscv_soft.get_state(board->cpu, 0, &desc, &object);
-    make_wild(board, rand, object);
-    if (!desc->validate(object, &error)) {
+    make_wild(board, rand, state);
+    if (!riscv_hart_state_desc.validate(state, &error)) {
         fail_msg("seed %u begins wrong: %s", seed, error->message);
     }
     riscv_set_trace(board->cpu, &trace);
@@ -129,10 +127,10 @@ static void run_wild(uint32_t seed)
         sched_yield();
     }
     cpu_riscv_soft.stop(board->cpu);
-    if (!desc->validate(object, &error)) {
+    if (!riscv_hart_state_desc.validate(state, &error)) {
         fail_msg("seed %u: %s", seed, error->message);
     }
-    check_fields(desc, object, seed);
+    check_fields(&riscv_hart_state_desc, state, seed);
     tiny_board_free(board);
 }
 

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cpu_kvm: KVM behind the interface every machine uses (cpu/backend.h).
+ *
+ * Model of a reset: the kernel has no call for it. What it says of a vCPU and of the chips right
+ * after their creation is the state after power-on; it is kept, and a reset gives it back.
+ */
+#include <string.h>
+#include <unistd.h>
+
+#include "cpu/kvm/kvm_internal.h"
+
+static void backend_free(struct cpu_backend *cpu)
+{
+    if (!cpu)
+        return;
+    kvm_threads_end(cpu);
+    for (unsigned i = 0; i < cpu->n_vcpus; i++) {
+        kvm_vcpu_destroy(&cpu->vcpus[i]);
+        kvm_vcpu_state_clear(&cpu->vcpus[i].power_on);
+    }
+    if (cpu->vm_fd >= 0)
+        close(cpu->vm_fd);
+    if (cpu->kvm_fd >= 0)
+        close(cpu->kvm_fd);
+    kvm_irq_clear(&cpu->irq);
+    kvm_host_clear(&cpu->host);
+    pthread_cond_destroy(&cpu->parked_cond);
+    pthread_cond_destroy(&cpu->run_cond);
+    pthread_mutex_destroy(&cpu->run_lock);
+    g_free(cpu->vcpus);
+    g_free(cpu);
+}
+
+static bool check_n_vcpus(const struct cpu_backend *cpu, GError **error)
+{
+    int most = ioctl(cpu->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
+    unsigned max = most > 0 ? MIN((unsigned)most, KVM_MAX_VCPUS) : KVM_MAX_VCPUS;
+
+    if (cpu->config.n_vcpus >= 1 && cpu->config.n_vcpus <= max)
+        return true;
+    g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "%u vCPUs: there can be 1 to %u here",
+                cpu->config.n_vcpus, max);
+    return false;
+}
+
+static bool create_vcpus(struct cpu_backend *cpu, GError **error)
+{
+    cpu->vcpus = g_new0(struct kvm_vcpu, cpu->config.n_vcpus);
+    for (unsigned i = 0; i < cpu->config.n_vcpus; i++) {
+        struct kvm_vcpu *vcpu = &cpu->vcpus[i];
+        *vcpu = (struct kvm_vcpu){.cpu = cpu, .id = i, .fd = -1};
+        cpu->n_vcpus++;
+        if (!kvm_vcpu_create(vcpu, error) || !kvm_cpuid_set(vcpu, error) ||
+            !kvm_vcpu_get(vcpu, &vcpu->power_on, error))
+            return false;
+    }
+    return kvm_chips_get(cpu, &cpu->power_on, error);
+}
+
+static struct cpu_backend *backend_create(const struct cpu_config *config, GError **error)
+{
+    struct cpu_backend *cpu = g_new0(struct cpu_backend, 1);
+
+    cpu->config = *config;
+    cpu->vm_fd = -1;
+    kvm_irq_init(&cpu->irq);
+    pthread_mutex_init(&cpu->run_lock, NULL);
+    pthread_cond_init(&cpu->run_cond, NULL);
+    pthread_cond_init(&cpu->parked_cond, NULL);
+    cpu->kvm_fd = kvm_host_open(error);
+    if (cpu->kvm_fd < 0 || !check_n_vcpus(cpu, error) || !kvm_host_read(cpu, error) ||
+        !kvm_vm_create(cpu, error) || !create_vcpus(cpu, error) || !kvm_threads_start(cpu, error)) {
+        backend_free(cpu);
+        return NULL;
+    }
+    return cpu;
+}
+
+static void backend_reset(struct cpu_backend *cpu)
+{
+    g_autoptr(GError) error = NULL;
+    bool ok = kvm_chips_set(cpu, &cpu->power_on, &error);
+
+    for (unsigned i = 0; ok && i < cpu->n_vcpus; i++)
+        ok = kvm_vcpu_set(&cpu->vcpus[i], &cpu->vcpus[i].power_on, &error);
+    if (!ok)
+        g_critical("KVM cannot reset the machine: %s", error->message);
+}
+
+static bool backend_add_state(struct cpu_backend *cpu, struct gw_state_registry *registry,
+                              GError **error)
+{
+    return true;
+}
+
+static const char *const *backend_features(const struct cpu_backend *cpu)
+{
+    static const char *const none[] = {NULL};
+    return none;
+}
+
+static void backend_get_stats(const struct cpu_backend *cpu, unsigned vcpu, struct cpu_stats *stats)
+{
+    *stats = (struct cpu_stats){
+        .exits = __atomic_load_n(&cpu->vcpus[vcpu].n_exits, __ATOMIC_RELAXED),
+    };
+}
+
+const struct cpu_backend_ops cpu_kvm = {
+    .name = "kvm",
+    .vcpu_name = "vcpu",
+    .check_host = kvm_check_host,
+    .create = backend_create,
+    .free = backend_free,
+    .start = kvm_threads_run,
+    .stop = kvm_threads_stop,
+    .reset = backend_reset,
+    .add_state = backend_add_state,
+    .features = backend_features,
+    .get_stats = backend_get_stats,
+};
