@@ -56,6 +56,7 @@ void memory_block_free(void *opaque)
     if (block->fd >= 0) {
         close(block->fd);
     }
+    pthread_mutex_destroy(&self->place_lock);
     g_free(block->name);
     g_free(block);
 }
@@ -161,6 +162,7 @@ struct memory_block *memory_block_new(struct gw_memory *memory, const char *name
     block->size_bytes = size_bytes;
     block->n_pages = size_bytes >> GW_PAGE_SHIFT;
     block->fd = -1;
+    pthread_mutex_init(&self->place_lock, NULL);
     return self;
 }
 
@@ -171,6 +173,7 @@ struct gw_ram_block *memory_block_enlist(struct memory_block *self, GError **err
     block->write_log = memory_lazy_words_new(block->n_pages);
     block->write_log_groups = memory_lazy_words_new(summary_n_groups(block->n_pages));
     block->watched = memory_lazy_words_new(block->n_pages);
+    memory_place_init(self);
     if (!block->write_log || !block->write_log_groups || !block->watched) {
         g_set_error(error, GW_ERROR, GW_ERROR_IO, "RAM block %s: no memory for its dirty log",
                     block->name);

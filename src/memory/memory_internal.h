@@ -3,6 +3,7 @@
 #ifndef MEMORY_MEMORY_INTERNAL_H
 #define MEMORY_MEMORY_INTERNAL_H
 
+#include <pthread.h>
 #include <sys/types.h>
 
 #include "godwit/memory.h"
@@ -28,9 +29,13 @@ struct memory_producer {
 struct memory_block {
     struct gw_ram_block pub;
     /* Fixed after construction. */
-    bool is_adopted; /* the mapping is the embedder's */
-    bool is_private; /* adopted, private and anonymous */
-    off_t fd_offset; /* where in fd the block begins */
+    bool is_adopted;      /* the mapping is the embedder's */
+    bool is_private;      /* adopted, private and anonymous */
+    off_t fd_offset;      /* where in fd the block begins */
+    bool can_place;       /* fd takes pages by write: see place.h */
+    bool has_spare_cores; /* a thread that would have to wait for place_lock stores instead */
+
+    pthread_mutex_t place_lock; /* held by who writes to fd; a leaf */
 
     /* Owned by the log's user until has_touched is set (release; acquire by anyone): pages of a
      * private block that were touched when its log began. While a tracker protects them the kernel
@@ -48,6 +53,9 @@ static inline const struct memory_block *memory_block_of_const(const struct gw_r
 {
     return (const struct memory_block *)block;
 }
+
+/* place.c: finds out whether and how pages may be put into the block by writing to its file. */
+void memory_place_init(struct memory_block *self);
 
 struct gw_memory {
     /* Fixed before other threads know the memory. */

@@ -409,8 +409,7 @@ struct gw_destination *gw_destination_start(const struct gw_vm *vm, const char *
     destination->lanes = g_ptr_array_new();
     destination->control_lane.destination = destination;
     destination->control_lane.channel = WIRE_NO_CHANNEL;
-    destination->control_lane.packet = g_new0(struct wire_pages_in, 1);
-    pthread_mutex_init(&destination->control_lane.busy, NULL);
+    destination_lane_init(&destination->control_lane);
     destination->start_ns = clock_mono_ns();
     destination_clear_migration(destination);
     engine_thread_start(&destination->thread, "gw-dest", destination_main, destination);
@@ -491,8 +490,7 @@ void gw_destination_free(struct gw_destination *destination)
     destination_clear_migration(destination);
     gw_listener_free(destination->listener);
     g_clear_pointer(&destination->sections, wire_section_reader_free);
-    g_free(destination->control_lane.packet);
-    pthread_mutex_destroy(&destination->control_lane.busy);
+    destination_lane_clear(&destination->control_lane);
     g_ptr_array_unref(destination->lanes);
     g_array_unref(destination->remembered);
     gw_ledger_free(destination->ledger);

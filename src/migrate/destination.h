@@ -32,6 +32,7 @@ struct page_lane {
     struct link *link; /* NULL for pages on control */
     uint32_t channel;
     struct wire_pages_in *packet;
+    uint8_t *fresh; /* WIRE_CHUNK_PAGES pages on their way to memory that was never touched */
     struct wire_round_check check;
     pthread_mutex_t busy; /* held while a packet is being written into guest memory */
 };
@@ -67,7 +68,7 @@ struct gw_destination {
     bool wants_cancel;            /* of the snapshot */
 
     /* fixed while page lanes exist */
-    const struct gw_ram_block **blocks; /* by the source's index; NULL entries: none */
+    struct gw_ram_block **blocks; /* by the source's index; NULL entries: none */
     uint32_t n_blocks;
     uint64_t **suspect_words; /* words are atomic */
     uint64_t **written_words; /* likewise: pages that may hold anything but zeroes */
@@ -156,6 +157,9 @@ extern const struct link_ops destination_link_ops;
 bool destination_on_page_record(struct page_lane *lane, struct wire_record *record, GError **error);
 struct page_lane *destination_lane_new(struct gw_destination *destination, uint32_t channel);
 void destination_lane_free(struct page_lane *lane);
+/* What a lane owns besides its link. */
+void destination_lane_init(struct page_lane *lane);
+void destination_lane_clear(struct page_lane *lane);
 bool destination_prepare_memory(struct gw_destination *destination, GError **error);
 /* When it returns, nothing of what may still come is written into guest memory. */
 void destination_end_pages(struct gw_destination *destination);

@@ -14,6 +14,21 @@
 #include <inttypes.h>
 
 #include "base/bitmap.h"
+#include "memory/place.h"
+
+void destination_lane_init(struct page_lane *lane)
+{
+    lane->packet = g_new0(struct wire_pages_in, 1);
+    lane->fresh = g_malloc(WIRE_CHUNK_PAGES * WIRE_PAGE_BYTES);
+    pthread_mutex_init(&lane->busy, NULL);
+}
+
+void destination_lane_clear(struct page_lane *lane)
+{
+    pthread_mutex_destroy(&lane->busy);
+    g_free(lane->fresh);
+    g_free(lane->packet);
+}
 
 struct page_lane *destination_lane_new(struct gw_destination *destination, uint32_t channel)
 {
@@ -21,16 +36,14 @@ struct page_lane *destination_lane_new(struct gw_destination *destination, uint3
 
     lane->destination = destination;
     lane->channel = channel;
-    lane->packet = g_new0(struct wire_pages_in, 1);
-    pthread_mutex_init(&lane->busy, NULL);
+    destination_lane_init(lane);
     return lane;
 }
 
 void destination_lane_free(struct page_lane *lane)
 {
     link_free(lane->link);
-    pthread_mutex_destroy(&lane->busy);
-    g_free(lane->packet);
+    destination_lane_clear(lane);
     g_free(lane);
 }
 
@@ -118,6 +131,16 @@ static void on_page(void *opaque, uint32_t block, uint64_t page, bool is_good)
     }
 }
 
+/* Fresh pages that have come into the lane's buffer. */
+static bool place_pages(void *opaque, uint32_t block, uint64_t first_page, const uint8_t *bytes,
+                        uint32_t n_pages, GError **error)
+{
+    const struct gw_destination *destination = opaque;
+
+    return memory_place(destination->blocks[block], first_page * GW_PAGE_SIZE, bytes,
+                        (size_t)n_pages * GW_PAGE_SIZE, error);
+}
+
 static bool write_pages(struct page_lane *lane, struct wire_record *record, GError **error)
 {
     struct gw_destination *destination = lane->destination;
@@ -131,6 +154,10 @@ static bool write_pages(struct page_lane *lane, struct wire_record *record, GErr
         return false;
     sink.host = destination->blocks[packet->block]->host;
     sink.written = destination->written_words[packet->block];
+    if (memory_can_place(destination->blocks[packet->block])) {
+        sink.fresh = lane->fresh;
+        sink.place = place_pages;
+    }
     if (!wire_pages_receive(record->stream, record, packet, &sink, &n_bad, GW_NO_DEADLINE, error))
         return false;
     __atomic_fetch_add(&destination->pages_zero, packet->n_zero, __ATOMIC_RELAXED);

@@ -213,7 +213,7 @@ static void add_sentence(GPtrArray *sentences, char *text)
 static void compare_block(struct gw_destination *destination, const struct wire_ram_block *from,
                           GPtrArray *sentences)
 {
-    const struct gw_ram_block *ours = gw_memory_block_by_name(destination->vm.memory, from->name);
+    struct gw_ram_block *ours = gw_memory_block_by_name(destination->vm.memory, from->name);
 
     if (!ours)
         add_sentence(sentences,
@@ -238,7 +238,7 @@ static void compare_ram(struct gw_destination *destination, GPtrArray *sentences
     const struct wire_ram_map *map = &destination->ram_map;
 
     destination->n_blocks = map->n_blocks;
-    destination->blocks = g_new0(const struct gw_ram_block *, map->n_blocks + 1);
+    destination->blocks = g_new0(struct gw_ram_block *, map->n_blocks + 1);
     destination->suspect_words = g_new0(uint64_t *, map->n_blocks + 1);
     destination->written_words = g_new0(uint64_t *, map->n_blocks + 1);
     for (uint32_t i = 0; i < map->n_blocks; i++) {

@@ -8,8 +8,9 @@
  * cache line, and one XXH3-64. Adjacent pages of one kind become one run and one iovec, so that a
  * packet of consecutive pages goes out in one sendmsg of two pieces.
  *
- * On the receiving side the bulk is read in pieces of CHUNK_PAGES and each page is verified while
- * it is still in the cache.
+ * On the receiving side the bulk is read in pieces of WIRE_CHUNK_PAGES and each page is verified
+ * while it is still in the cache. Pages that were never written may go through a small buffer and
+ * the sink's place function, which can allocate them without clearing them first.
  */
 #include "wire/pages.h"
 
@@ -18,8 +19,6 @@
 
 #include "base/zero.h"
 #include "wire/stream_impl.h"
-
-#define CHUNK_PAGES 64u
 
 struct wire_pages_out {
     uint32_t round;
@@ -377,21 +376,51 @@ static void zero_run(const struct wire_pages_sink *sink, uint32_t block,
     }
 }
 
-/* Plain runs whose bytes are read together, at most CHUNK_PAGES. */
+/* Plain runs whose bytes are read together, at most WIRE_CHUNK_PAGES. */
 struct chunk {
-    struct iovec iov[CHUNK_PAGES];
+    struct iovec iov[WIRE_CHUNK_PAGES];
     uint32_t n_iov;
     uint32_t n_pages;
     struct {
         uint64_t page;
         uint64_t digest;
-    } pages[CHUNK_PAGES];
+        const uint8_t *bytes; /* in guest memory, or in the sink's fresh buffer */
+    } pages[WIRE_CHUNK_PAGES];
 };
+
+static bool is_in_buffer(const struct wire_pages_sink *sink, const uint8_t *bytes)
+{
+    return sink->fresh != NULL && bytes >= sink->fresh &&
+           bytes < sink->fresh + WIRE_CHUNK_PAGES * WIRE_PAGE_BYTES;
+}
+
+/* Hands the pages that came into the buffer over, run by run. */
+static bool place_fresh(const struct chunk *chunk, uint32_t block,
+                        const struct wire_pages_sink *sink, GError **error)
+{
+    for (uint32_t i = 0, n; i < chunk->n_pages; i += n) {
+        n = 1;
+        if (!is_in_buffer(sink, chunk->pages[i].bytes)) {
+            continue;
+        }
+        while (i + n < chunk->n_pages && is_in_buffer(sink, chunk->pages[i + n].bytes) &&
+               chunk->pages[i + n].page == chunk->pages[i].page + n) {
+            n++;
+        }
+        if (!sink->place(sink->opaque, block, chunk->pages[i].page, chunk->pages[i].bytes, n,
+                         error)) {
+            return false;
+        }
+    }
+    return true;
+}
 
 static bool chunk_read(struct chunk *chunk, struct wire_stream *stream, uint32_t block,
                        const struct wire_pages_sink *sink, uint32_t *n_bad, int64_t deadline_ns,
                        GError **error)
 {
+    bool is_good[WIRE_CHUNK_PAGES];
+
     if (chunk->n_pages == 0) {
         return true;
     }
@@ -399,22 +428,25 @@ static bool chunk_read(struct chunk *chunk, struct wire_stream *stream, uint32_t
         return false;
     }
     for (uint32_t i = 0; i < chunk->n_pages; i++) {
-        uint64_t page = chunk->pages[i].page;
-        bool is_good =
-            wire_page_digest(sink->host + page * WIRE_PAGE_BYTES) == chunk->pages[i].digest;
-        *n_bad += !is_good;
-        if (sink->on_page != NULL) {
-            sink->on_page(sink->opaque, block, page, is_good);
-        }
+        is_good[i] = wire_page_digest(chunk->pages[i].bytes) == chunk->pages[i].digest;
+        *n_bad += !is_good[i];
+    }
+    if (!place_fresh(chunk, block, sink, error)) {
+        return false;
+    }
+    for (uint32_t i = 0; sink->on_page != NULL && i < chunk->n_pages; i++) {
+        sink->on_page(sink->opaque, block, chunk->pages[i].page, is_good[i]);
     }
     chunk->n_iov = 0;
     chunk->n_pages = 0;
     return true;
 }
 
-static void chunk_add(struct chunk *chunk, uint8_t *host, uint64_t page, uint64_t digest)
+static void chunk_add(struct chunk *chunk, const struct wire_pages_sink *sink, uint64_t page,
+                      bool is_fresh, uint64_t digest)
 {
-    uint8_t *at = host + page * WIRE_PAGE_BYTES;
+    uint8_t *at = is_fresh ? sink->fresh + chunk->n_pages * WIRE_PAGE_BYTES
+                           : sink->host + page * WIRE_PAGE_BYTES;
     struct iovec *last = chunk->n_iov > 0 ? &chunk->iov[chunk->n_iov - 1] : NULL;
 
     if (last != NULL && (uint8_t *)last->iov_base + last->iov_len == at) {
@@ -424,7 +456,17 @@ static void chunk_add(struct chunk *chunk, uint8_t *host, uint64_t page, uint64_
     }
     chunk->pages[chunk->n_pages].page = page;
     chunk->pages[chunk->n_pages].digest = digest;
+    chunk->pages[chunk->n_pages].bytes = at;
     chunk->n_pages++;
+}
+
+/* Runs of pages of which none is known to be written: bit by bit, before they are noted. */
+static void fresh_mask(const struct wire_pages_sink *sink, const struct wire_page_run *run,
+                       bool *is_fresh)
+{
+    for (uint32_t k = 0; k < run->n_pages; k++) {
+        is_fresh[k] = sink->fresh != NULL && !is_written(sink, run->first_page + k);
+    }
 }
 
 bool wire_pages_receive(struct wire_stream *stream, const struct wire_record *record,
@@ -432,7 +474,9 @@ bool wire_pages_receive(struct wire_stream *stream, const struct wire_record *re
                         uint32_t *n_bad, int64_t deadline_ns, GError **error)
 {
     struct chunk chunk;
+    bool is_fresh[WIRE_MAX_PACKET_PAGES];
 
+    assert(sink->fresh == NULL || (sink->place != NULL && sink->written != NULL));
     chunk.n_iov = 0;
     chunk.n_pages = 0;
     *n_bad = 0;
@@ -447,11 +491,12 @@ bool wire_pages_receive(struct wire_stream *stream, const struct wire_record *re
                               "field runs.encoding: %d is not implemented", (int)run->encoding);
             return false;
         }
+        fresh_mask(sink, run, is_fresh);
         note_written(sink, run->first_page, run->n_pages);
         for (uint32_t k = 0; k < run->n_pages; k++) {
-            chunk_add(&chunk, sink->host, run->first_page + k,
+            chunk_add(&chunk, sink, run->first_page + k, is_fresh[k],
                       packet->digests[run->first_digest + k]);
-            if (chunk.n_pages == CHUNK_PAGES &&
+            if (chunk.n_pages == WIRE_CHUNK_PAGES &&
                 !chunk_read(&chunk, stream, packet->block, sink, n_bad, deadline_ns, error)) {
                 return false;
             }

@@ -5,7 +5,8 @@
  * Sending: wire_pages_begin, wire_pages_add for each page (zero test and digest in one pass over
  * the page), wire_pages_send. The pages' bytes are not copied: they go out of guest memory.
  * Receiving: wire_pages_parse checks the whole page table against the block, wire_pages_receive
- * reads plain pages straight into guest memory, fills zero pages, and verifies each page's digest.
+ * reads plain pages straight into guest memory (or, those that were never written, by way of a
+ * small buffer), fills zero pages, and verifies each page's digest.
  *
  * Threads: one packet belongs to one thread; nothing here locks or allocates per page.
  */
@@ -75,14 +76,24 @@ bool wire_pages_parse(const struct wire_record *record, struct wire_pages_in *pa
 /* Told of every page after it is in place: is_good false = its digest does not match (suspect). */
 typedef void (*wire_page_fn)(void *opaque, uint32_t block, uint64_t page, bool is_good);
 
+#define WIRE_CHUNK_PAGES                                                                           \
+    64u /* that are read together: 256 KiB stay in the cache until verified                        \
+         */
+
 /* Where a block's pages go. Several channels may share written (its words are atomic). */
 struct wire_pages_sink {
     uint8_t *host;     /* first byte of the block */
     uint64_t *written; /* one bit per page: page was written since the memory was fresh (all zero).
                           A zero page whose bit is clear is not touched at all, so that it stays
                           unallocated. NULL: nothing is known, zero pages are compared first. */
+    /* A buffer of WIRE_CHUNK_PAGES pages of this thread. Pages whose bit in written is clear are
+     * read into it, and place puts them into the block, a run of adjacent pages at a time.
+     * NULL: they are read straight into the block like all others. */
+    uint8_t *fresh;
+    bool (*place)(void *opaque, uint32_t block, uint64_t first_page, const uint8_t *bytes,
+                  uint32_t n_pages, GError **error);
     wire_page_fn on_page; /* may be NULL */
-    void *opaque;
+    void *opaque;         /* of place and on_page */
 };
 
 /* Reads the packet's pages into the block, fills zero pages, verifies every digest.

@@ -2,9 +2,9 @@
 /*
  * Fuzz target: page records, received into blocks with guard pages around them.
  *
- * Input: u8 switches (bit 0: pages are known to be unwritten), u8 features, then records for
- * stream_build, of which PAGES count. Checked: no byte outside of the block changes, and the pages
- * reported are those of the packet.
+ * Input: u8 switches (bit 0: pages are known to be unwritten; bit 1: and go through a buffer), u8
+ * features, then records for stream_build, of which PAGES count. Checked: no byte outside of the
+ * block changes, and the pages reported are those of the packet.
  */
 #include <sys/mman.h>
 #include <unistd.h>
@@ -34,9 +34,18 @@ static void on_page(void *opaque, uint32_t block, uint64_t page, bool is_good)
     seen->n_pages++;
 }
 
-static void receive(struct wire_stream *stream, const struct wire_record *record, uint64_t features,
-                    bool knows_written)
+static bool place(void *opaque, uint32_t block, uint64_t first_page, const uint8_t *bytes,
+                  uint32_t n_pages, GError **error)
 {
+    fuzz_check(block < N_BLOCKS && n_pages >= 1 && n_pages <= WIRE_CHUNK_PAGES);
+    fuzz_check(first_page < block_sizes[block] && n_pages <= block_sizes[block] - first_page);
+    return bytes[0] != 0xEE; /* now and then there is no memory */
+}
+
+static void receive(struct wire_stream *stream, const struct wire_record *record, uint64_t features,
+                    bool knows_written, bool has_buffer)
+{
+    static uint8_t fresh[WIRE_CHUNK_PAGES * WIRE_PAGE_BYTES];
     static uint8_t guarded[(40 + 2) * WIRE_PAGE_BYTES];
     static struct wire_pages_in packet;
     uint64_t written[1] = {0};
@@ -50,6 +59,8 @@ static void receive(struct wire_stream *stream, const struct wire_record *record
     memset(guarded + WIRE_PAGE_BYTES, 0, n_bytes);
     const struct wire_pages_sink sink = {.host = guarded + WIRE_PAGE_BYTES,
                                          .written = knows_written ? written : NULL,
+                                         .fresh = knows_written && has_buffer ? fresh : NULL,
+                                         .place = place,
                                          .on_page = on_page,
                                          .opaque = &seen};
     if (wire_pages_receive(stream, record, &packet, &sink, &n_bad, GW_NO_DEADLINE, NULL))
@@ -81,7 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     wire_stream_set_phase(stream, WIRE_IN_ROUNDS);
     while (wire_receive(stream, &record, GW_NO_DEADLINE, NULL))
         if (record.type->type == WIRE_PAGES)
-            receive(stream, &record, features, switches & 1);
+            receive(stream, &record, features, switches & 1, switches & 2);
     wire_stream_free(stream);
     return 0;
 }

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "godwit/memory.h"
+#include "memory/place.h"
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -32,6 +33,32 @@ static void assert_block_refused(struct gw_memory *memory, const char *name, uin
 
     assert_null(gw_memory_add_block(memory, name, gpa, size, &error));
     assert_string_equal(error->message, message);
+}
+
+/* Only what is placed is allocated, and the mapping shows it. */
+static void pages_are_placed_in_holes(void **state)
+{
+    struct gw_memory *memory = sample();
+    struct gw_ram_block *block = gw_memory_block_by_name(memory, "ram");
+    g_autofree uint8_t *bytes = g_malloc(5 * GW_PAGE_SIZE);
+    g_autoptr(GError) error = NULL;
+    uint64_t page = 0, n_pages = 0;
+
+    for (size_t i = 0; i < 5 * GW_PAGE_SIZE; i++)
+        bytes[i] = (uint8_t)(i * 7 + i / GW_PAGE_SIZE + 1);
+    assert_true(memory_can_place(block));
+    assert_true(memory_place(block, 9 * GW_PAGE_SIZE, bytes, 5 * GW_PAGE_SIZE, &error));
+    assert_true(gw_memory_next_allocated_run(block, &page, &n_pages));
+    assert_int_equal(page, 9);
+    assert_int_equal(n_pages, 5);
+    assert_memory_equal(block->host + 9 * GW_PAGE_SIZE, bytes, 5 * GW_PAGE_SIZE);
+    /* Over pages that are there already. */
+    assert_true(memory_place(block, 8 * GW_PAGE_SIZE, bytes, 2 * GW_PAGE_SIZE, &error));
+    assert_memory_equal(block->host + 8 * GW_PAGE_SIZE, bytes, 2 * GW_PAGE_SIZE);
+    assert_memory_equal(block->host + 10 * GW_PAGE_SIZE, bytes + GW_PAGE_SIZE, GW_PAGE_SIZE);
+    page += n_pages;
+    assert_false(gw_memory_next_allocated_run(block, &page, &n_pages));
+    gw_memory_free(memory);
 }
 
 static void bad_blocks_are_refused(void **state)
@@ -467,6 +494,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_blocks_are_refused),
+        cmocka_unit_test(pages_are_placed_in_holes),
         cmocka_unit_test(addresses_are_translated_within_one_block),
         cmocka_unit_test(the_descriptor_cannot_be_shrunk),
         cmocka_unit_test(sets_keep_their_number),

@@ -110,6 +110,35 @@ static void memory_that_was_used_before_is_cleared(void **state)
     move_clear(&move);
 }
 
+/* Every page that is allocated at the destination is at the source. */
+static void allocates_no_more_than_the_source_has(void **state)
+{
+    struct move move;
+    uint64_t n_allocated = 0;
+
+    move_init(&move);
+    move.source_params.channels = 3;
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    assert_true(gw_destination_wait(move.destination, after_ms(PATIENCE_MS)));
+    for (uint32_t i = 0; i < gw_memory_n_blocks(move.pair.source.memory); i++) {
+        struct gw_ram_block *from = gw_memory_block(move.pair.source.memory, i);
+        struct gw_ram_block *to = gw_memory_block(move.pair.destination.memory, i);
+
+        for (uint64_t page = 0, n; gw_memory_next_allocated_run(to, &page, &n); page += n) {
+            n_allocated += n;
+            for (uint64_t k = 0; k < n; k++)
+                assert_true(gw_memory_touched_mask(from, page + k, 1) == 1);
+        }
+    }
+    assert_true(n_allocated > 0 &&
+                n_allocated < gw_memory_size_bytes(move.pair.source.memory) / GW_PAGE_SIZE);
+    check_one_owner(&move); /* compares, and so reads the holes */
+    move_clear(&move);
+}
+
 static void bandwidth_limit_slows_it_down(void **state)
 {
     struct move move;
@@ -137,6 +166,7 @@ int main(void)
         cmocka_unit_test(paused_guest_stays_paused),
         cmocka_unit_test(destination_learns_that_the_source_knows),
         cmocka_unit_test(memory_that_was_used_before_is_cleared),
+        cmocka_unit_test(allocates_no_more_than_the_source_has),
         cmocka_unit_test(bandwidth_limit_slows_it_down),
     };
 

@@ -12,6 +12,8 @@ struct peer {
     struct wire_pages_in packet;
     GArray *bad; /* of uint64_t */
     unsigned n_told;
+    uint8_t *fresh; /* NULL: everything is received in place */
+    unsigned n_placed;
 };
 
 static uint64_t block_pages(void *opaque, uint32_t block)
@@ -31,6 +33,19 @@ static void on_page(void *opaque, uint32_t block, uint64_t page, bool is_good)
     }
 }
 
+static bool place(void *opaque, uint32_t block, uint64_t first_page, const uint8_t *bytes,
+                  uint32_t n_pages, GError **error)
+{
+    struct peer *peer = opaque;
+
+    assert_int_equal(block, 2);
+    assert_in_range(n_pages, 1, WIRE_CHUNK_PAGES);
+    assert_true(first_page + n_pages <= N_PAGES);
+    memcpy(peer->memory + first_page * WIRE_PAGE_BYTES, bytes, n_pages * WIRE_PAGE_BYTES);
+    peer->n_placed += n_pages;
+    return true;
+}
+
 static struct peer *peer_new(void)
 {
     struct peer *peer = g_new0(struct peer, 1);
@@ -45,6 +60,7 @@ static void peer_free(struct peer *peer)
 {
     munmap(peer->memory, N_PAGES * WIRE_PAGE_BYTES);
     g_array_unref(peer->bad);
+    g_free(peer->fresh);
     g_free(peer);
 }
 
@@ -52,8 +68,12 @@ static void peer_free(struct peer *peer)
 static void receive(struct peer *peer, struct wire_stream *stream, unsigned n_packets,
                     uint32_t expected_bad)
 {
-    const struct wire_pages_sink sink = {
-        .host = peer->memory, .written = peer->written, .on_page = on_page, .opaque = peer};
+    const struct wire_pages_sink sink = {.host = peer->memory,
+                                         .written = peer->written,
+                                         .fresh = peer->fresh,
+                                         .place = place,
+                                         .on_page = on_page,
+                                         .opaque = peer};
     GError *error = NULL;
     uint32_t n_bad_total = 0;
 
@@ -102,7 +122,8 @@ static void *send_thread(void *opaque)
     return NULL;
 }
 
-static void check_transfer(uint64_t step, unsigned n_packets)
+/* has_buffer: pages that were never written are placed; every seventh was written before. */
+static void check_transfer(uint64_t step, unsigned n_packets, bool has_buffer)
 {
     struct fixture_ends ends = fixture_connect(WIRE_ROLE_PAGE, 0, WIRE_IN_ROUNDS);
     struct peer *peer = peer_new();
@@ -111,14 +132,20 @@ static void check_transfer(uint64_t step, unsigned n_packets)
     pthread_t thread;
 
     fixture_fill_memory(memory, N_PAGES);
+    peer->fresh = has_buffer ? g_malloc(WIRE_CHUNK_PAGES * WIRE_PAGE_BYTES) : NULL;
+    for (uint64_t page = 0; has_buffer && page < N_PAGES; page += 7) {
+        peer->written[page / 64] |= UINT64_C(1) << (page % 64);
+    }
     assert_int_equal(pthread_create(&thread, NULL, send_thread, &job), 0);
     receive(peer, ends.destination, n_packets, 0);
     pthread_join(thread, NULL);
     assert_ok(true, job.error);
     assert_int_equal(job.n_packets, n_packets);
-    unsigned n_told = 0;
+    unsigned n_told = 0, n_placed = 0;
     for (uint64_t page = 0; page < N_PAGES; page++) {
         bool is_sent = page % step == 0;
+        bool was_written = has_buffer && page % 7 == 0;
+        n_placed += has_buffer && is_sent && page % 5 < 3 && !was_written;
         const uint8_t *at = peer->memory + page * WIRE_PAGE_BYTES;
         n_told += is_sent;
         if (is_sent) {
@@ -127,9 +154,10 @@ static void check_transfer(uint64_t step, unsigned n_packets)
             assert_true(wire_page_is_zero(at));
         }
         bool is_marked = (peer->written[page / 64] >> (page % 64)) & 1;
-        assert_int_equal(is_marked, is_sent && page % 5 < 3);
+        assert_int_equal(is_marked, was_written || (is_sent && page % 5 < 3));
     }
     assert_int_equal(peer->n_told, n_told);
+    assert_int_equal(peer->n_placed, n_placed);
     peer_free(peer);
     fixture_close(&ends);
 }
@@ -137,10 +165,19 @@ static void check_transfer(uint64_t step, unsigned n_packets)
 static void pages_arrive(void **state)
 {
     (void)state;
-    check_transfer(1, 3);
-    check_transfer(2, 2);
-    check_transfer(7, 1);
-    check_transfer(N_PAGES, 1);
+    check_transfer(1, 3, false);
+    check_transfer(2, 2, false);
+    check_transfer(7, 1, false);
+    check_transfer(N_PAGES, 1, false);
+}
+
+static void fresh_pages_are_placed(void **state)
+{
+    (void)state;
+    check_transfer(1, 3, true);
+    check_transfer(2, 2, true);
+    check_transfer(7, 1, true);
+    check_transfer(N_PAGES, 1, true);
 }
 
 static void zero_pages_clear_what_was_there(void **state)
@@ -336,6 +373,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pages_arrive),
+        cmocka_unit_test(fresh_pages_are_placed),
         cmocka_unit_test(zero_pages_clear_what_was_there),
         cmocka_unit_test(a_page_that_changes_is_suspect),
         cmocka_unit_test(tables_that_lie),
