@@ -157,6 +157,15 @@ enum gw_channel_role_hint {
     GW_ROLE_HINT_URGENT,
 };
 
+/* How guest RAM gets to the destination. */
+enum gw_ram_way {
+    GW_RAM_AUTO = 0, /* shared where it can be, else copied */
+    GW_RAM_COPY,     /* pages are sent; a destination: nothing else is taken */
+    GW_RAM_SHARE,    /* a destination under the same kernel maps the source's memory; where it
+                        cannot, the migration is refused before anything is stopped. A
+                        destination: as AUTO */
+};
+
 /* Budgets and settings; zero-initialised members mean the documented default. */
 struct gw_migrate_params {
     uint64_t max_blackout_ns;     /* default 300 ms */
@@ -169,6 +178,9 @@ struct gw_migrate_params {
     struct gw_channel *(*wrap)(void *opaque, struct gw_channel *channel,
                                enum gw_channel_role_hint role, uint32_t index);
     void *wrap_opaque;
+    /* Sharing needs a UNIX socket without a relay, and blocks that are each a memfd sealed against
+     * shrinking, growing and further seals. AUTO shares only with processes of the same user. */
+    enum gw_ram_way ram;
 };
 #define GW_DEFAULT_MAX_BLACKOUT_NS  UINT64_C(300000000)
 #define GW_DEFAULT_SILENCE_LIMIT_NS UINT64_C(10000000000)
@@ -230,6 +242,7 @@ struct gw_source_status {
     uint32_t failed_attempts;       /* switchovers that were put off */
     struct gw_migrate_failure failure;
     uint64_t max_blackout_ns, max_time_ns, max_bandwidth_bytes; /* as in force */
+    bool is_ram_shared; /* the destination maps our memory: no page is sent */
 };
 
 /* Starts a migration of vm to uri (docs: channel.h lists the schemes) on threads of its own. vm and
@@ -293,6 +306,7 @@ struct gw_destination_status {
     bool is_source_told;    /* the source has confirmed that it knows that we run */
     bool was_running;       /* when RUNNING: the guest runs (true) or was handed over paused */
     struct gw_migrate_failure failure; /* of the current or last migration */
+    bool is_ram_shared;                /* the memory is the source's own */
 };
 
 /* Listens at uri for a source (tcp:, unix:), or reads a snapshot from it (file:, exec:, fd:), on

@@ -41,6 +41,8 @@ struct channel_core *channel_core_new(const char *name, GError **error)
     struct channel_core *core = g_new0(struct channel_core, 1);
     core->name = g_strdup(name);
     core->event_fd = event_fd;
+    core->socket_fd = -1;
+    pthread_mutex_init(&core->received_lock, NULL);
     return core;
 }
 
@@ -49,6 +51,8 @@ void channel_core_free(struct channel_core *core)
     if (core == NULL) {
         return;
     }
+    channel_drop_descriptors(core);
+    pthread_mutex_destroy(&core->received_lock);
     close(core->event_fd);
     g_free(core->name);
     g_free(core);

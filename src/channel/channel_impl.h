@@ -12,8 +12,11 @@
 #ifndef CHANNEL_CHANNEL_IMPL_H
 #define CHANNEL_CHANNEL_IMPL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
 
+#include "channel/descriptors.h"
 #include "godwit/channel.h"
 #include "godwit/error.h"
 
@@ -29,6 +32,18 @@ struct channel_core {
     bool can_write;
     bool is_duplex;
     int event_fd; /* readable once woken or shut down; never read */
+    bool can_pass_descriptors;
+    int socket_fd; /* borrowed from the core channel: for asking who the peer is; -1: no socket */
+    bool wants_descriptors; /* set before the reading thread starts */
+
+    /* owned by the writing thread: they go with the next bytes; borrowed */
+    int attached[CHANNEL_MAX_DESCRIPTORS];
+    size_t n_attached;
+
+    /* guarded by received_lock (leaf) */
+    pthread_mutex_t received_lock;
+    int received[CHANNEL_MAX_DESCRIPTORS]; /* in the order in which they came */
+    size_t n_received;
 
     /* atomic: written by any thread, read by all */
     _Atomic bool is_woken;
@@ -71,6 +86,13 @@ bool channel_core_wait(struct channel_core *core, int fd, short events, int64_t 
  * limit counts only if is_silence. */
 bool channel_core_pause(struct channel_core *core, int64_t until_ns, bool is_silence,
                         int64_t deadline_ns, GError **error);
+
+/* recvmsg and sendmsg without waiting, with the descriptors that are wanted and attached. -2: error
+ * is filled. */
+ssize_t channel_receive_message(struct channel_core *core, int fd, struct msghdr *message,
+                                GError **error);
+ssize_t channel_send_message(struct channel_core *core, int fd, struct msghdr *message);
+void channel_drop_descriptors(struct channel_core *core);
 
 /* Copies the first max_bytes of the iovecs' extents; returns how many iovecs were filled. */
 size_t channel_iov_cut(const struct iovec *iov, size_t n_iov, size_t skip_bytes, size_t max_bytes,

@@ -88,7 +88,10 @@ static ssize_t fd_readv(struct gw_channel *channel, const struct iovec *iov, siz
         }
         if (self->is_socket) {
             struct msghdr message = {.msg_iov = use, .msg_iovlen = n_iov};
-            got = recvmsg(self->fd, &message, MSG_DONTWAIT);
+            got = channel_receive_message(channel->core, self->fd, &message, error);
+            if (got == -2) {
+                return -1;
+            }
         } else {
             got = readv(self->fd, use, (int)n_iov);
         }
@@ -142,7 +145,7 @@ static ssize_t fd_writev(struct gw_channel *channel, const struct iovec *iov, si
         }
         if (self->is_socket) {
             struct msghdr message = {.msg_iov = use, .msg_iovlen = n_iov};
-            put = sendmsg(self->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+            put = channel_send_message(channel->core, self->fd, &message);
         } else if (self->is_file) {
             put = writev(self->fd, use, (int)n_iov);
         } else {
@@ -314,6 +317,15 @@ void channel_tune_socket(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }
 
+static bool is_unix_stream(int fd)
+{
+    int domain = 0, type = 0;
+    socklen_t len = sizeof(int);
+
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX &&
+           getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM;
+}
+
 /* What kind of descriptor is it, and which directions has it? */
 static bool fd_examine(struct fd_channel *self, GError **error)
 {
@@ -332,6 +344,8 @@ static bool fd_examine(struct fd_channel *self, GError **error)
     core->can_write = mode != O_RDONLY;
     core->is_duplex = self->is_socket || S_ISCHR(st.st_mode);
     if (self->is_socket) {
+        core->socket_fd = self->fd;
+        core->can_pass_descriptors = is_unix_stream(self->fd);
         channel_tune_socket(self->fd);
     } else if (!self->is_file && fcntl(self->fd, F_SETFL, flags | O_NONBLOCK) < 0) {
         set_errno(&self->layer, "set non-blocking", errno, error);

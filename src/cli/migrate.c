@@ -46,7 +46,7 @@ static const char *text_of(const json_t *object, const char *key)
 /* ---- budgets --------------------------------------------------------------------------------- */
 
 struct budgets {
-    char *max_blackout, *max_bandwidth, *max_time;
+    char *max_blackout, *max_bandwidth, *max_time, *ram;
 };
 
 static bool put_duration(json_t *args, const char *name, const char *option, const char *text)
@@ -82,6 +82,20 @@ static bool put_rate(json_t *args, const char *name, const char *option, const c
     return true;
 }
 
+static bool put_ram(json_t *args, const char *text)
+{
+    static const char *const ways[] = {"auto", "copy", "share", NULL};
+
+    if (!text)
+        return true;
+    if (!g_strv_contains(ways, text)) {
+        cli_complain("--ram: '%s' is not auto, copy or share", text);
+        return false;
+    }
+    json_object_set_new(args, "ram", json_string(text));
+    return true;
+}
+
 /* NULL: something was wrong (and said). */
 static json_t *budget_args(const struct budgets *budgets)
 {
@@ -89,7 +103,8 @@ static json_t *budget_args(const struct budgets *budgets)
 
     if (put_duration(args, "downtime-limit", "max-blackout", budgets->max_blackout) &&
         put_duration(args, "max-time", "max-time", budgets->max_time) &&
-        put_rate(args, "max-bandwidth", "max-bandwidth", budgets->max_bandwidth))
+        put_rate(args, "max-bandwidth", "max-bandwidth", budgets->max_bandwidth) &&
+        put_ram(args, budgets->ram))
         return args;
     json_decref(args);
     return NULL;
@@ -253,6 +268,8 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
          "Most bytes per second (unlimited), 500MiB/s for example", "RATE"},
         {"max-time", 0, 0, G_OPTION_ARG_STRING, &budgets.max_time,
          "Give up after this time (never)", "TIME"},
+        {"ram", 0, 0, G_OPTION_ARG_STRING, &budgets.ram,
+         "auto, copy, share: whether a process on this host maps the guest's memory (auto)", "WAY"},
         {"json", 'j', 0, G_OPTION_ARG_NONE, &is_json, "JSON lines; the last is the summary", NULL},
         {"quit", 'q', 0, G_OPTION_ARG_NONE, &wants_quit, "End the source's process when it is done",
          NULL},
@@ -266,6 +283,7 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
     g_free(budgets.max_blackout);
     g_free(budgets.max_bandwidth);
     g_free(budgets.max_time);
+    g_free(budgets.ram);
     if (!args)
         return CLI_USAGE;
     status = start_and_follow(argv[1], "migrate", argv[2], args, is_json);

@@ -162,6 +162,8 @@ void progress_end(struct progress *progress, const json_t *info, const json_t *l
         return;
     }
     progress_break(progress);
+    if (json_is_true(json_object_get(ram, "shared")))
+        printf("The memory itself was handed over, nothing was copied\n");
     printf("%s after %.1f ms: %.0f rounds, %.1f MiB sent (%.0f pages, %.0f zero or untouched)\n",
            text_of(info, "state"), number(info, "total-ns") / MS, number(info, "round"),
            number(ram, "transferred") / MIB, number(ram, "normal"), number(ram, "duplicate"));

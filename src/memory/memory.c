@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/summary.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -53,8 +54,11 @@ void memory_block_free(void *opaque)
     if (block->host && !self->is_adopted) {
         munmap(block->host, block->size_bytes);
     }
-    if (block->fd >= 0) {
-        close(block->fd);
+    const int fds[] = {block->fd, self->reader_fd, self->home_fd};
+    for (size_t i = 0; i < G_N_ELEMENTS(fds); i++) {
+        if (fds[i] >= 0) {
+            close(fds[i]);
+        }
     }
     pthread_mutex_destroy(&self->place_lock);
     g_free(block->name);
@@ -121,16 +125,25 @@ static bool check_new_block(const struct gw_memory *memory, const char *name, ui
     return true;
 }
 
-static bool map_block(struct gw_ram_block *block, GError **error)
+int memory_memfd_new(const struct gw_ram_block *block, GError **error)
 {
     g_autofree char *label = g_strconcat("godwit-", block->name, NULL);
+    gw_autofd int fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-    block->fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (block->fd < 0 || ftruncate(block->fd, (off_t)block->size_bytes) < 0 ||
-        fcntl(block->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+    if (fd < 0 || ftruncate(fd, (off_t)block->size_bytes) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
         g_set_error(error, GW_ERROR, GW_ERROR_IO,
                     "RAM block %s: cannot create a memfd of %" G_GUINT64_FORMAT " bytes: %s",
                     block->name, block->size_bytes, g_strerror(errno));
+        return -1;
+    }
+    return gw_steal_fd(&fd);
+}
+
+static bool map_block(struct gw_ram_block *block, GError **error)
+{
+    block->fd = memory_memfd_new(block, error);
+    if (block->fd < 0) {
         return false;
     }
     void *host = mmap(NULL, block->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
@@ -162,6 +175,8 @@ struct memory_block *memory_block_new(struct gw_memory *memory, const char *name
     block->size_bytes = size_bytes;
     block->n_pages = size_bytes >> GW_PAGE_SHIFT;
     block->fd = -1;
+    self->reader_fd = -1;
+    self->home_fd = -1;
     pthread_mutex_init(&self->place_lock, NULL);
     return self;
 }
@@ -387,6 +402,11 @@ bool gw_memory_discard(struct gw_ram_block *block, uint64_t offset, uint64_t len
     }
     if (len == 0) {
         return true;
+    }
+    if (__atomic_load_n(&memory_block_of(block)->is_lent, __ATOMIC_ACQUIRE)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE,
+                    "RAM block %s: cannot discard: its memory was handed over", block->name);
+        return false;
     }
     if (memory_block_of(block)->is_adopted) {
         return memory_adopted_discard(memory_block_of(block), offset, len, error);

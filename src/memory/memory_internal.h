@@ -31,9 +31,15 @@ struct memory_block {
     /* Fixed after construction. */
     bool is_adopted;      /* the mapping is the embedder's */
     bool is_private;      /* adopted, private and anonymous */
-    off_t fd_offset;      /* where in fd the block begins */
-    bool can_place;       /* fd takes pages by write: see place.h */
     bool has_spare_cores; /* a thread that would have to wait for place_lock stores instead */
+
+    /* Owned by the log's user; changed only where the memory changes hands (memory/share.h). */
+    off_t fd_offset;   /* where in fd the block begins */
+    bool can_place;    /* fd takes pages by write: see place.h */
+    int reader_fd;     /* the same memory, opened for reading only; -1: not yet */
+    int home_fd;       /* the memory to fall back to; -1: none is ready */
+    off_t home_offset; /* where in it the block begins */
+    bool is_lent;      /* atomic: the memory is another process's, or is about to be */
 
     pthread_mutex_t place_lock; /* held by who writes to fd; a leaf */
 
@@ -82,6 +88,9 @@ struct memory_block *memory_block_new(struct gw_memory *memory, const char *name
 /* Allocates the logs and puts the block into the list; frees it on failure. */
 struct gw_ram_block *memory_block_enlist(struct memory_block *block, GError **error);
 void memory_block_free(void *block);
+
+/* A fresh, sparse, sealed memfd of the block's size; -1: error. */
+int memory_memfd_new(const struct gw_ram_block *block, GError **error);
 
 /* next_allocated_run of blocks without a descriptor, discard of adopted ones. */
 bool memory_adopted_next_run(const struct memory_block *block, uint64_t *page, uint64_t *n_pages);

@@ -85,6 +85,7 @@ static void destination_disown(struct gw_destination *destination, unsigned even
     destination_close_links(destination, true);
     ledger_close(destination->ledger, clock_mono_ns(), destination->failure.reason, 0);
     g_clear_pointer(&destination->load, gw_state_load_free); /* rolls a commit back */
+    destination_share_drop(destination);
     if (destination->vm.discarded) {
         g_autoptr(GError) why =
             g_error_new_literal(GW_ERROR, destination->failure.code, destination->failure.reason);
@@ -188,6 +189,9 @@ void destination_fail_error(struct gw_destination *destination, const GError *er
 static void destination_on_record(struct gw_destination *destination, struct mail *mail)
 {
     switch (mail->type) {
+    case WIRE_RAM_SHARE:
+        destination_on_ram_share(destination, mail);
+        break;
     case WIRE_RAM_MAP:
         destination_on_ram_map(destination, mail);
         break;

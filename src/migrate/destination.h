@@ -11,10 +11,12 @@
 #ifndef MIGRATE_DESTINATION_H
 #define MIGRATE_DESTINATION_H
 
+#include "memory/share.h"
 #include "migrate/engine.h"
 #include "migrate/handover.h"
 #include "migrate/ledger.h"
 #include "migrate/link.h"
+#include "migrate/share.h"
 #include "wire/pages.h"
 #include "wire/rounds.h"
 
@@ -41,6 +43,17 @@ struct page_lane {
 struct remembered {
     uint8_t id[WIRE_ID_BYTES];
     bool is_running; /* else: never */
+};
+
+/* RAM that is the source's own memory (destination_share.c). */
+struct destination_share {
+    bool is_offered;
+    bool is_shared; /* written before is_receiving is set (release): no page may come */
+    uint32_t n_blocks, n_fds, n_viewed;
+    int fds[1 + WIRE_MAX_RAM_BLOCKS]; /* the key's, then one for each block */
+    uint64_t offsets[WIRE_MAX_RAM_BLOCKS];
+    struct memory_identity identities[WIRE_MAX_RAM_BLOCKS];
+    struct share_key *key;
 };
 
 struct gw_destination {
@@ -105,6 +118,8 @@ struct gw_destination {
     struct gw_state_plan *plan;
     struct wire_schema_verdict verdict; /* due with RECEIVE */
     uint64_t setup_deadline_ns;
+
+    struct destination_share share;
 
     uint32_t round; /* the last that was complete on all lanes */
     uint32_t n_lanes_done;
@@ -178,6 +193,15 @@ void destination_unload(struct gw_destination *destination);
 void destination_run(struct gw_destination *destination);
 /* Saves and checks our own machine's state to learn how long a load takes. */
 struct wire_rehearsal_report destination_rehearse(struct gw_destination *destination);
+
+/* destination_share.c */
+void destination_on_ram_share(struct gw_destination *destination, struct mail *mail);
+/* Maps what was offered, if it is good, and says so. */
+void destination_share_accept(struct gw_destination *destination);
+/* COMMIT came: the memory becomes ours, and the guest. False: COMMIT does not count. */
+bool destination_share_take(struct gw_destination *destination, GError **error);
+void destination_share_keep(struct gw_destination *destination); /* the guest runs */
+void destination_share_drop(struct gw_destination *destination); /* our own memory comes back */
 
 /* destination_restore.c */
 void destination_restore(struct gw_destination *destination, struct wire_stream *stream);

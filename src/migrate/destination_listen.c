@@ -11,6 +11,8 @@
 
 #include <string.h>
 
+#include "channel/descriptors.h"
+
 struct greeter {
     struct gw_destination *destination;
     pthread_t thread;
@@ -351,6 +353,8 @@ static void on_control(struct gw_destination *destination, struct mail *mail)
     destination->generation++;
     destination->start_ns = clock_mono_ns();
     destination->keepalive_ns = destination->silence_ns / 4;
+    if (destination->params.ram != GW_RAM_COPY)
+        channel_accept_descriptors(wire_stream_channel(mail->stream));
     destination->control =
         link_new(g_steal_pointer(&mail->stream), CHANNEL_CONTROL, destination->generation,
                  &destination->box, &destination_link_ops, destination, destination->keepalive_ns);

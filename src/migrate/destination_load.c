@@ -181,12 +181,17 @@ void destination_unload(struct gw_destination *destination)
 void destination_on_commit(struct gw_destination *destination, const struct mail *mail)
 {
     const struct wire_commit *commit = &mail->message.commit;
+    bool is_loaded = destination_state(destination) == GW_DESTINATION_LOADED;
+    g_autoptr(GError) error = NULL;
 
-    if (destination_state(destination) == GW_DESTINATION_LOADED &&
-        (commit->attempt != destination->attempt ||
-         commit->state_digest != destination->state_end.digest)) {
+    if (is_loaded && (commit->attempt != destination->attempt ||
+                      commit->state_digest != destination->state_end.digest)) {
         destination_fail(destination, DESTINATION_EV_LINK_LOST, GW_SIDE_SOURCE, GW_ERROR_CORRUPT,
                          "COMMIT is not of what was loaded");
+        return;
+    }
+    if (is_loaded && !destination_share_take(destination, &error)) {
+        destination_fail_error(destination, error);
         return;
     }
     destination_dispatch(destination, DESTINATION_EV_COMMIT);
@@ -230,6 +235,7 @@ void destination_run(struct gw_destination *destination)
             send_ledger(destination);
         link_post(destination->control, WIRE_GOODBYE, &goodbye);
     }
+    destination_share_keep(destination);
     g_clear_pointer(&destination->load, gw_state_load_free);
     pthread_mutex_lock(&destination->lock);
     destination->status.blackout_ns = destination->is_live ? blackout_ns : 0;

@@ -172,7 +172,9 @@ static bool on_pages(struct page_lane *lane, struct wire_record *record, GError 
     bool is_written;
 
     pthread_mutex_lock(&lane->busy);
-    if (__atomic_load_n(&lane->destination->is_receiving, __ATOMIC_ACQUIRE)) {
+    /* PEER: the memory that both ends map is nobody's to be sent. */
+    if (__atomic_load_n(&lane->destination->is_receiving, __ATOMIC_ACQUIRE) &&
+        !lane->destination->share.is_shared) {
         is_written = write_pages(lane, record, error);
     } else {
         wire_record_error(record, GW_ERROR_CORRUPT, error, "no pages are accepted now");

@@ -125,6 +125,8 @@ const struct link_ops destination_link_ops = {
 void destination_clear_migration(struct gw_destination *destination)
 {
     g_clear_pointer(&destination->load, gw_state_load_free);
+    destination_share_drop(destination);
+    destination->share = (struct destination_share){0};
     g_clear_pointer(&destination->plan, gw_state_plan_free);
     g_clear_pointer(&destination->schema, gw_schema_free);
     for (uint32_t i = 0; i < destination->n_blocks; i++) {
@@ -165,6 +167,7 @@ void destination_clear_migration(struct gw_destination *destination)
     pthread_mutex_lock(&destination->lock);
     destination->status.failure = destination->failure;
     destination->status.n_channels = 0;
+    destination->status.is_ram_shared = false;
     destination->status.round = 0;
     pthread_mutex_unlock(&destination->lock);
 }
@@ -176,7 +179,8 @@ static struct wire_hello destination_hello(struct gw_destination *destination)
         .max_packet_pages = WIRE_MAX_PACKET_PAGES,
         .page_channels = destination->is_single ? 0 : WIRE_MAX_CHANNELS,
         .features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
-                    (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER),
+                    (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER) |
+                    (destination->params.ram != GW_RAM_COPY ? 1u << WIRE_FEATURE_RAM_SHARE : 0),
         .silence_limit_ms = (uint32_t)MIN(destination->silence_ns / NS_PER_MS, UINT32_MAX),
         .ram_bytes = gw_memory_size_bytes(destination->vm.memory),
         .monotonic_ns = clock_mono_ns(),
@@ -329,6 +333,7 @@ static void check_handshake(struct gw_destination *destination)
         return;
     }
     destination->features &= peer->features;
+    destination_share_accept(destination);
     /* The verdict itself is sent by RECEIVE, when the memory is ready. */
     destination->verdict = verdict;
     destination_dispatch(destination, DESTINATION_EV_ACCEPTED);
@@ -339,7 +344,7 @@ void destination_receive(struct gw_destination *destination)
     g_autoptr(GError) error = NULL;
     struct wire_rehearsal_report report;
 
-    if (!destination_prepare_memory(destination, &error)) {
+    if (!destination->share.is_shared && !destination_prepare_memory(destination, &error)) {
         wire_message_clear(WIRE_SCHEMA_VERDICT, &destination->verdict);
         destination_fail_error(destination, error);
         return;

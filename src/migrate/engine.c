@@ -50,6 +50,8 @@ size_t engine_message_bytes(uint16_t type)
         {WIRE_GOODBYE, sizeof(struct wire_goodbye)},
         {WIRE_END, sizeof(struct wire_end)},
         {WIRE_KEEPALIVE, sizeof(struct wire_keepalive)},
+        {WIRE_RAM_SHARE, sizeof(struct wire_ram_share)},
+        {WIRE_RAM_SHARED, sizeof(struct wire_ram_shared)},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++)

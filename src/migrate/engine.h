@@ -52,6 +52,8 @@ union engine_message {
     struct wire_goodbye goodbye;
     struct wire_end end;
     struct wire_keepalive keepalive;
+    struct wire_ram_share ram_share;
+    struct wire_ram_shared ram_shared;
 };
 
 /* Bytes of the struct that belongs to a record type; 0 for types that have none. */

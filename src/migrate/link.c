@@ -3,6 +3,7 @@
 #include "migrate/link.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define LAST_WORD_NS (UINT64_C(200) * NS_PER_MS) /* for the reader to find out why */
 
@@ -24,6 +25,8 @@ struct item {
     uint32_t instance, version, attempt;
     uint8_t *data; /* of a section */
     size_t n_bytes;
+    int *fds; /* beside the message; owned */
+    size_t n_fds;
 };
 
 struct link {
@@ -69,6 +72,9 @@ static void item_free(struct item *item)
 {
     if (item->kind == ITEM_MESSAGE)
         wire_message_clear(item->type, &item->message);
+    for (size_t i = 0; i < item->n_fds; i++)
+        close(item->fds[i]);
+    g_free(item->fds);
     g_free(item->data);
     g_free(item->name);
     g_free(item);
@@ -93,6 +99,10 @@ static bool link_send_item(struct link *link, struct item *item, GError **error)
 {
     switch (item->kind) {
     case ITEM_MESSAGE:
+        if (item->n_fds)
+            return wire_send_with_descriptors(link->stream, item->type, &item->message,
+                                              engine_message_bytes(item->type), item->fds,
+                                              item->n_fds, GW_NO_DEADLINE, error);
         return wire_send_sized(link->stream, item->type, &item->message,
                                engine_message_bytes(item->type), GW_NO_DEADLINE, error);
     case ITEM_SECTION:
@@ -324,7 +334,8 @@ static void link_append(struct link *link, struct item *item)
         link_end_overfull(link);
 }
 
-void link_post_sized(struct link *link, enum wire_type type, const void *message, size_t n_bytes)
+void link_post_with_descriptors_sized(struct link *link, enum wire_type type, const void *message,
+                                      size_t n_bytes, const int *fds, size_t n_fds)
 {
     struct item *item = g_new0(struct item, 1);
 
@@ -332,7 +343,14 @@ void link_post_sized(struct link *link, enum wire_type type, const void *message
     item->kind = ITEM_MESSAGE;
     item->type = type;
     memcpy(&item->message, message, n_bytes);
+    item->n_fds = n_fds;
+    item->fds = n_fds ? g_memdup2(fds, n_fds * sizeof *fds) : NULL;
     link_append(link, item);
+}
+
+void link_post_sized(struct link *link, enum wire_type type, const void *message, size_t n_bytes)
+{
+    link_post_with_descriptors_sized(link, type, message, n_bytes, NULL, 0);
 }
 
 void link_answer_ping(struct link *link, const struct wire_clock_ping *ping, uint64_t arrived_ns)

@@ -38,6 +38,11 @@ void link_set_keepalive(struct link *link, uint64_t keepalive_ns);
 /* Posts a message; strings and lists in it are taken over and freed after it was sent. */
 void link_post_sized(struct link *link, enum wire_type type, const void *message, size_t n_bytes);
 #define link_post(link, type, message) link_post_sized((link), (type), (message), sizeof *(message))
+/* The same with descriptors beside the record, which are taken over as well. */
+void link_post_with_descriptors_sized(struct link *link, enum wire_type type, const void *message,
+                                      size_t n_bytes, const int *fds, size_t n_fds);
+#define link_post_with_descriptors(link, type, message, fds, n_fds)                                \
+    link_post_with_descriptors_sized((link), (type), (message), sizeof *(message), (fds), (n_fds))
 /* Posts a section; data is taken over. */
 /* Answers a ping that came at arrived_ns (CLOCK_MONOTONIC). */
 void link_answer_ping(struct link *link, const struct wire_clock_ping *ping, uint64_t arrived_ns);

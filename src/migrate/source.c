@@ -92,6 +92,7 @@ static void source_end(struct gw_source *source, unsigned event)
 {
     bool is_peers = event == SOURCE_EV_PEER_FAILED || event == SOURCE_EV_NEVER;
 
+    source_share_end(source);
     source_resume_guest(source, source->failure.reason);
     if (source->control && event == SOURCE_EV_CANCEL) {
         struct wire_cancel cancel = {.reason = g_strdup(source->failure.reason)};
@@ -226,6 +227,9 @@ static void source_on_record(struct gw_source *source, struct mail *mail)
     case WIRE_SCHEMA_VERDICT:
         source_on_verdict(source, mail);
         break;
+    case WIRE_RAM_SHARED:
+        source_share_on_answer(source, mail);
+        break;
     case WIRE_ROUND_ACK:
         source_on_ack(source, mail);
         break;
@@ -302,6 +306,9 @@ static void source_on_mail(struct gw_source *source, struct mail *mail)
         source_fail(source, SOURCE_EV_CANCEL, GW_SIDE_SOURCE, GW_ERROR_CANCELLED, "cancelled");
         break;
     case MAIL_RESOLVE:
+        /* What both hosts can see needs no operator. */
+        if (source_state(source) == GW_SOURCE_IN_DOUBT && source_share_ask(source))
+            break;
         source_dispatch(source, mail->number == GW_RESOLVE_RELEASE ? SOURCE_EV_RELEASE
                                                                    : SOURCE_EV_RUN_HERE);
         break;
@@ -438,6 +445,7 @@ static struct gw_source *source_new(const struct gw_vm *vm, const char *uri,
         source->params.silence_limit_ns = GW_DEFAULT_SILENCE_LIMIT_NS;
     source->params.channels = CLAMP(source->params.channels, 1, WIRE_MAX_CHANNELS);
     source->is_snapshot = is_snapshot;
+    source->share.key_fd = -1;
     source->silence_ns = source->params.silence_limit_ns;
     source->keepalive_ns = source->silence_ns / 4;
     wire_new_migration_id(source->id);
@@ -473,6 +481,10 @@ static bool check_arguments(const struct gw_vm *vm, const char *uri,
     if (!vm->memory || !vm->registry) {
         g_set_error_literal(error, GW_ERROR, GW_ERROR_INVALID,
                             "the machine has no memory or no device-state registry");
+        return false;
+    }
+    if (params && (unsigned)params->ram > GW_RAM_SHARE) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "%d is no way to move RAM", params->ram);
         return false;
     }
     if (params && params->channels > WIRE_MAX_CHANNELS) {
@@ -623,6 +635,7 @@ void gw_source_free(struct gw_source *source)
     mailbox_put(&source->box, mail_new(MAIL_CANCEL));
     pthread_join(source->thread, NULL);
     mail_free(source->running);
+    source_share_free(source);
     wire_message_clear(WIRE_HELLO, &source->peer);
     g_ptr_array_unref(source->page_links);
     g_clear_pointer(&source->pending, gw_page_set_free);

@@ -18,6 +18,7 @@
 #include "migrate/ledger.h"
 #include "migrate/link.h"
 #include "migrate/predict.h"
+#include "migrate/share.h"
 
 #define SOURCE_LAST_PAGES    "last pages"
 #define SOURCE_AWAIT_LOADED  "await loaded"
@@ -27,6 +28,15 @@
 #define SOURCE_PING_NS       (UINT64_C(250) * NS_PER_MS)
 #define SOURCE_SAMPLE_NS     (UINT64_C(200) * NS_PER_MS) /* into a round: see source_sample_dirty */
 #define SOURCE_IDLE_NS       (UINT64_C(10) * NS_PER_MS)  /* between looks when nothing is to send */
+
+/* RAM that the destination maps itself (source_share.c). */
+struct source_share {
+    struct share_key *key; /* NULL: not offered */
+    int key_fd;            /* until it was sent */
+    bool is_answered;
+    bool is_agreed; /* no page is sent; the memory changes hands with COMMIT */
+    char *why_not;
+};
 
 struct gw_source {
     /* fixed after construction */
@@ -68,6 +78,8 @@ struct gw_source {
     bool has_peer, is_verdict_good;
     uint64_t silence_ns, keepalive_ns;
     uint64_t setup_deadline_ns;
+
+    struct source_share share;
 
     /* rounds */
     struct gw_page_set *pending; /* dirtied and not yet in a round */
@@ -164,6 +176,25 @@ void source_on_ledger(struct gw_source *source, const struct mail *mail);
 void source_take_running(struct gw_source *source);
 void source_release(struct gw_source *source);
 void source_ask(struct gw_source *source);
+
+/* source_share.c */
+/* Settles, when the control channel is open, whether RAM can be offered. False with error: it must
+ * be shared, and cannot. */
+bool source_share_prepare(struct gw_source *source, struct wire_stream *stream, GError **error);
+/* Posts RAM_SHARE, if it can. */
+bool source_share_offer(struct gw_source *source, GError **error);
+void source_share_on_answer(struct gw_source *source, struct mail *mail);
+/* The destination has accepted: shared or copied? False: the migration has ended. */
+bool source_share_decide(struct gw_source *source);
+/* Posts COMMIT, with the descriptors that it hands over. */
+void source_share_commit(struct gw_source *source, const struct wire_commit *commit);
+/* In doubt: true when the key has said who has the guest (and the event was dispatched). */
+bool source_share_ask(struct gw_source *source);
+/* The memory is the destination's: ours is fresh and empty. */
+void source_share_release(struct gw_source *source);
+void source_share_free(struct gw_source *source);
+/* The memory stays ours; before the guest goes on. Idempotent. */
+void source_share_end(struct gw_source *source);
 
 /* source_snapshot.c */
 void source_save(struct gw_source *source);

@@ -45,7 +45,9 @@ void source_begin_rounds(struct gw_source *source)
         source->predict.resume_ns = forecast.resume_ns;
     pthread_mutex_lock(&source->lock);
     source->status.setup_ns = now_ns - source->start_ns;
-    source->status.pages_skipped = source->status.ram_bytes / GW_PAGE_SIZE - source->pending->n_set;
+    source->status.pages_skipped =
+        source->share.is_agreed ? 0
+                                : source->status.ram_bytes / GW_PAGE_SIZE - source->pending->n_set;
     pthread_mutex_unlock(&source->lock);
     source_start_round(source, 0);
 }
@@ -134,6 +136,10 @@ static bool source_fetch(struct gw_source *source, uint64_t *n_new)
 {
     g_autoptr(GError) error = NULL;
 
+    if (source->share.is_agreed) {
+        *n_new = 0;
+        return true;
+    }
     if (gw_memory_log_collect(source->vm.memory, source->pending, n_new, &error))
         return true;
     source_fail(source, SOURCE_EV_FAILED, GW_SIDE_SOURCE, gw_error_code_of(error), error->message);

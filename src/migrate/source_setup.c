@@ -139,6 +139,12 @@ void source_connect(struct gw_source *source)
                         error->message);
         return;
     }
+    if (!source_share_prepare(source, stream, &error)) {
+        wire_stream_free(stream);
+        source_fail(source, SOURCE_EV_FAILED, GW_SIDE_SOURCE, gw_error_code_of(error),
+                    error->message);
+        return;
+    }
     source->control = link_new(stream, CHANNEL_CONTROL, source->generation, &source->box,
                                &source_link_ops, source, source->keepalive_ns);
     source_dispatch(source, SOURCE_EV_CONNECTED);
@@ -197,7 +203,8 @@ struct wire_hello source_hello(struct gw_source *source)
         .max_packet_pages = WIRE_MAX_PACKET_PAGES,
         .page_channels = wanted_page_channels(source),
         .features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
-                    (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER),
+                    (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER) |
+                    (source->share.key ? 1u << WIRE_FEATURE_RAM_SHARE : 0),
         .required = 1u << WIRE_FEATURE_RESEND,
         .silence_limit_ms = (uint32_t)MIN(source->silence_ns / NS_PER_MS, UINT32_MAX),
         .max_blackout_ns = source->params.max_blackout_ns,
@@ -234,6 +241,11 @@ void source_handshake(struct gw_source *source)
     link_post_section(source->control, WIRE_SECTION_SCHEMA, "schema", 0, 1, 0,
                       gw_schema_encode(schema));
     gw_schema_free(schema);
+    if (!source_share_offer(source, &error)) {
+        source_fail(source, SOURCE_EV_FAILED, GW_SIDE_SOURCE, gw_error_code_of(error),
+                    error->message);
+        return;
+    }
     map = source_ram_map(source);
     link_post(source->control, WIRE_RAM_MAP, &map);
     source->next_ping_ns = clock_mono_ns();
@@ -321,7 +333,8 @@ void source_on_verdict(struct gw_source *source, struct mail *mail)
     }
     if (verdict->is_accepted) {
         source->is_verdict_good = true;
-        if (source_open_lanes(source,
+        if (source_share_decide(source) &&
+            source_open_lanes(source,
                               MIN(wanted_page_channels(source), source->peer.page_channels)))
             source_dispatch(source, SOURCE_EV_ACCEPTED);
         return;

@@ -150,7 +150,8 @@ void source_switchover(struct gw_source *source)
     stopped_ns = clock_mono_ns();
     stopped_real_ns = clock_real_ns();
     ledger_next(source->ledger, GW_SIDE_SOURCE, "last dirty fetch", stopped_ns);
-    if (!gw_memory_log_collect(source->vm.memory, source->pending, NULL, &error)) {
+    if (!source->share.is_agreed &&
+        !gw_memory_log_collect(source->vm.memory, source->pending, NULL, &error)) {
         source_fail(source, SOURCE_EV_FAILED, GW_SIDE_SOURCE, gw_error_code_of(error),
                     error->message);
         return;
@@ -235,7 +236,7 @@ void source_commit(struct gw_source *source)
     commit.monotonic_ns = source->commit_ns;
     ledger_next(source->ledger, GW_SIDE_SOURCE, SOURCE_AWAIT_RUNNING, source->commit_ns);
     wire_stream_set_phase(link_stream(source->control), WIRE_IN_COMMITTED);
-    link_post(source->control, WIRE_COMMIT, &commit);
+    source_share_commit(source, &commit);
 }
 
 /* RUNNING: known for sure. It is acted upon when the destination's ledger is here too, or when it
@@ -323,6 +324,7 @@ void source_release(struct gw_source *source)
         source_book_end(source, NULL);
     source->is_guest_stopped = false; /* it is not ours any more */
     source_publish_progress(source);
+    source_share_release(source);
     if (source->vm.released)
         source->vm.released(source->vm.opaque);
     if (source->control)
@@ -367,6 +369,8 @@ void source_ask(struct gw_source *source)
         source->next_ask_ns = UINT64_MAX; /* the operator's mail is in the box */
         return;
     }
+    if (source_share_ask(source))
+        return;
     is_answered = source_query(source, &answer, &error);
     if (is_answered && answer.answer == WIRE_OWNER_RUNNING) {
         source_dispatch(source, SOURCE_EV_RUNNING);

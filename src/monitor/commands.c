@@ -6,6 +6,8 @@
 
 static const char *const resolutions[] = {"run-here", "release", NULL};
 
+static const char *const ram_ways[] = {"auto", "copy", "share", NULL};
+
 #define REQUIRED true
 #define OPTIONAL false
 
@@ -70,7 +72,9 @@ static const struct command commands[] = {
       {"max-bandwidth", ARG_INT, OPTIONAL, 0, 0, NULL, "bytes per second, 0: unlimited"},
       {"max-time", ARG_INT, OPTIONAL, 0, 1000000000, NULL, "ms in all, 0: unlimited"},
       {"multifd-channels", ARG_INT, OPTIONAL, 1, 64, NULL, "page channels"},
-      {"silence-limit", ARG_INT, OPTIONAL, 1, 3600000, NULL, "ms without a byte: link is dead"}},
+      {"silence-limit", ARG_INT, OPTIONAL, 1, 3600000, NULL, "ms without a byte: link is dead"},
+      {"ram", ARG_STRING, OPTIONAL, 0, 0, ram_ways,
+       "copy: send pages; share: the destination, on this host, maps our memory; auto: if it can"}},
      run_migrate_set_parameters,
      NULL},
     {"query-migrate-parameters",

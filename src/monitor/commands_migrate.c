@@ -45,6 +45,9 @@ json_t *run_resolve(struct monitor *monitor, const json_t *args, GError **error)
     return migration_resolve(monitor_migration(monitor), resolution, error) ? json_object() : NULL;
 }
 
+static const char *const ram_words[] = {
+    [GW_RAM_AUTO] = "auto", [GW_RAM_COPY] = "copy", [GW_RAM_SHARE] = "share"};
+
 json_t *run_migrate_set_parameters(struct monitor *monitor, const json_t *args, GError **error)
 {
     struct gw_migrate_params params = *migration_params(monitor_migration(monitor));
@@ -59,6 +62,9 @@ json_t *run_migrate_set_parameters(struct monitor *monitor, const json_t *args, 
         params.channels = (uint32_t)arg_int(args, "multifd-channels", 1);
     if (arg_has(args, "silence-limit"))
         params.silence_limit_ns = (uint64_t)arg_int(args, "silence-limit", 0) * NS_PER_MS;
+    for (unsigned i = 0; i < G_N_ELEMENTS(ram_words); i++)
+        if (g_str_equal(arg_string(args, "ram", ""), ram_words[i]))
+            params.ram = (enum gw_ram_way)i;
     migration_set_params(monitor_migration(monitor), &params);
     return json_object();
 }
@@ -66,9 +72,9 @@ json_t *run_migrate_set_parameters(struct monitor *monitor, const json_t *args, 
 json_t *run_query_migrate_parameters(struct monitor *monitor, const json_t *args, GError **error)
 {
     const struct gw_migrate_params *params = migration_params(monitor_migration(monitor));
-    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "downtime-limit",
-                     (json_int_t)(params->max_blackout_ns / NS_PER_MS), "max-bandwidth",
-                     (json_int_t)params->max_bandwidth_bytes, "max-time",
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "ram", ram_words[params->ram],
+                     "downtime-limit", (json_int_t)(params->max_blackout_ns / NS_PER_MS),
+                     "max-bandwidth", (json_int_t)params->max_bandwidth_bytes, "max-time",
                      (json_int_t)(params->max_time_ns / NS_PER_MS), "multifd-channels",
                      (json_int_t)params->channels, "silence-limit",
                      (json_int_t)(params->silence_limit_ns / NS_PER_MS));
@@ -130,6 +136,7 @@ static json_t *source_ram(const struct gw_source_status *s)
     put_int(ram, "multifd-bytes", s->page_bytes_sent);
     json_object_set_new(ram, "mbps", json_real((double)s->bandwidth_bytes_per_s * MBIT_PER_BYTE));
     put_int(ram, "pages-resent", s->pages_resent);
+    json_object_set_new(ram, "shared", json_boolean(s->is_ram_shared));
     return ram;
 }
 
@@ -182,6 +189,7 @@ static json_t *destination_info(const struct gw_destination_status *s, const cha
     put_int(ram, "page-size", GW_PAGE_SIZE);
     put_int(ram, "pages-suspect", s->pages_suspect);
     put_int(ram, "pages-damaged", s->pages_damaged);
+    json_object_set_new(ram, "shared", json_boolean(s->is_ram_shared));
     json_object_set_new(info, "ram", ram);
     put_int(info, "blackout-ns", s->blackout_ns);
     put_int(info, "round", s->round);

@@ -48,6 +48,8 @@ enum wire_type {
     WIRE_PACKET = 0x001B, /* reserved: feature packet-forwarding */
     WIRE_KEEPALIVE = 0x8001,
     WIRE_LEDGER = 0x8002,
+    WIRE_RAM_SHARE = 0x8003,
+    WIRE_RAM_SHARED = 0x8004,
 };
 
 /* Bits of wire_hello.features; names in wire_feature_name(). Append only. */
@@ -60,6 +62,7 @@ enum wire_feature {
     WIRE_FEATURE_ZSTD = 5,           /* reserved: compressed runs */
     WIRE_FEATURE_DELTA = 6,          /* reserved: delta runs */
     WIRE_FEATURE_PACKET_FORWARD = 7, /* reserved */
+    WIRE_FEATURE_RAM_SHARE = 8,      /* RAM changes hands by its memory descriptors */
 };
 
 #define WIRE_NO_CHANNEL      UINT16_C(0xFFFF) /* in wire_round_ack.channel: the control channel */
@@ -270,6 +273,22 @@ struct wire_keepalive {
 
 struct wire_goodbye {
     bool is_complete; /* this side has done all it had to do on the channel */
+};
+
+struct wire_share_block {
+    uint32_t index;  /* equals its position in the list */
+    uint64_t offset; /* of the block in its descriptor */
+};
+
+struct wire_ram_share {
+    uint32_t n_blocks;
+    struct wire_share_block *blocks;
+};
+
+struct wire_ram_shared {
+    bool is_shared;
+    uint64_t proof_low, proof_high; /* what the first descriptor's memory holds */
+    char *reason;                   /* why not */
 };
 
 struct wire_section_begin { /* use wire/section.h */

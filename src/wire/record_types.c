@@ -203,6 +203,30 @@ MESSAGE(phase, NULL, NAME(wire_phase, name, 0), ANY64(wire_phase, start_ns),
         ANY64(wire_phase, length_ns));
 MESSAGE(ledger, NULL, LIST(wire_ledger, phases, WIRE_MAX_PHASES, &phase_desc));
 
+static void check_ram_share(const void *message, struct wire_reader *reader)
+{
+    const struct wire_ram_share *share = message;
+
+    for (uint32_t i = 0; i < share->n_blocks; i++) {
+        const struct wire_share_block *b = &share->blocks[i];
+        if (b->index != i) {
+            wire_reader_fail(reader, GW_ERROR_CORRUPT, "blocks.index", "%u at position %u",
+                             b->index, i);
+        }
+        if (b->offset % WIRE_PAGE_BYTES != 0) {
+            wire_reader_fail(reader, GW_ERROR_CORRUPT, "blocks.offset",
+                             "%" PRIu64 " is no multiple of the page size", b->offset);
+        }
+    }
+}
+
+MESSAGE(share_block, NULL, U32(wire_share_block, index, 0, WIRE_MAX_RAM_BLOCKS - 1),
+        U64(wire_share_block, offset, 0, INT64_MAX));
+MESSAGE(ram_share, check_ram_share,
+        LIST(wire_ram_share, blocks, WIRE_MAX_RAM_BLOCKS, &share_block_desc));
+MESSAGE(ram_shared, NULL, BOOLEAN(wire_ram_shared, is_shared), ANY64(wire_ram_shared, proof_low),
+        ANY64(wire_ram_shared, proof_high), SENTENCE(wire_ram_shared, reason));
+
 /* ---- records ---- */
 
 /* clang-format off */
@@ -257,6 +281,8 @@ static const struct wire_record_type types[] = {
     ROW(PACKET,            C,    SRC,  BC,    65552, 4, 4, &packet_desc),
     ROW(KEEPALIVE,         CPU,  BOTH, WIRE_IN_ANY, 0, 8, 8, &keepalive_desc),
     ROW(LEDGER,            C,    DST,  WIRE_IN_COMMITTED, 0, 4, 1118212, &ledger_desc),
+    ROW(RAM_SHARE,         C,    SRC,  SETUP, 0, 4, 772, &ram_share_desc),
+    ROW(RAM_SHARED,        C,    DST,  SETUP, 0, 19, 4115, &ram_shared_desc),
 };
 /* clang-format on */
 
@@ -296,6 +322,7 @@ static const char *const feature_names[] = {
     [WIRE_FEATURE_ZSTD] = "zstd",
     [WIRE_FEATURE_DELTA] = "delta",
     [WIRE_FEATURE_PACKET_FORWARD] = "packet-forward",
+    [WIRE_FEATURE_RAM_SHARE] = "ram-share",
 };
 
 const char *wire_feature_name(unsigned bit)

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "channel/descriptors.h"
 #include "wire/preamble.h"
 
 #define MAX_KEPT_BUFFER_BYTES (64u << 10)
@@ -307,6 +308,27 @@ bool wire_send_sized(struct wire_stream *stream, enum wire_type type, const void
     }
     bool is_ok = wire_send_raw(stream, type, writer.bytes->data, writer.bytes->len, NULL, 0,
                                deadline_ns, error);
+    wire_writer_clear(&writer);
+    return is_ok;
+}
+
+bool wire_send_with_descriptors(struct wire_stream *stream, enum wire_type type,
+                                const void *message, size_t message_bytes, const int *fds,
+                                size_t n_fds, int64_t deadline_ns, GError **error)
+{
+    const struct wire_record_type *row = wire_record_type_of((uint16_t)type);
+    struct wire_writer writer;
+
+    assert(row != NULL && row->message != NULL && row->message->size_bytes == message_bytes);
+    if (!may_send(stream, row, error) || !encode(stream, row, message, &writer, error)) {
+        return false;
+    }
+    pthread_mutex_lock(&stream->send_lock);
+    channel_attach_descriptors(stream->channel, fds, n_fds);
+    bool is_ok = send_locked(stream, row, writer.bytes->data, writer.bytes->len, NULL, 0,
+                             deadline_ns, error);
+    channel_attach_descriptors(stream->channel, NULL, 0);
+    pthread_mutex_unlock(&stream->send_lock);
     wire_writer_clear(&writer);
     return is_ok;
 }

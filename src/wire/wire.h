@@ -143,6 +143,11 @@ bool wire_send_sized(struct wire_stream *stream, enum wire_type type, const void
                      size_t message_bytes, int64_t deadline_ns, GError **error);
 #define wire_send(stream, type, message, deadline_ns, error)                                       \
     wire_send_sized((stream), (type), (message), sizeof *(message), (deadline_ns), (error))
+/* The same, with descriptors beside it (they stay the caller's): they arrive with the record or
+ * before it. The channel can pass descriptors. */
+bool wire_send_with_descriptors(struct wire_stream *stream, enum wire_type type,
+                                const void *message, size_t message_bytes, const int *fds,
+                                size_t n_fds, int64_t deadline_ns, GError **error);
 /* Sends prepared payload and bulk bytes (pages, sections). */
 bool wire_send_raw(struct wire_stream *stream, enum wire_type type, const void *payload,
                    uint32_t payload_bytes, const struct iovec *bulk, size_t n_bulk,

@@ -27,14 +27,14 @@ DECISIVE = [("control-0", "in", "LOADED"), ("control-0", "out", "COMMIT"),
 REACHED_OR_NOT = ("completed", "failed")
 
 
-def record_places(start_vm, mover, folder):  # noqa: F811
+def record_places(start_vm, mover, folder, ram="copy"):  # noqa: F811
     """(channel, direction, index) of every record of a whole migration."""
     vm = start_vm("recorded", *memtick(*GUEST))
     wait_ticks(vm)
     new = mover.destination(*LIKE)
     trace = folder / "trace"
     trace.mkdir()
-    vm.migrate(f"trace:{trace},{new.uri}")
+    vm.migrate(f"trace:{trace},{new.uri}", ram=ram)
     places = []
     for name in sorted(os.listdir(trace)):
         words = name.split("-")  # id, role, index, side, nonce.suffix
@@ -75,7 +75,7 @@ def assert_owner(vm, new):
     return owners[0] if owners else None
 
 
-def play(start_vm, mover, action, place, number):  # noqa: F811
+def play(start_vm, mover, action, place, number, ram="copy"):  # noqa: F811
     """One case; returns the name of its outcome."""
     channel, direction, index = place
     kind, _, victim = action.partition(" ")
@@ -89,7 +89,7 @@ def play(start_vm, mover, action, place, number):  # noqa: F811
         uri = f"fault:{spec}@{flipped},{uri}"
         spec = None
     new = mover.destination(*LIKE, uri=uri)
-    vm.qmp.command("migrate-set-parameters", **{"silence-limit": SILENCE_MS})
+    vm.qmp.command("migrate-set-parameters", **{"silence-limit": SILENCE_MS, "ram": ram})
     target = f"unix:{mover.folder}/case{number}.sock"
     vm.qmp.command("migrate", uri=f"fault:{spec}@{direction},{target}" if spec else target)
     if victim == "source":

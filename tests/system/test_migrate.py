@@ -264,7 +264,7 @@ def test_a_machine_that_does_not_fit_is_refused(start_vm, mover, options, senten
     vm = start_vm("a", *memtick())
     wait_ticks(vm)
     new = mover.destination("--bios", "none", *options)
-    done = vm.godwit("migrate", new.uri, check=False)
+    done = vm.godwit("migrate", new.uri, "--ram", "copy", check=False)
     assert done.returncode == 3, done.stderr
     assert sentence in done.stderr
     assert vm.status() == "running"
@@ -282,7 +282,7 @@ def test_cancel_at_any_time(start_vm, mover):
     wait_ticks(vm)
     for _ in range(3):
         new = mover.destination("--bios", "none", "--memory", "64M")
-        vm.qmp.command("migrate-set-parameters", **{"max-bandwidth": 20 << 20})
+        vm.qmp.command("migrate-set-parameters", **{"max-bandwidth": 20 << 20, "ram": "copy"})
         vm.qmp.command("migrate", uri=new.uri)
         wait_until("pages to be sent", lambda: vm.migration()["ram"]["normal"] > 100)
         vm.qmp.command("migrate_cancel")
@@ -300,7 +300,7 @@ def test_max_time_ends_what_does_not_converge(start_vm, mover):
     wait_ticks(vm)
     new = mover.destination("--bios", "none", "--memory", "64M")
     done = vm.godwit("migrate", new.uri, "--max-bandwidth", "10MiB/s", "--max-time", "1s",
-                     "--max-blackout", "10ms", check=False)
+                     "--max-blackout", "10ms", "--ram", "copy", check=False)
     assert done.returncode in (1, 4)
     assert vm.status() == "running"
     position = len(vm.console())
@@ -310,7 +310,7 @@ def test_max_time_ends_what_does_not_converge(start_vm, mover):
 def start_slow(vm, mover):
     """A migration that is in its rounds."""
     new = mover.destination("--bios", "none", "--memory", "64M")
-    vm.qmp.command("migrate-set-parameters", **{"max-bandwidth": 20 << 20})
+    vm.qmp.command("migrate-set-parameters", **{"max-bandwidth": 20 << 20, "ram": "copy"})
     vm.qmp.command("migrate", uri=new.uri)
     wait_until("pages to be sent", lambda: vm.migration()["ram"]["normal"] > 100)
     return new
@@ -348,7 +348,7 @@ def test_the_source_is_killed_during_rounds(start_vm, mover):
 def test_a_fault_before_commit_leaves_the_guest_here(start_vm, mover, fault):
     vm = start_vm("a", *memtick("mib=16 rate=50"))
     wait_ticks(vm)
-    vm.qmp.command("migrate-set-parameters", **{"silence-limit": 2000})
+    vm.qmp.command("migrate-set-parameters", **{"silence-limit": 2000, "ram": "copy"})
     new = mover.destination("--bios", "none", "--memory", "64M")
     done = vm.godwit("migrate", f"fault:{fault},{new.uri}", check=False)
     assert done.returncode == 1, (done.stdout, done.stderr)
@@ -373,7 +373,7 @@ def test_commit_lost_on_the_way_the_source_goes_on(start_vm, mover):
     vm = start_vm("a", *memtick("mib=16 rate=50"))
     wait_ticks(vm)
     new = mover.destination("--bios", "none", "--memory", "64M")
-    vm.godwit("migrate", f"fault:cut@type=COMMIT,{new.uri}", check=False)
+    vm.godwit("migrate", f"fault:cut@type=COMMIT,{new.uri}", "--ram", "copy", check=False)
     wait_until("the doubt to end", lambda: vm.status() in ("running", "postmigrate"))
     owners = [v for v in (vm, new) if v.is_alive() and v.status() == "running"]
     assert len(owners) == 1
@@ -385,7 +385,7 @@ def test_running_lost_on_the_way_the_destination_goes_on(start_vm, mover):
     vm = start_vm("a", *memtick("mib=16 rate=50"))
     wait_ticks(vm)
     new = mover.destination("--bios", "none", "--memory", "64M")
-    vm.godwit("migrate", f"fault:cut@type=RUNNING@in,{new.uri}", check=False)
+    vm.godwit("migrate", f"fault:cut@type=RUNNING@in,{new.uri}", "--ram", "copy", check=False)
     wait_until("the doubt to end", lambda: vm.status() == "postmigrate")
     assert new.status() == "running"
     wait_ticks(new)
@@ -396,7 +396,7 @@ def in_doubt(start_vm, mover):
     vm = start_vm("a", *memtick("mib=16 rate=50"))
     wait_ticks(vm)
     new = mover.destination("--bios", "none", "--memory", "64M")
-    vm.qmp.command("migrate-set-parameters", **{"silence-limit": 1000})
+    vm.qmp.command("migrate-set-parameters", **{"silence-limit": 1000, "ram": "copy"})
     vm.qmp.command("migrate", uri=f"fault:stall@type=RUNNING@in,{new.uri}")
     wait_until("the destination to run", lambda: new.status() == "running")
     new.kill()
@@ -447,7 +447,7 @@ def test_migrate_incoming_by_monitor(start_vm, mover, tmp_path):
     wait_until("inmigrate", lambda: new.status() == "inmigrate")
     uri = f"unix:{tmp_path}/in"
     new.qmp.command("migrate-incoming", uri=uri, exit_on_error=False)
-    vm.godwit("migrate", f"fault:cut@bytes=2000000,{uri}", check=False)
+    vm.godwit("migrate", f"fault:cut@bytes=2000000,{uri}", "--ram", "copy", check=False)
     wait_until("the first attempt's end", lambda: new.migration()["status"] == "failed")
     assert new.status() == "inmigrate"
     vm.migrate(uri)

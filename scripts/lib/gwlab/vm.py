@@ -164,7 +164,8 @@ class Vm(Process):
                            f"{done.stderr.strip() or done.stdout.strip()}")
         return done
 
-    def migrate(self, uri, *options, timeout=120.0):
-        """Moves the guest with `godwit migrate --json` and returns its summary object."""
-        done = self.godwit("migrate", uri, "--json", *options, timeout=timeout)
+    def migrate(self, uri, *options, ram="copy", timeout=120.0):
+        """Moves the guest with `godwit migrate --json` and returns its summary object. Pages are
+        copied also where memory could be shared, unless ram says otherwise."""
+        done = self.godwit("migrate", uri, "--json", "--ram", ram, *options, timeout=timeout)
         return json.loads(done.stdout.strip().splitlines()[-1])

@@ -34,6 +34,8 @@ void move_init(struct move *move)
 {
     *move = (struct move){0};
     fake_pair_init(&move->pair);
+    /* Most tests are about the copying of pages. */
+    move->source_params.ram = GW_RAM_COPY;
     /* Sanitizers make everything slow: budgets are not what most tests are about. */
     move->source_params.max_blackout_ns = 30 * NS_PER_S;
     move->source_params.wrap = on_source_channel;

@@ -1,69 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A destination that strangers talk to: nothing they say disturbs a migration or runs a guest. */
-#include "harness.h"
-
-#include <string.h>
-
-#include "wire/pages.h"
-#include "wire/section.h"
-
-static struct gw_channel *connect_through(struct move *move, const char *filter)
-{
-    g_autofree char *uri = g_strconcat(filter ? filter : "", move->pair.uri, NULL);
-    g_autoptr(GError) error = NULL;
-    struct gw_channel_options options = {.deadline_ns = (int64_t)after_ms(PATIENCE_MS),
-                                         .silence_ms = PATIENCE_MS};
-    struct gw_channel *channel = gw_channel_connect(uri, &options, &error);
-
-    if (!channel)
-        fail_msg("%s", error->message);
-    return channel;
-}
-
-static struct gw_channel *connect_to(struct move *move)
-{
-    return connect_through(move, NULL);
-}
-
-static struct wire_stream *open_stream_through(struct move *move, const char *filter,
-                                               enum wire_role role, uint16_t index,
-                                               const uint8_t *id)
-{
-    struct wire_identity identity = {.role = role, .index = index};
-    struct wire_stream *stream;
-
-    memcpy(identity.migration_id, id, WIRE_ID_BYTES);
-    stream = wire_stream_new(connect_through(move, filter), &identity, WIRE_SIDE_SOURCE);
-    if (!wire_stream_open(stream, (int64_t)after_ms(PATIENCE_MS), NULL)) {
-        wire_stream_free(stream);
-        return NULL;
-    }
-    return stream;
-}
-
-static struct wire_stream *open_stream(struct move *move, enum wire_role role, uint16_t index,
-                                       const uint8_t *id)
-{
-    return open_stream_through(move, NULL, role, index, id);
-}
-
-/* The peer ends the channel; whatever it says before is passed over. */
-static void expect_end(struct gw_channel *channel)
-{
-    char bytes[256];
-
-    while (gw_channel_read_some(channel, bytes, sizeof bytes, (int64_t)after_ms(PATIENCE_MS),
-                                NULL) > 0)
-        continue;
-}
-
-static void check_still_works(struct move *move)
-{
-    move_start_source(move);
-    move_finish(move);
-    expect_source_state(move, GW_SOURCE_COMPLETED);
-    check_one_owner(move);
-}
+#include "attack.h"
 
 static void silent_strangers_are_dropped(void **state)
 {
@@ -243,96 +180,6 @@ static void commit_out_of_the_blue_runs_nothing(void **state)
     move_clear(&move);
 }
 
-/* ---- a source of our own making, up to the point where it begins to lie ------------------------
- */
-
-struct attack {
-    struct move *move;
-    struct wire_stream *control, *page;
-    uint8_t id[WIRE_ID_BYTES];
-    uint64_t state_digest;
-    char *page_filter; /* owned; NULL: none */
-};
-
-#define SEND(stream, type, message) assert_true(wire_send(stream, type, message, limit_ns(), NULL))
-
-static int64_t limit_ns(void)
-{
-    return (int64_t)after_ms(PATIENCE_MS);
-}
-
-/* Passes over everything up to a record of this type. */
-static void await_record(struct wire_stream *stream, enum wire_type type)
-{
-    struct wire_record record = {0};
-    g_autoptr(GError) error = NULL;
-
-    do {
-        if (!wire_receive(stream, &record, limit_ns(), &error))
-            fail_msg("%s", error->message);
-    } while (record.type->type != type);
-}
-
-static void say_hello(struct attack *attack, uint32_t page_channels)
-{
-    struct wire_hello hello = {.page_shift = 12,
-                               .max_packet_pages = 256,
-                               .page_channels = page_channels,
-                               .features = 1,
-                               .software = (char *)"x",
-                               .machine = (char *)"",
-                               .vm_name = (char *)"",
-                               .host = (char *)""};
-
-    wire_new_migration_id(attack->id);
-    attack->control = open_stream(attack->move, WIRE_ROLE_CONTROL, 0, attack->id);
-    assert_non_null(attack->control);
-    SEND(attack->control, WIRE_HELLO, &hello);
-    await_record(attack->control, WIRE_HELLO);
-}
-
-static void send_schema(struct attack *attack)
-{
-    struct gw_schema *schema = gw_schema_new(attack->move->pair.source.registry);
-    g_autoptr(GByteArray) bytes = gw_schema_encode(schema);
-
-    assert_true(wire_send_section(attack->control, WIRE_SECTION_SCHEMA, "schema", 0, 1, 0,
-                                  bytes->data, bytes->len, limit_ns(), NULL));
-    gw_schema_free(schema);
-}
-
-static void send_ram_map(struct attack *attack)
-{
-    const struct gw_memory *memory = attack->move->pair.source.memory;
-    struct wire_ram_block blocks[2] = {0};
-    struct wire_ram_map map = {.n_blocks = gw_memory_n_blocks(memory), .blocks = blocks};
-
-    assert_int_equal(map.n_blocks, 2);
-    for (uint32_t i = 0; i < map.n_blocks; i++) {
-        const struct gw_ram_block *block = gw_memory_block(memory, i);
-
-        blocks[i] = (struct wire_ram_block){.index = i,
-                                            .gpa = block->gpa,
-                                            .size_bytes = block->size_bytes,
-                                            .name = (char *)block->name};
-        map.total_bytes += block->size_bytes;
-    }
-    SEND(attack->control, WIRE_RAM_MAP, &map);
-}
-
-static void attack_begin(struct attack *attack, struct move *move)
-{
-    attack->move = move;
-    say_hello(attack, 1);
-    send_schema(attack);
-    send_ram_map(attack);
-    await_record(attack->control, WIRE_SCHEMA_VERDICT);
-    attack->page = open_stream_through(move, attack->page_filter, WIRE_ROLE_PAGE, 0, attack->id);
-    assert_non_null(attack->page);
-    wire_stream_set_phase(attack->control, WIRE_IN_ROUNDS);
-    wire_stream_set_phase(attack->page, WIRE_IN_ROUNDS);
-}
-
 static void send_round_begin(struct attack *attack, uint32_t round)
 {
     struct wire_round_begin begin = {.round = round, .flags = WIRE_ROUND_GUEST_STOPPED};
@@ -346,35 +193,6 @@ static void send_empty_round(struct attack *attack, uint32_t round)
 
     send_round_begin(attack, round);
     SEND(attack->page, WIRE_ROUND_END, &end);
-}
-
-static void send_state(struct attack *attack, uint32_t round)
-{
-    const struct gw_state_registry *registry = attack->move->pair.source.registry;
-    struct wire_switchover_begin begin = {.attempt = 1, .round = round};
-    struct wire_state_end end;
-
-    wire_stream_set_phase(attack->control, WIRE_IN_BLACKOUT);
-    SEND(attack->control, WIRE_SWITCHOVER_BEGIN, &begin);
-    wire_state_begin(attack->control, 1);
-    for (uint32_t i = 0; i < gw_state_registry_n(registry); i++) {
-        g_autoptr(GByteArray) bytes = g_byte_array_new();
-
-        assert_true(gw_state_save(registry, i, bytes, NULL));
-        assert_true(wire_send_section(attack->control, WIRE_SECTION_DEVICE,
-                                      gw_state_registry_id(registry, i), 0, 1, 1, bytes->data,
-                                      bytes->len, limit_ns(), NULL));
-    }
-    assert_true(wire_send_state_end(attack->control, &end, limit_ns(), NULL));
-    attack->state_digest = end.digest;
-}
-
-static void attack_end(struct attack *attack)
-{
-    if (attack->page)
-        wire_stream_free(attack->page);
-    g_free(attack->page_filter);
-    wire_stream_free(attack->control);
 }
 
 /* A record of PAGES with one page of 0xEE. */
