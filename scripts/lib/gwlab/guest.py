@@ -14,7 +14,7 @@ from .vm import wait_until
 class Agent:
     """One TCP connection to the agent's control port, kept for as long as this object lives."""
 
-    def __init__(self, address, port=7777, timeout=30.0):
+    def __init__(self, address, port=7777, timeout=120.0):
         def connect():
             try:
                 return socket.create_connection((address, port), timeout=1.0)
