@@ -33,7 +33,9 @@ static const struct subcommand subcommands[] = {
     {"cont", "VM", "let the guest go on", NULL, cmd_simple},
     {"reset", "VM", "reset the machine", NULL, cmd_simple},
     {"powerdown", "VM", "ask the guest to switch off",
-     "Machine virt has no power button: the request is only told to the monitor's clients.",
+     "On machine pc its power button is pressed. Machine virt has none: the request is only told "
+     "to "
+     "the monitor's clients.",
      cmd_simple},
     {"quit", "VM", "end the VM's process", "The guest is lost unless it was handed over.",
      cmd_simple},

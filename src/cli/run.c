@@ -57,16 +57,21 @@ static bool parse_options(struct run *run, const struct subcommand *self, int *a
 {
     const GOptionArg callback = G_OPTION_ARG_CALLBACK;
     const GOptionEntry entries[] = {
-        {"machine", 'M', 0, G_OPTION_ARG_STRING, &run->board, "The board (virt)", "NAME"},
+        {"machine", 'M', 0, G_OPTION_ARG_STRING, &run->board,
+         "The board: pc (x86-64 on KVM), virt (RISC-V 64 in software); pc where KVM runs it, else "
+         "virt",
+         "NAME"},
         {"name", 'n', 0, G_OPTION_ARG_STRING, &run->name, "How other commands call it", "NAME"},
         {"memory", 'm', 0, G_OPTION_ARG_STRING, &run->memory, "Guest RAM (512M)", "SIZE"},
         {"prefault", 0, 0, G_OPTION_ARG_NONE, &run->is_prefaulted,
          "Make all guest RAM present before anything starts", NULL},
         {"cpus", 'c', 0, G_OPTION_ARG_INT, &run->n_cpus, "vCPUs (1)", "N"},
         {"bios", 0, 0, G_OPTION_ARG_FILENAME, &run->bios,
-         "Firmware, raw or ELF (OpenSBI); none: the kernel runs in M-mode", "FILE"},
-        {"kernel", 'k', 0, G_OPTION_ARG_FILENAME, &run->kernel, "Kernel, Image, raw or ELF",
+         "virt: firmware, raw or ELF (OpenSBI); none: the kernel runs in M-mode. pc: a real-mode "
+         "image",
          "FILE"},
+        {"kernel", 'k', 0, G_OPTION_ARG_FILENAME, &run->kernel,
+         "Kernel: Linux (virt: Image, pc: bzImage), ELF or raw", "FILE"},
         {"initrd", 'i', 0, G_OPTION_ARG_FILENAME, &run->initrd, "Initial RAM disk", "FILE"},
         {"append", 'a', 0, G_OPTION_ARG_STRING, &run->append, "Kernel command line", "TEXT"},
         {"net", 0, 0, callback, take_device, "A network device: see below", "OPTIONS"},
@@ -112,7 +117,7 @@ static bool make_config(struct run *run, GError **error)
 {
     struct machine_config *config = &run->config;
 
-    config->board = run->board ? run->board : "virt";
+    config->board = run->board ? run->board : machine_default_board();
     if (!run->name)
         run->name = g_strdup_printf("vm%d", (int)getpid());
     config->name = run->name;

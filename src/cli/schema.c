@@ -13,7 +13,7 @@ int cmd_schema(const struct subcommand *self, int argc, char **argv)
     char *board = NULL;
     int n_cpus = 1;
     const GOptionEntry entries[] = {
-        {"machine", 'M', 0, G_OPTION_ARG_STRING, &board, "The board (virt)", "NAME"},
+        {"machine", 'M', 0, G_OPTION_ARG_STRING, &board, "The board (as run)", "NAME"},
         {"cpus", 'c', 0, G_OPTION_ARG_INT, &n_cpus, "vCPUs (1)", "N"},
         {NULL},
     };
@@ -28,7 +28,7 @@ int cmd_schema(const struct subcommand *self, int argc, char **argv)
     if (!cli_parse(self, entries, 0, 0, &argc, &argv, &status))
         return status;
     struct machine_config config = {
-        .board = board ? board : "virt",
+        .board = board ? board : machine_default_board(),
         .name = "schema",
         .memory_bytes = UINT64_C(64) << 20,
         .n_cpus = n_cpus > 0 ? (unsigned)n_cpus : 1,

@@ -74,6 +74,7 @@ enum {
 struct serial {
     struct device dev;
     /* fixed after construction */
+    uint32_t clock_hz;
     struct irq_line irq;
     struct chardev *chardev;
     struct io_timer *timeout_timer;
@@ -134,7 +135,7 @@ static void update_irq(struct serial *serial)
 static uint64_t four_characters_ns(const struct serial *serial)
 {
     uint64_t divisor = serial->divisor ? serial->divisor : 1;
-    return 4 * 10 * 16 * divisor * NS_PER_S / SERIAL_CLOCK_HZ;
+    return 4 * 10 * 16 * divisor * NS_PER_S / serial->clock_hz;
 }
 
 /* Starts the time after which few bytes interrupt as well, or stops it. */
@@ -509,13 +510,14 @@ struct serial *serial_new(const char *id, const struct serial_config *config, GE
 {
     struct serial *serial = g_new0(struct serial, 1);
     device_init(&serial->dev, &serial_ops, id, &serial_state, serial);
+    serial->clock_hz = config->clock_hz ? config->clock_hz : SERIAL_CLOCK_HZ;
     serial->irq = config->irq;
     serial->chardev = config->chardev;
     serial->msr = modem_lines(serial);
     serial->timeout_timer =
         io_timer_new(config->loop, &serial->dev, "rx-timeout", timeout_due, serial);
-    if (!mmio_bus_add(config->bus, id, &serial->dev, config->gpa, SERIAL_SIZE, &serial_mmio, serial,
-                      error)) {
+    if (!mmio_bus_add(config->bus, id, &serial->dev, config->gpa,
+                      config->size ? config->size : SERIAL_SIZE, &serial_mmio, serial, error)) {
         io_timer_free(serial->timeout_timer);
         device_clear(&serial->dev);
         g_free(serial);

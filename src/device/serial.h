@@ -8,15 +8,19 @@
 #include "device/chardev.h"
 #include "device/device.h"
 
-#define SERIAL_SIZE     0x100 /* the eight registers; the rest reads as zero */
-#define SERIAL_CLOCK_HZ 3686400u
+#define SERIAL_N_REGISTERS 8
+#define SERIAL_SIZE        0x100 /* the registers; the rest reads as zero */
+#define SERIAL_CLOCK_HZ    3686400u
+#define SERIAL_PC_CLOCK_HZ 1843200u
 
 struct serial;
 
 struct serial_config {
     struct mmio_bus *bus;
     struct io_loop *loop;
-    uint64_t gpa;
+    uint64_t gpa;      /* or port, where bus is one of ports */
+    uint64_t size;     /* of the region; 0: SERIAL_SIZE */
+    uint32_t clock_hz; /* 0: SERIAL_CLOCK_HZ */
     struct irq_line irq;
     struct chardev *chardev; /* borrowed; freed after the port */
 };

@@ -24,6 +24,8 @@ struct board {
     uint64_t min_memory_bytes, max_memory_bytes;
     unsigned max_cpus;
     uint64_t clock_hz;
+    /* Does this host run ordinary guests of this board well? NULL: every host does. */
+    bool (*is_at_home)(void);
     /* Adds RAM blocks and bus devices to the machine (machine_add_device), in start order. The
      * vCPUs exist already. */
     bool (*build)(struct machine *machine, const struct machine_config *config, GError **error);
@@ -34,6 +36,8 @@ struct board {
                       struct boot_plan *plan, GPtrArray *keep, GError **error);
     /* After a reset: where vCPUs begin. NULL: all of them at entry_pc with their number. */
     void (*set_entry)(struct machine *machine, uint64_t entry_pc);
+    /* A user asks the guest to switch off. Life thread. NULL: the board has no power button. */
+    void (*press_power_button)(struct machine *machine);
     void (*free)(struct machine *machine); /* what build made that is no device; may be NULL */
 };
 
@@ -41,6 +45,9 @@ const struct board *board_find(const char *name);
 /* NULL-terminated. */
 const struct board *const *board_all(void);
 extern const struct board board_virt;
+#ifdef GODWIT_HAS_KVM
+extern const struct board board_pc;
+#endif
 
 /* What the guest asked of the platform and has not got yet. Saved with the machine. */
 enum machine_request {
@@ -114,9 +121,9 @@ struct machine {
 bool machine_add_device(struct machine *machine, struct device *dev, GError **error);
 /* The guest asks for a reset or to be switched off (exit code). From vCPU threads. */
 void machine_request(struct machine *machine, enum machine_request request, unsigned code);
-/* devices.c: builds one device of the command line into PCI slot `slot`. */
-bool machine_add_pci_device(struct machine *machine, const struct device_config *config,
-                            unsigned slot, unsigned index_of_kind, GError **error);
+/* devices.c: makes the PCI host, and the devices of the command line in its slots from 1 on. */
+bool machine_add_pci(struct machine *machine, const struct pci_host_config *host,
+                     const struct machine_config *config, GError **error);
 
 /* Opens a host side for a serial port, which borrows it: the machine keeps and frees it. */
 struct chardev *machine_open_chardev(struct machine *machine, const char *spec, GError **error);

@@ -10,6 +10,7 @@
  * header's text offset, normally 2 MiB); the device tree in the last 2 MiB of RAM below 3 GiB of
  * it, with room behind it for the firmware to add to it; the initrd below the device tree.
  */
+#include <elf.h>
 #include <string.h>
 
 #include "device/aclint.h"
@@ -115,23 +116,10 @@ static bool add_pci(struct machine *machine, const struct machine_config *config
         .mmio64_gpa = at[VIRT_PCI_MMIO64].gpa,
         .mmio64_size = at[VIRT_PCI_MMIO64].size,
     };
-    g_autoptr(GHashTable) counts = g_hash_table_new(g_direct_hash, g_direct_equal);
 
     for (unsigned pin = 0; pin < G_N_ELEMENTS(host.intx); pin++)
         host.intx[pin] = plic_irq(virt->plic, VIRT_IRQ_PCI + pin);
-    machine->pci = pci_host_new(&host, error);
-    if (!machine->pci)
-        return false;
-    if (!machine_add_device(machine, pci_host_device(machine->pci), error))
-        return false;
-    for (guint i = 0; config->devices && i < config->devices->len; i++) {
-        const struct device_config *device = g_ptr_array_index(config->devices, i);
-        unsigned index = GPOINTER_TO_UINT(g_hash_table_lookup(counts, device->kind));
-        g_hash_table_insert(counts, (gpointer)device->kind, GUINT_TO_POINTER(index + 1));
-        if (!machine_add_pci_device(machine, device, i + 1, index, error))
-            return false;
-    }
-    return true;
+    return machine_add_pci(machine, &host, config, error);
 }
 
 static bool virt_build(struct machine *machine, const struct machine_config *config, GError **error)
@@ -163,7 +151,7 @@ struct placement {
 static const struct image *open_image(struct placement *at, const char *path, const char *what,
                                       GError **error)
 {
-    struct image *image = image_open(path, what, error);
+    struct image *image = image_open(path, EM_RISCV, what, error);
     if (image)
         boot_keep(at->keep, image, (GDestroyNotify)image_free);
     return image;

@@ -100,8 +100,8 @@ static const struct {
     {"vconsole", "virtio-console", create_vconsole},
 };
 
-bool machine_add_pci_device(struct machine *machine, const struct device_config *options,
-                            unsigned slot, unsigned index_of_kind, GError **error)
+static bool add_pci_device(struct machine *machine, const struct device_config *options,
+                           unsigned slot, unsigned index_of_kind, GError **error)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(creators); i++) {
         if (strcmp(creators[i].kind, options->kind->name) != 0)
@@ -122,4 +122,22 @@ bool machine_add_pci_device(struct machine *machine, const struct device_config 
     g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED, "%s devices are not in this build",
                 options->kind->name);
     return false;
+}
+
+bool machine_add_pci(struct machine *machine, const struct pci_host_config *host,
+                     const struct machine_config *config, GError **error)
+{
+    g_autoptr(GHashTable) counts = g_hash_table_new(g_direct_hash, g_direct_equal);
+
+    machine->pci = pci_host_new(host, error);
+    if (!machine->pci || !machine_add_device(machine, pci_host_device(machine->pci), error))
+        return false;
+    for (guint i = 0; config->devices && i < config->devices->len; i++) {
+        const struct device_config *device = g_ptr_array_index(config->devices, i);
+        unsigned index = GPOINTER_TO_UINT(g_hash_table_lookup(counts, device->kind));
+        g_hash_table_insert(counts, (gpointer)device->kind, GUINT_TO_POINTER(index + 1));
+        if (!add_pci_device(machine, device, i + 1, index, error))
+            return false;
+    }
+    return true;
 }

@@ -26,7 +26,6 @@ struct linux_header {
 #define LINUX_MAGIC2        0x05435352u
 #define LINUX_FLAG_BIG      1u
 #define LINUX_ALIGNMENT     (UINT64_C(2) << 20)
-#define EM_RISCV_NUMBER     243
 #define IMAGE_MAX_ELF_PHDRS 128
 
 static bool parse_linux(struct image *image, const uint8_t *bytes, uint64_t n_bytes, GError **error)
@@ -90,7 +89,13 @@ static bool add_elf_segment(struct image *image, const uint8_t *bytes, uint64_t 
     return true;
 }
 
-static bool parse_elf(struct image *image, const uint8_t *bytes, uint64_t n_bytes, GError **error)
+static const char *machine_title(uint16_t elf_machine)
+{
+    return elf_machine == EM_RISCV ? "RISC-V" : "x86-64";
+}
+
+static bool parse_elf(struct image *image, uint16_t elf_machine, const uint8_t *bytes,
+                      uint64_t n_bytes, GError **error)
 {
     Elf64_Ehdr ehdr;
 
@@ -100,9 +105,10 @@ static bool parse_elf(struct image *image, const uint8_t *bytes, uint64_t n_byte
     }
     memcpy(&ehdr, bytes, sizeof ehdr);
     if (ehdr.e_ident[EI_CLASS] != ELFCLASS64 || ehdr.e_ident[EI_DATA] != ELFDATA2LSB ||
-        ehdr.e_machine != EM_RISCV_NUMBER) {
+        ehdr.e_machine != elf_machine) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
-                    "ELF file is not for 64-bit little-endian RISC-V (machine %u)", ehdr.e_machine);
+                    "ELF file is not for 64-bit little-endian %s (machine %u)",
+                    machine_title(elf_machine), ehdr.e_machine);
         return false;
     }
     if (ehdr.e_phentsize != sizeof(Elf64_Phdr) || ehdr.e_phnum > IMAGE_MAX_ELF_PHDRS ||
@@ -134,7 +140,8 @@ static bool parse_elf(struct image *image, const uint8_t *bytes, uint64_t n_byte
     return true;
 }
 
-bool image_parse(struct image *image, const uint8_t *bytes, uint64_t n_bytes, GError **error)
+bool image_parse(struct image *image, uint16_t elf_machine, const uint8_t *bytes, uint64_t n_bytes,
+                 GError **error)
 {
     uint32_t magic2 = 0;
 
@@ -147,7 +154,7 @@ bool image_parse(struct image *image, const uint8_t *bytes, uint64_t n_bytes, GE
         return false;
     }
     if (n_bytes >= SELFMAG && memcmp(bytes, ELFMAG, SELFMAG) == 0)
-        return parse_elf(image, bytes, n_bytes, error);
+        return parse_elf(image, elf_machine, bytes, n_bytes, error);
     if (n_bytes >= sizeof(struct linux_header))
         memcpy(&magic2, bytes + G_STRUCT_OFFSET(struct linux_header, magic2), sizeof magic2);
     if (magic2 == LINUX_MAGIC2)
@@ -161,7 +168,7 @@ bool image_parse(struct image *image, const uint8_t *bytes, uint64_t n_bytes, GE
     return true;
 }
 
-struct image *image_open(const char *path, const char *what, GError **error)
+GMappedFile *image_map(const char *path, const char *what, GError **error)
 {
     struct stat st;
     if (stat(path, &st) < 0) {
@@ -173,13 +180,19 @@ struct image *image_open(const char *path, const char *what, GError **error)
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "%s \"%s\": not a regular file", what, path);
         return NULL;
     }
-    g_autoptr(image_t) image = g_new0(struct image, 1);
-    image->file = g_mapped_file_new(path, FALSE, error);
-    if (!image->file) {
+    GMappedFile *file = g_mapped_file_new(path, FALSE, error);
+    if (!file)
         g_prefix_error(error, "%s \"%s\": ", what, path);
+    return file;
+}
+
+struct image *image_open(const char *path, uint16_t elf_machine, const char *what, GError **error)
+{
+    g_autoptr(image_t) image = g_new0(struct image, 1);
+    image->file = image_map(path, what, error);
+    if (!image->file)
         return NULL;
-    }
-    if (!image_parse(image, (const uint8_t *)g_mapped_file_get_contents(image->file),
+    if (!image_parse(image, elf_machine, (const uint8_t *)g_mapped_file_get_contents(image->file),
                      g_mapped_file_get_length(image->file), error)) {
         g_prefix_error(error, "%s \"%s\": ", what, path);
         return NULL;

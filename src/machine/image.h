@@ -2,8 +2,9 @@
 /*
  * Boot files: what a firmware, kernel or initrd file contains and where it wants to be.
  *
- * Model: three kinds are known by their first bytes: ELF64 for RISC-V (System V ABI, RISC-V psABI),
- * the Linux boot Image (docs.kernel.org, arch/riscv/boot-image-header), and raw bytes.
+ * Model: three kinds are known by their first bytes: ELF64 (System V ABI) for the machine that the
+ * caller names, the Linux boot Image (docs.kernel.org, arch/riscv/boot-image-header), and raw
+ * bytes. Kernels for x86-64 have a kind of their own: bzimage.h.
  *
  * A file is outside bytes: every offset, length and address is checked against the file's size and
  * IMAGE_MAX_BYTES before it is used; whether the addresses are RAM is the placer's business.
@@ -44,9 +45,13 @@ struct image {
 
 /* Opens and checks a boot file. what ("kernel") names it in messages. Raw kinds are accepted as
  * they are: any file that is neither ELF nor a Linux Image is raw. */
-struct image *image_open(const char *path, const char *what, GError **error);
-/* The same for bytes already at hand (tests, fuzzing); file may be NULL. The bytes are borrowed. */
-bool image_parse(struct image *image, const uint8_t *bytes, uint64_t n_bytes, GError **error);
+struct image *image_open(const char *path, uint16_t elf_machine, const char *what, GError **error);
+/* The same for bytes already at hand (tests, fuzzing); file may be NULL. The bytes are borrowed.
+ * elf_machine: EM_RISCV, EM_X86_64. */
+bool image_parse(struct image *image, uint16_t elf_machine, const uint8_t *bytes, uint64_t n_bytes,
+                 GError **error);
+/* Maps a regular file, any content. */
+GMappedFile *image_map(const char *path, const char *what, GError **error);
 void image_free(struct image *image);
 typedef struct image image_t;
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(image_t, image_free)

@@ -13,11 +13,27 @@
 
 /* ---- boards ---------------------------------------------------------------------------------- */
 
-static const struct board *const boards[] = {&board_virt, NULL};
+/* In the order of preference; the last one is at home everywhere. */
+static const struct board *const boards[] = {
+#ifdef GODWIT_HAS_KVM
+    &board_pc,
+#endif
+    &board_virt,
+    NULL,
+};
 
 const struct board *const *board_all(void)
 {
     return boards;
+}
+
+const char *machine_default_board(void)
+{
+    size_t i = 0;
+
+    while (boards[i]->is_at_home && !boards[i]->is_at_home())
+        i++;
+    return boards[i]->name;
 }
 
 const struct board *board_find(const char *name)

@@ -65,6 +65,9 @@ enum machine_op {
     MACHINE_OP_POWERDOWN,
 };
 
+/* The board when nobody names one: "pc" where the host's KVM runs ordinary x86-64 guests, else
+ * "virt". */
+const char *machine_default_board(void);
 /* Builds the machine, stopped. The configuration is borrowed only during the call. */
 struct machine *machine_new(const struct machine_config *config, GMainContext *context,
                             GError **error);

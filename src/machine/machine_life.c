@@ -292,6 +292,8 @@ static bool op_powerdown(struct machine *machine, GError **error)
                     life_state_phrase(state));
         return false;
     }
+    if (machine->board->press_power_button)
+        machine->board->press_power_button(machine);
     machine_notify(machine, &(struct machine_notice){.kind = MACHINE_NOTICE_POWERDOWN});
     return true;
 }

@@ -6,6 +6,8 @@
  * Input: the file. Checked: every segment lies in the file; what fits is packed, stored and
  * restored to the same bytes.
  */
+#include <elf.h>
+
 #include "fuzz.h"
 #include "machine/boot.h"
 
@@ -63,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct boot_plan plan = {0};
     uint64_t end;
 
-    if (!image_parse(&image, data, size, NULL))
+    if (!image_parse(&image, EM_RISCV, data, size, NULL))
         return 0;
     check_segments(&image, data, size);
     if (boot_plan_add_image(&plan, "kernel", &image, RAM_GPA, &plan.entry_pc, &end, NULL) &&

@@ -391,6 +391,32 @@ static void put_images(void)
     put("bootstore", "one-segment", &store, sizeof store);
 }
 
+/* A bzImage of the least kind, and a program; each after a byte that adds to RAM. */
+static void put_bzimages(void)
+{
+    uint8_t file[1 + 2048] = {64};
+    uint8_t *at = file + 1;
+
+    at[0x1f1] = 1;
+    wire_store_u16(at + 0x1fe, 0xaa55);
+    at[0x201] = 0x6a;
+    memcpy(at + 0x202, "HdrS", 4);
+    wire_store_u16(at + 0x206, 0x020f);
+    at[0x211] = 1;
+    wire_store_u32(at + 0x22c, 0x7fffffff);
+    wire_store_u32(at + 0x230, 0x200000);
+    at[0x234] = 1;
+    wire_store_u16(at + 0x236, 1);
+    wire_store_u32(at + 0x238, 2047);
+    wire_store_u64(at + 0x258, 0x1000000);
+    wire_store_u32(at + 0x260, 0x10000);
+    put("bzimage", "bzimage", file, sizeof file);
+    file[0] = 0;
+    wire_store_u32(at + 0x260, 0x800000);
+    put("bzimage", "moved", file, sizeof file);
+    put("bzimage", "raw", "\1\xf4", 2);
+}
+
 /* Code that sets satp, goes to supervisor and user mode, uses atomics and floating point. */
 static void put_code(void)
 {
@@ -465,6 +491,7 @@ int main(int argc, char **argv)
     put_answers();
     put_states();
     put_images();
+    put_bzimages();
     put_drivers();
     put_code();
     return 0;

@@ -39,4 +39,4 @@ def write(path, instructions):
 
 
 def options(path, memory="64M", cpus=1):
-    return ("--bios", "none", "--kernel", path, "--memory", memory, "--cpus", cpus)
+    return ("--machine", "virt", "--bios", "none", "--kernel", path, "--memory", memory, "--cpus", cpus)

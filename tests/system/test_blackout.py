@@ -113,7 +113,7 @@ def test_a_write_of_the_guest_that_hangs_puts_the_switchover_off(start_vm, mover
 @pytest.mark.parametrize("fault", ["fault=stall", "fault=hang@flush=0", "fault=stall@erase=0",
                                    "fault=stall@flush=x", "fault=fail@read=0@for=3"])
 def test_a_disk_fault_that_is_none_is_refused(godwit, tmp_path, fault):
-    done = godwit("run", "--bios", "none", "--disk", f"{make_disk(tmp_path)},{fault}")
+    done = godwit("run", "--machine", "virt", "--bios", "none", "--disk", f"{make_disk(tmp_path)},{fault}")
     assert done.returncode != 0 and "disk fault" in done.stderr
 
 

@@ -122,6 +122,7 @@ def test_stock_linux_boots_reboots_and_switches_off(start_vm):
 def test_wrong_options_are_named(godwit, tmp_path, options, sentence):
     image = bare.write(tmp_path / "k", bare.WFI_FOREVER)
     base = [] if "--kernel" in options else ["--kernel", image]
-    done = godwit("run", "--bios", "none", *base, *options)
+    machine = [] if "--machine" in options else ["--machine", "virt"]
+    done = godwit("run", "--bios", "none", *machine, *base, *options)
     assert done.returncode != 0
     assert sentence in done.stderr

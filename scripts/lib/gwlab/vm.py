@@ -129,15 +129,17 @@ class Process:
 
 
 class Vm(Process):
-    """`godwit run` with the given options; its monitor is .qmp, its console a file."""
+    """`godwit run` with the given options, on machine virt unless they say otherwise; its monitor is
+    .qmp, its console a file."""
 
     def __init__(self, name, *options, folder=None, wrapper=(), **popen):
         own = None if folder else tempfile.TemporaryDirectory(prefix="godwit-")
         folder = folder or own.name
         monitor = os.path.join(folder, f"{name}.qmp")
         console = os.path.join(folder, f"{name}.console")
+        machine = () if "--machine" in options else ("--machine", "virt")
         command = [*wrapper, godwit_path(), "run", "--name", name, "--qmp", monitor,
-                   "--console", f"file:{console}", *map(str, options)]
+                   "--console", f"file:{console}", *machine, *map(str, options)]
         super().__init__(name, command, folder=folder, monitor=monitor, console=console, **popen)
         self._own = own
         self.monitor_path = monitor

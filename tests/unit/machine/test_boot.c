@@ -127,7 +127,7 @@ static void an_elf_file_is_placed_by_physical_address(void **unused)
                        .p_paddr = 0x80000000};
 
     make_elf(file, sizeof file, &phdr);
-    assert_true(image_parse(&image, file, sizeof file, NULL));
+    assert_true(image_parse(&image, EM_RISCV, file, sizeof file, NULL));
     assert_int_equal(image.kind, IMAGE_ELF);
     assert_int_equal(image.entry, 0x80000004);
     assert_int_equal(image.n_segments, 1);
@@ -153,7 +153,7 @@ static void a_lying_elf_file_is_refused(void **unused)
         g_autoptr(GError) error = NULL;
         Elf64_Phdr phdr = lies[i];
         make_elf(file, sizeof file, &phdr);
-        assert_false(image_parse(&image, file, sizeof file, &error));
+        assert_false(image_parse(&image, EM_RISCV, file, sizeof file, &error));
         assert_non_null(error);
     }
     Elf64_Phdr good = {.p_type = PT_LOAD, .p_filesz = 1, .p_memsz = 1};
@@ -161,7 +161,7 @@ static void a_lying_elf_file_is_refused(void **unused)
     for (size_t cut = 1; cut < sizeof(Elf64_Ehdr) + sizeof(Elf64_Phdr); cut++) {
         struct image image = {0};
         if (cut >= SELFMAG)
-            assert_false(image_parse(&image, file, cut, NULL));
+            assert_false(image_parse(&image, EM_RISCV, file, cut, NULL));
     }
 }
 
@@ -174,12 +174,12 @@ static void a_linux_image_says_its_size(void **unused)
     memcpy(file + 8, &text_offset, 8);
     memcpy(file + 16, &size, 8);
     memcpy(file + 56, "RSC\x05", 4);
-    assert_true(image_parse(&image, file, sizeof file, NULL));
+    assert_true(image_parse(&image, EM_RISCV, file, sizeof file, NULL));
     assert_int_equal(image.kind, IMAGE_LINUX);
     assert_int_equal(image.text_offset, 0x200000);
     assert_int_equal(image.memory_bytes, 0x100000);
     memcpy(file + 16, &huge, 8);
-    assert_false(image_parse(&image, file, sizeof file, NULL));
+    assert_false(image_parse(&image, EM_RISCV, file, sizeof file, NULL));
 }
 
 int main(void)
