@@ -690,19 +690,18 @@ static void survives_rings_that_change_under_it(void **state)
 /* Another vCPU: looks at registers, reads the interrupt status, rings for nothing. */
 static void *be_a_vcpu(void *opaque)
 {
-    struct fixture *f = opaque;
-    struct drv drv = f->drv;
+    struct drv *drv = opaque; /* a copy of this thread's own */
 
     for (unsigned i = 0; i < 3000; i++) {
-        drv_write(&drv, drv.notify, 2, 0);
-        drv_read(&drv, drv.common + VIRTIO_PCI_COMMON_STATUS, 1);
-        drv_read_isr(&drv);
-        drv_config_space_read(&drv, PCI_STATUS, 2);
+        drv_write(drv, drv->notify, 2, 0);
+        drv_read(drv, drv->common + VIRTIO_PCI_COMMON_STATUS, 1);
+        drv_read_isr(drv);
+        drv_config_space_read(drv, PCI_STATUS, 2);
         if (i % 64 == 0)
-            drv_config_space_write(&drv, PCI_COMMAND, 2,
+            drv_config_space_write(drv, PCI_COMMAND, 2,
                                    PCI_COMMAND_MEMORY | (i % 128 ? PCI_COMMAND_MASTER : 0));
     }
-    drv_config_space_write(&drv, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    drv_config_space_write(drv, PCI_COMMAND, 2, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
     return NULL;
 }
 
@@ -713,11 +712,14 @@ static void vcpus_loop_and_life_cycle_get_along(void **state)
     struct drv_segment segment = {rig_alloc(f->rig, 8), 8, true};
     unsigned n_added = 0, n_used = 0;
     uint32_t head, len;
+    struct drv copies[2];
     pthread_t threads[2];
 
     drv_bring_up(drv, VIRTQUEUE_FEATURES);
-    for (unsigned i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, be_a_vcpu, f), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        copies[i] = *drv;
+        assert_int_equal(pthread_create(&threads[i], NULL, be_a_vcpu, &copies[i]), 0);
+    }
     for (unsigned round = 0; round < 100; round++) {
         for (; n_added < n_used + 60; n_added++)
             drv_add(drv, 0, &segment, 1);
