@@ -45,6 +45,7 @@ struct cpu_config {
     void *bus_opaque;
     const char *model; /* as the user says it: "host,-avx"; NULL: the backend's own */
     enum cpu_dirty_log dirty_log;
+    uint32_t dirty_ring_entries; /* a power of two; 0: the backend's choice */
     /* Told (from a vCPU thread) that the platform resets itself: triple fault. The vCPU does not
      * go on until it was stopped. NULL: fatal is told. */
     void (*reset)(void *opaque, unsigned vcpu, const char *reason);
@@ -57,6 +58,9 @@ struct cpu_stats {
     uint64_t instructions; /* retired, all vCPUs (0 where it is not known) */
     uint64_t exits;        /* MMIO and other leaves of the fast path */
     uint64_t wfi_ns;       /* time asleep */
+    /* Of dirty rings; 0 where there are none. */
+    uint64_t dirtied_pages; /* entries taken out of the ring */
+    uint64_t ring_full;     /* times the vCPU had to wait because it was full */
 };
 
 struct cpu_backend_ops {

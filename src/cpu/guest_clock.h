@@ -22,6 +22,9 @@ struct guest_clock {
     uint64_t frequency_hz; /* fixed after construction; divides 10^9 */
     uint64_t ns_per_tick;  /* fixed after construction */
     int64_t offset_ns;     /* atomic */
+    /* Of the load under way: how far the source's wall clock is ahead of ours. Owned by who loads.
+     */
+    int64_t source_minus_local_ns;
 };
 
 static inline uint64_t guest_clock_ticks(const struct guest_clock *clock)

@@ -114,7 +114,6 @@ struct machine {
     uint32_t request_code;
     uint64_t saved_ticks;
     uint64_t saved_real_ns;
-    struct gw_clock_facts clock_facts; /* of the load under way */
 };
 
 /* Takes over the device: starts, stops, resets, saves and frees it from now on. */

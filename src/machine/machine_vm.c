@@ -28,7 +28,7 @@ static bool machine_pre_save(void *object, GError **error)
 static bool machine_post_load(void *object, GError **error)
 {
     struct machine *machine = object;
-    uint64_t now_ns = clock_real_ns() + (uint64_t)machine->clock_facts.source_minus_local_ns;
+    uint64_t now_ns = clock_real_ns() + (uint64_t)machine->clock.source_minus_local_ns;
     uint64_t elapsed_ns = now_ns > machine->saved_real_ns ? now_ns - machine->saved_real_ns : 0;
 
     guest_clock_set_ticks(&machine->clock,
@@ -156,7 +156,7 @@ static bool vm_before_load(void *opaque, const struct gw_clock_facts *facts, GEr
     struct machine *machine = opaque;
     enum life_state state = machine_state(machine);
 
-    machine->clock_facts = *facts;
+    machine->clock.source_minus_local_ns = facts->source_minus_local_ns;
     if (state == LIFE_INCOMING)
         return true;
     g_set_error(error, GW_ERROR, GW_ERROR_STATE, "cannot load a guest: the machine %s",

@@ -15,9 +15,11 @@ static void backend_free(struct cpu_backend *cpu)
     if (!cpu)
         return;
     kvm_threads_end(cpu);
+    kvm_dirty_clear(cpu);
     for (unsigned i = 0; i < cpu->n_vcpus; i++) {
         kvm_vcpu_destroy(&cpu->vcpus[i]);
         kvm_vcpu_state_clear(&cpu->vcpus[i].power_on);
+        kvm_vcpu_state_clear(&cpu->vcpus[i].state);
     }
     if (cpu->vm_fd >= 0)
         close(cpu->vm_fd);
@@ -51,11 +53,18 @@ static bool create_vcpus(struct cpu_backend *cpu, GError **error)
         struct kvm_vcpu *vcpu = &cpu->vcpus[i];
         *vcpu = (struct kvm_vcpu){.cpu = cpu, .id = i, .fd = -1};
         cpu->n_vcpus++;
-        if (!kvm_vcpu_create(vcpu, error) || !kvm_cpuid_set(vcpu, error) ||
-            !kvm_vcpu_get(vcpu, &vcpu->power_on, error))
+        if (!kvm_vcpu_create(vcpu, error) || !kvm_dirty_add_vcpu(vcpu, error) ||
+            !kvm_cpuid_set(vcpu, error))
+            return false;
+        if (i == 0)
+            kvm_vcpu_probe_msrs(vcpu);
+        if (!kvm_vcpu_get(vcpu, &vcpu->power_on, error))
             return false;
     }
-    return kvm_chips_get(cpu, &cpu->power_on, error);
+    if (!kvm_chips_get(cpu, &cpu->power_on, error) || !kvm_clock_get(cpu, &cpu->clock, error))
+        return false;
+    cpu->host.tsc_khz = cpu->clock.tsc_khz;
+    return true;
 }
 
 static struct cpu_backend *backend_create(const struct cpu_config *config, GError **error)
@@ -65,6 +74,7 @@ static struct cpu_backend *backend_create(const struct cpu_config *config, GErro
     cpu->config = *config;
     cpu->vm_fd = -1;
     kvm_irq_init(&cpu->irq);
+    pthread_mutex_init(&cpu->dirty.lock, NULL);
     pthread_mutex_init(&cpu->run_lock, NULL);
     pthread_cond_init(&cpu->run_cond, NULL);
     pthread_cond_init(&cpu->parked_cond, NULL);
@@ -74,7 +84,17 @@ static struct cpu_backend *backend_create(const struct cpu_config *config, GErro
         backend_free(cpu);
         return NULL;
     }
+    kvm_dirty_attach(cpu);
     return cpu;
+}
+
+/* The saved form is kept what the kernel has: a load that fails goes back to it. */
+static bool refresh(struct cpu_backend *cpu, GError **error)
+{
+    for (unsigned i = 0; i < cpu->n_vcpus; i++)
+        if (!kvm_vcpu_get(&cpu->vcpus[i], &cpu->vcpus[i].state, error))
+            return false;
+    return kvm_chips_get(cpu, &cpu->chips, error) && kvm_clock_get(cpu, &cpu->clock, error);
 }
 
 static void backend_reset(struct cpu_backend *cpu)
@@ -83,15 +103,21 @@ static void backend_reset(struct cpu_backend *cpu)
     bool ok = kvm_chips_set(cpu, &cpu->power_on, &error);
 
     for (unsigned i = 0; ok && i < cpu->n_vcpus; i++)
-        ok = kvm_vcpu_set(&cpu->vcpus[i], &cpu->vcpus[i].power_on, &error);
-    if (!ok)
+        ok = kvm_vcpu_set(&cpu->vcpus[i], &cpu->vcpus[i].power_on, false, &error);
+    if (!ok || !refresh(cpu, &error))
         g_critical("KVM cannot reset the machine: %s", error->message);
 }
 
 static bool backend_add_state(struct cpu_backend *cpu, struct gw_state_registry *registry,
                               GError **error)
 {
-    return true;
+    for (unsigned i = 0; i < cpu->n_vcpus; i++) {
+        g_autofree char *id = g_strdup_printf("%s/%u", cpu_kvm.vcpu_name, i);
+        if (!gw_state_registry_add(registry, id, &kvm_vcpu_desc, &cpu->vcpus[i], error))
+            return false;
+    }
+    return gw_state_registry_add(registry, "kvm-chips", &kvm_chips_desc, cpu, error) &&
+           gw_state_registry_add(registry, "kvm-clock", &kvm_clock_desc, cpu, error);
 }
 
 static const char *const *backend_features(const struct cpu_backend *cpu)
@@ -104,6 +130,8 @@ static void backend_get_stats(const struct cpu_backend *cpu, unsigned vcpu, stru
 {
     *stats = (struct cpu_stats){
         .exits = __atomic_load_n(&cpu->vcpus[vcpu].n_exits, __ATOMIC_RELAXED),
+        .dirtied_pages = __atomic_load_n(&cpu->vcpus[vcpu].n_dirtied, __ATOMIC_RELAXED),
+        .ring_full = __atomic_load_n(&cpu->vcpus[vcpu].n_ring_full, __ATOMIC_RELAXED),
     };
 }
 

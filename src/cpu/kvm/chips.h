@@ -5,6 +5,7 @@
 
 #include <linux/kvm.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "godwit/error.h"
 
@@ -14,6 +15,11 @@ struct kvm_chips_state {
     struct kvm_pic_state pics[2];
     struct kvm_ioapic_state ioapic;
     struct kvm_pit_state2 pit;
+};
+
+/* One entry of the IOAPIC's table, which the kernel's header leaves without a name. */
+struct kvm_redirection {
+    uint64_t bits;
 };
 
 bool kvm_chips_get(struct cpu_backend *cpu, struct kvm_chips_state *state, GError **error);

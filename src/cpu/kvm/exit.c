@@ -136,6 +136,9 @@ bool kvm_handle_exit(struct kvm_vcpu *vcpu)
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_IOAPIC_EOI:
         return true;
+    case KVM_EXIT_DIRTY_RING_FULL:
+        kvm_dirty_ring_full(vcpu);
+        return true;
     case KVM_EXIT_SHUTDOWN:
         tell_shutdown(vcpu, "triple fault");
         return false;

@@ -2,10 +2,10 @@
 /* The host's KVM: is it there, may we use it, has it what we need? */
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "cpu/kvm/kvm_internal.h"
+#include "cpu/kvm/msr.h"
 
 #define KVM_PATH "/dev/kvm"
 
@@ -126,6 +126,17 @@ static bool read_cpuid(struct cpu_backend *cpu, GError **error)
     return false;
 }
 
+static void add_msr(void *opaque, uint32_t index)
+{
+    struct kvm_host *host = opaque;
+
+    for (uint32_t i = 0; i < host->n_msrs; i++)
+        if (host->msrs[i] == index)
+            return;
+    if (host->n_msrs < KVM_MAX_MSRS && !msr_reason_not_copied(index))
+        host->msrs[host->n_msrs++] = index;
+}
+
 static bool read_msr_list(struct cpu_backend *cpu, GError **error)
 {
     struct {
@@ -137,8 +148,9 @@ static bool read_msr_list(struct cpu_backend *cpu, GError **error)
         kvm_set_error(error, "list the MSRs it keeps");
         return false;
     }
-    cpu->host.n_msrs = list.head.nmsrs;
-    memcpy(cpu->host.msrs, list.indices, list.head.nmsrs * sizeof list.indices[0]);
+    for (uint32_t i = 0; i < list.head.nmsrs; i++)
+        add_msr(&cpu->host, list.indices[i]);
+    msr_each_unlisted(add_msr, &cpu->host);
     return true;
 }
 
@@ -153,6 +165,9 @@ bool kvm_host_read(struct cpu_backend *cpu, GError **error)
     cpu->run_bytes = (size_t)run_bytes;
     cpu->host.xsave_bytes = (uint32_t)ioctl(cpu->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
     cpu->host.xsave_bytes = MAX(cpu->host.xsave_bytes, (uint32_t)sizeof(struct kvm_xsave));
+    cpu->host.is_tsc_scaled = ioctl(cpu->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) > 0;
+    cpu->host.has_real_clock =
+        (ioctl(cpu->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_ADJUST_CLOCK) & KVM_CLOCK_REALTIME) != 0;
     return read_cpuid(cpu, error) && read_msr_list(cpu, error);
 }
 

@@ -9,7 +9,10 @@
 #include <sys/ioctl.h>
 
 #include "cpu/kvm/chips.h"
+#include "cpu/kvm/clock.h"
+#include "cpu/kvm/dirty.h"
 #include "cpu/kvm/kvm.h"
+#include "cpu/kvm/tables.h"
 #include "cpu/kvm/vcpu_state.h"
 
 #define KVM_MAX_VCPUS 64u
@@ -28,8 +31,16 @@ struct kvm_vcpu {
     bool has_thread;
     struct kvm_vcpu_state power_on;
 
+    /* owned by who stops, saves, loads or resets the machine */
+    struct kvm_vcpu_state state;
+
+    struct kvm_dirty_gfn *ring; /* fixed after construction; NULL without rings */
+    uint32_t ring_next;         /* guarded by dirty.lock */
+    bool is_ring_skewed;        /* guarded by dirty.lock: the kernel is ahead of ring_next */
+
     /* atomic: written by its thread, read by anyone, relaxed */
-    uint64_t n_exits;
+    uint64_t n_exits, n_ring_full;
+    uint64_t n_dirtied; /* written under dirty.lock */
 };
 
 /* One GSI above the pins. */
@@ -53,6 +64,9 @@ struct kvm_host {
     uint32_t xsave_bytes;     /* of one vCPU's vector registers as the kernel gives them */
     uint32_t n_msrs;
     uint32_t msrs[KVM_MAX_MSRS]; /* that it keeps for a guest */
+    uint32_t tsc_khz;
+    bool is_tsc_scaled;  /* guests may run at other frequencies */
+    bool has_real_clock; /* the kernel knows what time passed between two wall clock readings */
 };
 
 struct cpu_backend {
@@ -66,7 +80,12 @@ struct cpu_backend {
     unsigned n_vcpus;
     struct kvm_irq irq;
     struct kvm_host host;
+    struct kvm_dirty dirty;
     struct kvm_chips_state power_on;
+
+    /* owned by who stops, saves, loads or resets the machine */
+    struct kvm_chips_state chips;
+    struct kvm_clock_state clock;
 
     pthread_mutex_t run_lock;
     pthread_cond_t run_cond;    /* start, exit */

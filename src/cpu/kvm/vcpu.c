@@ -157,8 +157,11 @@ void kvm_threads_run(struct cpu_backend *cpu)
 {
     pthread_mutex_lock(&cpu->run_lock);
     wait_until_parked_locked(cpu);
-    for (unsigned i = 0; i < cpu->n_vcpus; i++)
+    for (unsigned i = 0; i < cpu->n_vcpus; i++) {
         __atomic_store_n(&cpu->vcpus[i].run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+        /* A guest that uses the clock learns that it stood still, and does not complain of it. */
+        (void)ioctl(cpu->vcpus[i].fd, KVM_KVMCLOCK_CTRL, 0);
+    }
     __atomic_store_n(&cpu->wants_stop, false, __ATOMIC_SEQ_CST);
     cpu->run_count++;
     cpu->n_parked = 0; /* from now on, even if they have not woken yet */

@@ -11,10 +11,12 @@
 
 #include <linux/kvm.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "godwit/error.h"
 
-#define KVM_MAX_MSRS 512u
+#define KVM_MAX_MSRS        512u
+#define KVM_MAX_XSAVE_BYTES 65536u
 
 struct kvm_vcpu;
 
@@ -35,10 +37,17 @@ struct kvm_vcpu_state {
     uint8_t *xsave; /* owned */
     uint32_t n_msrs;
     struct kvm_msr msrs[KVM_MAX_MSRS];
+    uint64_t tsc; /* of the moment when the wall clock read so */
+    uint64_t tsc_real_ns;
 };
 
 bool kvm_vcpu_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **error);
-bool kvm_vcpu_set(struct kvm_vcpu *vcpu, const struct kvm_vcpu_state *state, GError **error);
+/* with_tsc: its time stamp counter goes on from the state's; else it stays as it is. The error is
+ * REFUSED, and says what the kernel refuses. */
+bool kvm_vcpu_set(struct kvm_vcpu *vcpu, const struct kvm_vcpu_state *state, bool with_tsc,
+                  GError **error);
+/* Drops those MSRs from the host's list that a vCPU cannot be asked for. */
+void kvm_vcpu_probe_msrs(struct kvm_vcpu *vcpu);
 void kvm_vcpu_state_clear(struct kvm_vcpu_state *state);
 
 #endif

@@ -83,6 +83,18 @@ static bool create_chips(struct cpu_backend *cpu, GError **error)
     return true;
 }
 
+/* Events that the kernel keeps apart only if it is asked to; older ones do not offer it. */
+static void enable_events(struct cpu_backend *cpu)
+{
+    static const uint32_t wanted[] = {KVM_CAP_EXCEPTION_PAYLOAD, KVM_CAP_X86_TRIPLE_FAULT_EVENT};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(wanted); i++) {
+        const struct kvm_enable_cap cap = {.cap = wanted[i], .args[0] = 1};
+        if (ioctl(cpu->kvm_fd, KVM_CHECK_EXTENSION, (unsigned long)wanted[i]) > 0)
+            (void)ioctl(cpu->vm_fd, KVM_ENABLE_CAP, &cap);
+    }
+}
+
 bool kvm_vm_create(struct cpu_backend *cpu, GError **error)
 {
     cpu->vm_fd = create_vm(cpu->kvm_fd);
@@ -90,6 +102,7 @@ bool kvm_vm_create(struct cpu_backend *cpu, GError **error)
         kvm_set_error(error, "create a VM");
         return false;
     }
-    return place_helpers(cpu, error) && add_slots(cpu, error) && create_chips(cpu, error) &&
-           kvm_irq_reset(cpu, error);
+    enable_events(cpu);
+    return kvm_dirty_init(cpu, error) && place_helpers(cpu, error) && add_slots(cpu, error) &&
+           create_chips(cpu, error) && kvm_irq_reset(cpu, error);
 }

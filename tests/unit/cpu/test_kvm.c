@@ -16,7 +16,10 @@
 
 #include "base/clock.h"
 #include "base/cond.h"
+#include "cpu/kvm/clock.h"
+#include "cpu/kvm/dirty.h"
 #include "cpu/kvm/kvm.h"
+#include "godwit/state.h"
 
 #define RAM_BYTES   (UINT64_C(4) << 20)
 #define CODE_GPA    0x1000u
@@ -31,6 +34,7 @@ struct tiny_pc {
     struct gw_ram_block *ram;
     struct guest_clock clock;
     struct cpu_backend *cpu;
+    struct gw_state_registry *registry;
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -106,7 +110,8 @@ static void on_fatal(void *opaque, unsigned vcpu, const char *reason)
     tell(pc);
 }
 
-static struct tiny_pc *pc_new(unsigned n_vcpus)
+static struct tiny_pc *pc_new_with(unsigned n_vcpus, enum cpu_dirty_log dirty_log,
+                                   uint32_t ring_entries)
 {
     struct tiny_pc *pc = g_new0(struct tiny_pc, 1);
     g_autoptr(GError) error = NULL;
@@ -124,6 +129,8 @@ static struct tiny_pc *pc_new(unsigned n_vcpus)
         .clock = &pc->clock,
         .bus = &bus_ops,
         .bus_opaque = pc,
+        .dirty_log = dirty_log,
+        .dirty_ring_entries = ring_entries,
         .reset = on_reset,
         .fatal = on_fatal,
         .fatal_opaque = pc,
@@ -131,12 +138,20 @@ static struct tiny_pc *pc_new(unsigned n_vcpus)
     pc->cpu = cpu_kvm.create(&config, &error);
     g_assert_no_error(error);
     cpu_kvm.reset(pc->cpu);
+    pc->registry = gw_state_registry_new();
+    assert_true(cpu_kvm.add_state(pc->cpu, pc->registry, &error));
     return pc;
+}
+
+static struct tiny_pc *pc_new(unsigned n_vcpus)
+{
+    return pc_new_with(n_vcpus, CPU_DIRTY_LOG_AUTO, 0);
 }
 
 static void pc_free(struct tiny_pc *pc)
 {
     cpu_kvm.stop(pc->cpu);
+    gw_state_registry_free(pc->registry);
     cpu_kvm.free(pc->cpu);
     gw_memory_free(pc->memory);
     g_string_free(pc->said, TRUE);
@@ -402,6 +417,269 @@ static void routes_are_numbered_above_the_pins(void **unused)
     pc_free(pc);
 }
 
+/* ---- state ---- */
+
+/* Loads all of one stopped machine's state into another, as a move does; change may spoil a
+ * section on its way. */
+static bool move_state(struct tiny_pc *from, struct tiny_pc *to,
+                       void (*change)(const char *id, struct gw_state_load *load, uint32_t device,
+                                      GByteArray *data),
+                       GError **error)
+{
+    struct gw_state_plan *plan = gw_state_plan_new(gw_schema_new(from->registry), to->registry);
+    struct gw_state_load *move = gw_state_load_begin(plan, error);
+    bool ok = move != NULL;
+
+    for (uint32_t i = 0; ok && i < gw_state_registry_n(from->registry); i++) {
+        g_autoptr(GByteArray) data = g_byte_array_new();
+        ok = gw_state_save(from->registry, i, data, error);
+        if (ok && change)
+            change(gw_state_registry_id(from->registry, i), move, i, data);
+        ok = ok && gw_state_load_add(move, i, data->data, data->len, error);
+    }
+    ok = ok && gw_state_load_check(move, error) && gw_state_load_commit(move, error);
+    if (ok)
+        gw_state_load_keep(move);
+    if (move)
+        gw_state_load_free(move);
+    gw_state_plan_free(plan);
+    return ok;
+}
+
+#define LOAD_COUNTER(pc)                                                                           \
+    LOAD_REAL(pc, 0xba, 0xf8, 0x03, /* mov dx, 0x3f8 */                                            \
+              0x31, 0xc0,           /* xor ax, ax */                                               \
+              0xee,                 /* out dx, al */                                               \
+              0xfe, 0xc0,           /* inc al */                                                   \
+              0xeb, 0xfb)           /* jmp out */
+
+static void a_moved_guest_counts_on(void **unused)
+{
+    NEED_KVM();
+    g_autoptr(GError) error = NULL;
+    struct tiny_pc *from = pc_new(1);
+    LOAD_COUNTER(from);
+    gsize n = 0;
+
+    for (unsigned i = 0; i < 20; i++) {
+        cpu_kvm.start(from->cpu);
+        WAIT_FOR(from, from->said->len > n);
+        cpu_kvm.stop(from->cpu);
+        struct tiny_pc *to = pc_new(1);
+        memcpy(to->ram->host, from->ram->host, RAM_BYTES);
+        if (!move_state(from, to, NULL, &error))
+            fail_msg("move %u: %s", i, error->message);
+        g_string_append_len(to->said, from->said->str, from->said->len);
+        n = to->said->len;
+        pc_free(from);
+        from = to;
+    }
+    for (gsize j = 0; j < n; j++)
+        assert_int_equal((uint8_t)from->said->str[j], (uint8_t)j);
+    pc_free(from);
+}
+
+/* Paging without protection cannot be: the kernel refuses, and the machine is as before. */
+static void spoil_cr0(const char *id, struct gw_state_load *load, uint32_t device, GByteArray *data)
+{
+    const uint32_t cr0_after_power_on = 0x60000010;
+
+    if (strcmp(id, "vcpu/0") != 0)
+        return;
+    for (guint i = 0; i + 4 <= data->len; i++) {
+        uint32_t word;
+        memcpy(&word, data->data + i, sizeof word);
+        if (word == cr0_after_power_on) {
+            word = 0x80000010;
+            memcpy(data->data + i, &word, sizeof word);
+            return;
+        }
+    }
+    fail_msg("cr0 was not found");
+}
+
+static void bad_state_is_refused_and_hurts_nothing(void **unused)
+{
+    NEED_KVM();
+    g_autoptr(GError) error = NULL;
+    struct tiny_pc *from = pc_new(1), *to = pc_new(1);
+
+    assert_false(move_state(from, to, spoil_cr0, &error));
+    assert_non_null(strstr(error->message, "vCPU 0: KVM refuses its system registers"));
+    LOAD_COUNTER(to);
+    cpu_kvm.start(to->cpu);
+    WAIT_FOR(to, to->said->len > 3);
+    cpu_kvm.stop(to->cpu);
+    assert_int_equal(to->said->str[0], 0);
+    pc_free(from);
+    pc_free(to);
+}
+
+/* ---- dirty log ---- */
+
+enum { FIRST_DIRTIED = 0x20, N_DIRTIED = 0x80 }; /* pages that the guest below writes */
+
+static void load_dirtier(struct tiny_pc *pc)
+{
+    LOAD_REAL(pc, 0xb8, 0x00, 0x20,              /* mov ax, 0x2000 */
+              0x8e, 0xc0,                        /* mov es, ax */
+              0x26, 0xfe, 0x06, 0x00, 0x00,      /* inc byte [es:0] */
+              0x05, 0x00, 0x01,                  /* add ax, 0x100 */
+              0x3d, 0x00, 0xa0,                  /* cmp ax, 0xa000 */
+              0x75, 0xf1,                        /* jne mov es */
+              0xba, 0xf8, 0x03, 0xb0, '.', 0xee, /* out 0x3f8, '.' */
+              0xeb, 0xe6);                       /* jmp mov ax */
+}
+
+/* Collects until the guest has made n_laps more, then once more when it is stopped. */
+static void collect_laps(struct tiny_pc *pc, struct gw_page_set *set, unsigned n_laps)
+{
+    g_autoptr(GError) error = NULL;
+    gsize before;
+
+    pthread_mutex_lock(&pc->lock);
+    before = pc->said->len;
+    pthread_mutex_unlock(&pc->lock);
+    cpu_kvm.start(pc->cpu);
+    WAIT_FOR(pc, pc->said->len >= before + n_laps);
+    if (!gw_memory_log_collect(pc->memory, set, NULL, &error))
+        fail_msg("%s", error->message);
+    cpu_kvm.stop(pc->cpu);
+    if (!gw_memory_log_collect(pc->memory, set, NULL, &error))
+        fail_msg("%s", error->message);
+}
+
+static void check_log(enum cpu_dirty_log kind, uint32_t ring_entries, unsigned n_laps,
+                      bool wants_overflow)
+{
+    g_autoptr(GError) error = NULL;
+    struct tiny_pc *pc = pc_new_with(1, kind, ring_entries);
+    struct gw_page_set *set = gw_page_set_new(pc->memory);
+    g_autofree uint8_t *sent = g_malloc(RAM_BYTES);
+    struct cpu_stats stats;
+
+    load_dirtier(pc);
+    for (unsigned log = 0; log < 3; log++) {
+        if (!gw_memory_log_start(pc->memory, &error))
+            fail_msg("%s", error->message);
+        memcpy(sent, pc->ram->host, RAM_BYTES);
+        for (unsigned round = 0; round < 5; round++) {
+            gw_page_set_clear(set);
+            collect_laps(pc, set, n_laps);
+            for (uint64_t page = 0; page < pc->ram->n_pages; page++) {
+                bool is_set = gw_page_set_test(set, 0, page);
+                bool is_same = memcmp(sent + page * GW_PAGE_SIZE,
+                                      pc->ram->host + page * GW_PAGE_SIZE, GW_PAGE_SIZE) == 0;
+                if (!is_same && !is_set)
+                    fail_msg("page %u was written and is not in the log", (unsigned)page);
+                if (!wants_overflow && is_set &&
+                    (page < FIRST_DIRTIED || page >= FIRST_DIRTIED + N_DIRTIED))
+                    fail_msg("page %u is in the log and was not written", (unsigned)page);
+            }
+            assert_true(wants_overflow || set->n_set == N_DIRTIED);
+            memcpy(sent, pc->ram->host, RAM_BYTES);
+        }
+        /* What nobody wrote does not come again. */
+        gw_page_set_clear(set);
+        assert_true(gw_memory_log_collect(pc->memory, set, NULL, &error));
+        assert_int_equal(set->n_set, 0);
+        gw_memory_log_stop(pc->memory);
+    }
+    cpu_kvm.get_stats(pc->cpu, 0, &stats);
+    if (kind == CPU_DIRTY_LOG_RING)
+        assert_true(stats.dirtied_pages >= 3 * 5 * N_DIRTIED);
+    assert_int_equal(stats.ring_full > 0, wants_overflow);
+    print_message("%u pages from rings, %u times full\n", (unsigned)stats.dirtied_pages,
+                  (unsigned)stats.ring_full);
+    gw_page_set_free(set);
+    pc_free(pc);
+}
+
+static void bitmap_misses_no_write(void **unused)
+{
+    NEED_KVM();
+    check_log(CPU_DIRTY_LOG_BITMAP, 0, 2, false);
+}
+
+static void ring_misses_no_write(void **unused)
+{
+    NEED_KVM();
+    check_log(CPU_DIRTY_LOG_RING, 0, 2, false);
+}
+
+/* A ring that is full several times in a round. Kernels that run much of the guest in their
+ * emulator overrun it as well; then pages that nobody wrote come along, but none is missed. */
+static void a_full_ring_misses_no_write(void **unused)
+{
+    NEED_KVM();
+    check_log(CPU_DIRTY_LOG_RING, 256, 8, true);
+}
+
+static void count_entry(void *opaque, uint32_t slot, uint64_t offset)
+{
+    GString *text = opaque;
+    g_string_append_printf(text, "%u:%u ", slot, (unsigned)offset);
+}
+
+static void ring_is_taken_in_order(void **unused)
+{
+    struct kvm_dirty_gfn ring[4] = {{0}};
+    g_autoptr(GString) text = g_string_new(NULL);
+    uint32_t next = 0;
+
+    assert_int_equal(kvm_ring_take(ring, 3, &next, count_entry, text), 0);
+    for (uint32_t i = 0; i < 6; i++) {
+        ring[i % 4] = (struct kvm_dirty_gfn){KVM_DIRTY_GFN_F_DIRTY, 1, 10 + i};
+        if (i % 2 == 1)
+            assert_int_equal(kvm_ring_take(ring, 3, &next, count_entry, text), 2);
+    }
+    assert_string_equal(text->str, "1:10 1:11 1:12 1:13 1:14 1:15 ");
+    assert_int_equal(next, 6);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(ring[i].flags, KVM_DIRTY_GFN_F_RESET);
+    /* Entries that the kernel has not taken back yet are not read twice. */
+    assert_int_equal(kvm_ring_take(ring, 3, &next, count_entry, text), 0);
+}
+
+/* The kernel has overrun the ring by two entries and goes on behind them. */
+static void an_overrun_ring_is_found_again(void **unused)
+{
+    struct kvm_dirty_gfn ring[4] = {{0}};
+    g_autoptr(GString) text = g_string_new(NULL);
+    uint32_t next = 4;
+
+    assert_false(kvm_ring_skip_gap(ring, 3, &next));
+    assert_int_equal(next, 4);
+    ring[2] = (struct kvm_dirty_gfn){KVM_DIRTY_GFN_F_DIRTY, 0, 7};
+    assert_int_equal(kvm_ring_take(ring, 3, &next, count_entry, text), 0);
+    assert_true(kvm_ring_skip_gap(ring, 3, &next));
+    assert_int_equal(next, 6);
+    assert_int_equal(ring[0].flags, KVM_DIRTY_GFN_F_RESET);
+    assert_int_equal(ring[1].flags, KVM_DIRTY_GFN_F_RESET);
+    assert_int_equal(kvm_ring_take(ring, 3, &next, count_entry, text), 1);
+    assert_string_equal(text->str, "0:7 ");
+}
+
+/* ---- clocks ---- */
+
+static void clocks_go_on(void **unused)
+{
+    uint32_t min_khz, max_khz;
+
+    assert_int_equal(kvm_tsc_after(1000, 1000000, 2000000), 1000 + 2000000);
+    /* Half a year at 5 GHz does not overflow on its way. */
+    assert_int_equal(kvm_tsc_after(0, UINT64_C(15768000000000000), 5000000),
+                     UINT64_C(78840000000000000));
+    assert_int_equal(kvm_elapsed_ns(100, 150, 0), 50);
+    assert_int_equal(kvm_elapsed_ns(100, 150, -30), 20);
+    assert_int_equal(kvm_elapsed_ns(100, 150, -80), 0);
+    kvm_tsc_range(2000000, false, &min_khz, &max_khz);
+    assert_int_equal(min_khz, 1999500);
+    assert_int_equal(max_khz, 2000500);
+    kvm_tsc_range(2000000, true, &min_khz, &max_khz);
+    assert_true(min_khz <= 1000000 && max_khz >= 5000000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -413,6 +691,14 @@ int main(void)
         cmocka_unit_test(doorbell_rings_without_an_exit),
         cmocka_unit_test(pins_and_eventfds_interrupt),
         cmocka_unit_test(routes_are_numbered_above_the_pins),
+        cmocka_unit_test(a_moved_guest_counts_on),
+        cmocka_unit_test(bad_state_is_refused_and_hurts_nothing),
+        cmocka_unit_test(bitmap_misses_no_write),
+        cmocka_unit_test(ring_misses_no_write),
+        cmocka_unit_test(a_full_ring_misses_no_write),
+        cmocka_unit_test(ring_is_taken_in_order),
+        cmocka_unit_test(an_overrun_ring_is_found_again),
+        cmocka_unit_test(clocks_go_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/* kvmclock and time stamp counters: see clock.h. */
+#include "cpu/kvm/clock.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "cpu/kvm/kvm_internal.h"
+
+#define MSR_TSC           0x10u
+/* The largest error of frequency that the guest's own discipline of its clock corrects: what
+ * clocks (SPEC: RFC 5905) allow for is 500 ppm; half of it is left for the hosts' crystals. */
+#define TSC_TOLERANCE_PPM 250u
+
+uint64_t kvm_tsc_after(uint64_t tsc, uint64_t elapsed_ns, uint32_t khz)
+{
+    return tsc + (uint64_t)((unsigned __int128)elapsed_ns * khz / 1000000);
+}
+
+uint64_t kvm_elapsed_ns(uint64_t real_ns, uint64_t now_ns, int64_t source_minus_local_ns)
+{
+    uint64_t source_now_ns = now_ns + (uint64_t)source_minus_local_ns;
+    return source_now_ns > real_ns ? source_now_ns - real_ns : 0;
+}
+
+void kvm_tsc_range(uint32_t host_khz, bool is_scaled, uint32_t *min_khz, uint32_t *max_khz)
+{
+    uint32_t tolerance_khz = (uint32_t)((uint64_t)host_khz * TSC_TOLERANCE_PPM / 1000000);
+
+    *min_khz = is_scaled ? 1000 : host_khz - tolerance_khz;
+    *max_khz = is_scaled ? UINT32_MAX : host_khz + tolerance_khz;
+}
+
+static uint64_t elapsed_since(const struct cpu_backend *cpu, uint64_t real_ns)
+{
+    return kvm_elapsed_ns(real_ns, clock_real_ns(), cpu->config.clock->source_minus_local_ns);
+}
+
+/* ---- kvmclock ---- */
+
+bool kvm_clock_get(struct cpu_backend *cpu, struct kvm_clock_state *clock, GError **error)
+{
+    struct kvm_clock_data data = {0};
+    int khz = ioctl(cpu->vcpus[0].fd, KVM_GET_TSC_KHZ, 0);
+
+    if (ioctl(cpu->vm_fd, KVM_GET_CLOCK, &data) < 0) {
+        kvm_set_error(error, "read the guest's clock");
+        return false;
+    }
+    if (khz <= 0) {
+        kvm_set_error(error, "say how fast time stamp counters run");
+        return false;
+    }
+    clock->ns = data.clock;
+    clock->real_ns = data.flags & KVM_CLOCK_REALTIME ? data.realtime : clock_real_ns();
+    clock->tsc_khz = (uint32_t)khz;
+    return true;
+}
+
+static bool set_frequency(struct cpu_backend *cpu, uint32_t khz, GError **error)
+{
+    for (unsigned i = 0; i < cpu->n_vcpus; i++) {
+        int now_khz = ioctl(cpu->vcpus[i].fd, KVM_GET_TSC_KHZ, 0);
+        uint32_t min_khz, max_khz;
+
+        if (now_khz == (int)khz ||
+            (cpu->host.is_tsc_scaled && ioctl(cpu->vcpus[i].fd, KVM_SET_TSC_KHZ, khz) == 0))
+            continue;
+        kvm_tsc_range(cpu->host.tsc_khz, false, &min_khz, &max_khz);
+        if (khz >= min_khz && khz <= max_khz)
+            continue;
+        g_set_error(error, GW_ERROR, GW_ERROR_REFUSED,
+                    "the guest's time stamp counter runs at %u kHz, this host's at %u kHz and it "
+                    "cannot scale it",
+                    khz, cpu->host.tsc_khz);
+        return false;
+    }
+    return true;
+}
+
+bool kvm_clock_set(struct cpu_backend *cpu, const struct kvm_clock_state *clock, GError **error)
+{
+    struct kvm_clock_data data = {.clock = clock->ns + elapsed_since(cpu, clock->real_ns)};
+
+    if (!set_frequency(cpu, clock->tsc_khz, error))
+        return false;
+    if (cpu->host.has_real_clock) {
+        /* The kernel adds the time since realtime itself, at the moment it sets the clock. */
+        data.clock = clock->ns;
+        data.flags = KVM_CLOCK_REALTIME;
+        data.realtime = clock->real_ns - (uint64_t)cpu->config.clock->source_minus_local_ns;
+    }
+    if (ioctl(cpu->vm_fd, KVM_SET_CLOCK, &data) < 0) {
+        kvm_set_error(error, "set the guest's clock");
+        return false;
+    }
+    return true;
+}
+
+/* ---- time stamp counters ---- */
+
+struct one_msr {
+    struct kvm_msrs head;
+    struct kvm_msr_entry entry;
+};
+
+bool kvm_tsc_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **error)
+{
+    struct one_msr tsc = {.head.nmsrs = 1, .entry.index = MSR_TSC};
+
+    if (ioctl(vcpu->fd, KVM_GET_MSRS, &tsc) != 1) {
+        kvm_set_error(error, "read a time stamp counter");
+        return false;
+    }
+    state->tsc = tsc.entry.data;
+    state->tsc_real_ns = clock_real_ns();
+    return true;
+}
+
+/* The kernel takes writes to several vCPUs that agree within a second for one moment, and keeps the
+ * counters in step. */
+bool kvm_tsc_set(struct kvm_vcpu *vcpu, const struct kvm_vcpu_state *state, GError **error)
+{
+    uint64_t elapsed_ns = elapsed_since(vcpu->cpu, state->tsc_real_ns);
+    struct one_msr tsc = {
+        .head.nmsrs = 1,
+        .entry = {.index = MSR_TSC,
+                  .data = kvm_tsc_after(state->tsc, elapsed_ns, vcpu->cpu->clock.tsc_khz)},
+    };
+
+    if (ioctl(vcpu->fd, KVM_SET_MSRS, &tsc) == 1)
+        return true;
+    kvm_set_error(error, "set a time stamp counter");
+    return false;
+}
