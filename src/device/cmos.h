@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The PC's battery-backed clock and memory, without interrupts.
+ * The PC's battery-backed clock and memory.
  */
 #ifndef GODWIT_DEVICE_CMOS_H
 #define GODWIT_DEVICE_CMOS_H
@@ -15,7 +15,9 @@ struct cmos;
 
 struct cmos_config {
     struct mmio_bus *ports;
+    struct io_loop *loop;
     uint16_t port;
+    struct irq_line irq;       /* edge-triggered */
     uint64_t (*real_ns)(void); /* NULL: the host's CLOCK_REALTIME */
 };
 struct cmos *cmos_new(const char *id, const struct cmos_config *config, GError **error);

@@ -163,6 +163,7 @@ static void add_devices(struct aml *aml)
     add_identity(aml, "RTC0", "PNP0B00");
     aml_resources(aml);
     aml_ports(aml, PC_PORT_CMOS, CMOS_N_PORTS);
+    aml_irq(aml, PC_IRQ_RTC);
     aml_resources_end(aml);
     aml_end(aml);
 }

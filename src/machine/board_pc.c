@@ -158,7 +158,12 @@ static bool add_platform_devices(struct machine *machine, GError **error)
         .off = on_off,
         .opaque = machine,
     };
-    const struct cmos_config cmos_config = {.ports = machine->ports, .port = PC_PORT_CMOS};
+    const struct cmos_config cmos_config = {
+        .ports = machine->ports,
+        .loop = machine->loop,
+        .port = PC_PORT_CMOS,
+        .irq = pin(machine, PC_IRQ_RTC),
+    };
 
     pc->pm = acpi_pm_new("acpi-pm", &pm_config, error);
     if (!pc->pm || !machine_add_device(machine, acpi_pm_device(pc->pm), error))

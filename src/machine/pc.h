@@ -58,6 +58,7 @@ enum pc_port {
 enum pc_irq {
     PC_IRQ_TIMER = 0,
     PC_IRQ_UART0 = 4,
+    PC_IRQ_RTC = 8,
     PC_IRQ_SCI = 9,
     PC_IRQ_PCI = 16, /* INTA..INTD: 16..19 */
 };

@@ -6,17 +6,21 @@
 #include "rig.h"
 
 #include "device/aclint.h"
+#include "device/acpi_pm.h"
+#include "device/cmos.h"
 #include "device/goldfish_rtc.h"
 #include "device/pci.h"
 #include "device/plic.h"
 #include "device/serial.h"
 
 #define BASE     UINT64_C(0x10000000)
+#define PORT     0x600u
 #define N_ROUNDS 3000
 
 struct subject {
     struct rig *rig;
     struct device *dev;
+    uint64_t base; /* 0: BASE */
     uint64_t size_bytes;
     struct chardev *chardev;
 };
@@ -67,6 +71,28 @@ static void make_pci(struct subject *s)
     s->size_bytes = 0x1000000;
 }
 
+static void make_cmos(struct subject *s)
+{
+    const struct cmos_config config = {
+        .ports = s->rig->bus, .loop = s->rig->loop, .port = PORT, .irq = rig_irq(s->rig)};
+    s->dev = cmos_device(cmos_new("cmos", &config, NULL));
+    s->base = PORT;
+    s->size_bytes = CMOS_N_PORTS;
+}
+
+static void nothing(void *opaque)
+{
+}
+
+static void make_pm(struct subject *s)
+{
+    const struct acpi_pm_config config = {
+        .ports = s->rig->bus, .port = PORT, .sci = rig_irq(s->rig), .off = nothing};
+    s->dev = acpi_pm_device(acpi_pm_new("acpi-pm", &config, NULL));
+    s->base = PORT;
+    s->size_bytes = ACPI_PM_N_PORTS;
+}
+
 /* Saves s->dev, changes the bytes, loads them into s->dev. True when they were taken. */
 static bool load_changed(struct subject *s, GRand *rand)
 {
@@ -107,7 +133,7 @@ static void check(void **state, void (*make)(struct subject *s))
     for (unsigned i = 0; i < N_ROUNDS; i++) {
         n_taken += load_changed(&s, rand);
         device_start(s.dev);
-        rig_attack(s.rig, BASE, s.size_bytes, 50);
+        rig_attack(s.rig, s.base ? s.base : BASE, s.size_bytes, 50);
         assert_true(device_stop(s.dev, 0, NULL));
         if (i % 64 == 0)
             device_reset(s.dev);
@@ -142,12 +168,26 @@ static void the_pci_host_is_safe(void **state)
     check(state, make_pci);
 }
 
+static void the_cmos_is_safe(void **state)
+{
+    check(state, make_cmos);
+}
+
+static void the_power_registers_are_safe(void **state)
+{
+    check(state, make_pm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        RIG_TEST(the_plic_is_safe),        RIG_TEST(the_aclint_is_safe),
-        RIG_TEST(the_serial_port_is_safe), RIG_TEST(the_real_time_clock_is_safe),
+        RIG_TEST(the_plic_is_safe),
+        RIG_TEST(the_aclint_is_safe),
+        RIG_TEST(the_serial_port_is_safe),
+        RIG_TEST(the_real_time_clock_is_safe),
         RIG_TEST(the_pci_host_is_safe),
+        RIG_TEST(the_cmos_is_safe),
+        RIG_TEST(the_power_registers_are_safe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
