@@ -6,10 +6,14 @@ import pytest
 
 import test_handover_matrix as matrix
 import wire_reader
+from gwlab.guest import Agent
+from gwlab.net import free_port
 from gwlab.vm import wait_until
+from test_linux import BOOT_S, boot
 from test_migrate import check_ledger, memtick, mover, wait_ticks  # noqa: F401
 
 LIKE = ("--bios", "none", "--memory", "64M")
+STEP = 24  # of the records of a whole move, each of the matrix's actions hits every so many
 
 
 def memory_files(vm):
@@ -34,11 +38,11 @@ def inode_of(vm, block="ram"):
     return next(iter(inodes))
 
 
-def share(source, mover, folder, *options):  # noqa: F811
+def share(source, mover, folder, *options, like=LIKE):  # noqa: F811
     """One move; checks both ends' memory. Returns the new process."""
     before = inode_of(source)
     held = memory_files(source)["ram"][before]
-    new = mover.destination(*LIKE, *options)
+    new = mover.destination(*like, *options)
     trace = os.path.join(folder, f"share{mover.count}")
     os.makedirs(trace)
     summary = source.migrate(f"trace:{trace},{new.uri}", ram="share")
@@ -160,7 +164,7 @@ def test_every_kth_record(start_vm, mover, tmp_path):  # noqa: F811
     places = matrix.record_places(start_vm, mover, tmp_path, ram="share")
     number = 0
     for offset, action in enumerate(matrix.ACTIONS):
-        for place in places[offset * 2 % 9::9] + matrix.DECISIVE:
+        for place in places[offset * 3 % STEP::STEP] + matrix.DECISIVE:
             number += 1
             try:
                 outcome = matrix.play(start_vm, mover, action, place, number, ram="share")
@@ -168,3 +172,32 @@ def test_every_kth_record(start_vm, mover, tmp_path):  # noqa: F811
                 pytest.fail(f"{action} at record {place}: {error}")
             assert "operator" not in outcome, f"{action} at record {place}: {outcome}"
     assert number >= 15
+
+
+def test_debian_moves_under_load(start_vm, mover, tmp_path):  # noqa: F811
+    disk = tmp_path / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(64 << 20)
+    control = free_port()
+    devices = ("--net", f"user,hostfwd=tcp:127.0.0.1:{control}-:7777", "--disk", disk, "--rng",
+               "--balloon")
+    vm = boot(start_vm, *devices, append="gw.ip=dhcp")
+    vm.wait_console("GODWIT-READY", BOOT_S)
+    agent = Agent("127.0.0.1", control)
+    agent.ask("dirty 16@20")
+    agent.close()
+    for i in range(6):
+        agent = Agent("127.0.0.1", control)
+        agent.ask(f"disk-write /dev/vda {8 * i} 8 {i + 1}")
+        agent.close()
+        new = share(vm, mover, str(tmp_path), *devices, like=("--memory", "128M"))
+        assert "Kernel panic" not in vm.console()
+        vm.close()
+        vm = new
+        agent = Agent("127.0.0.1", control)
+        status = agent.status()
+        assert status["errors"] == 0 and status["running"] == 1
+        for before in range(i + 1):
+            agent.ask(f"disk-check /dev/vda {8 * before} 8 {before + 1}")
+        agent.close()
+    assert "Oops" not in vm.console()

@@ -68,3 +68,18 @@ def test_confined_files(start_vm, tmp_path, tmp_path_factory):
     assert done.returncode == 1 and "Permission denied" in done.stderr
     assert not list(outside.iterdir())
     assert vm.status() == "running"
+
+
+def test_confined_processes_hand_their_memory_over(start_vm, tmp_path, tmp_path_factory):
+    """What it needs is allowed: its own descriptors, nothing of the file system."""
+    confine = ("--confine", tmp_path_factory.mktemp("nothing")) if has_landlock() else ()
+    vm = start_vm("a", *confine, *guest(tmp_path))
+    wait_until("the guest to run", lambda: vm.status() == "running")
+    for i in range(2):
+        uri = f"unix:{tmp_path}/in{i}"
+        new = start_vm(f"b{i}", "--bios", "none", "--memory", "64M", "--incoming", uri, *confine)
+        wait_until("the destination to listen", lambda new=new: new.migration().get("uri"))
+        vm.migrate(uri, ram="share")
+        wait_until("the guest to run", lambda new=new: new.status() == "running")
+        assert {status["Seccomp"] for status in threads(new)} == {"2"}
+        vm = new

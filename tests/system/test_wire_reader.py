@@ -104,6 +104,24 @@ def test_migration_is_read(traces):
     assert all(s.is_complete for s in streams.values())
 
 
+def test_shared_memory_is_not_sent(traces):
+    streams = list(wire_reader.read_migration(traces).values())
+    source, destination = (next(s for s in streams if (s.role, s.sender) == ("control", sender))
+                           for sender in ("source", "destination"))
+    answer = destination.messages["RAM_SHARED"][0]
+    assert (answer["is_shared"], answer["reason"]) == (0, "no descriptors came")
+    answer["is_shared"] = 1
+    with pytest.raises(wire_reader.WireError, match="pages of memory that is shared"):
+        wire_reader.check_share(streams)
+    answer["is_shared"] = 0
+    source.messages["RAM_SHARE"][0]["blocks"].append({"index": 1, "offset": 0})
+    with pytest.raises(wire_reader.WireError, match="different blocks"):
+        wire_reader.check_share(streams)
+    del source.messages["RAM_SHARE"]
+    with pytest.raises(wire_reader.WireError, match="0 RAM_SHARE, 1 RAM_SHARED"):
+        wire_reader.check_share(streams)
+
+
 def test_difference_between_sent_and_received_is_found(traces):
     path = next(traces.glob("*-page-0-source-*.received"))
     data = bytearray(path.read_bytes())

@@ -592,6 +592,23 @@ def check_handover(streams):
         raise WireError("RUNNING without COMMIT of this attempt")
 
 
+def check_share(streams):
+    """RAM_SHARED answers an offer; memory that is shared is not sent."""
+    found = {name: [m for s in streams for m in s.messages.get(name, [])]
+             for name in ("RAM_SHARE", "RAM_SHARED", "RAM_MAP")}
+    offers, answers = found["RAM_SHARE"], found["RAM_SHARED"]
+    if len(offers) > 1 or len(answers) > len(offers):
+        raise WireError(f"{len(offers)} RAM_SHARE, {len(answers)} RAM_SHARED")
+    if offers and found["RAM_MAP"]:
+        if len(offers[0]["blocks"]) != len(found["RAM_MAP"][0]["blocks"]):
+            raise WireError("RAM_SHARE and RAM_MAP have different blocks")
+    for position, block in enumerate(offers[0]["blocks"] if offers else []):
+        if block["index"] != position or block["offset"] % PAGE_BYTES:
+            raise WireError(f"RAM_SHARE: block {position}")
+    if answers and answers[0]["is_shared"] and any(s.pages for s in streams):
+        raise WireError("pages of memory that is shared")
+
+
 def check_suspects(streams):
     """Pages of the source's last word on each page: none may be suspect when LOADED was said."""
     if any("LOADED" in stream.messages for stream in streams):
@@ -622,6 +639,7 @@ def read_migration(directory, allow_cut=False):
     for group in by_migration.values():
         check_rounds(group)
         check_handover(group)
+        check_share(group)
         check_suspects(group)
     return streams
 

@@ -77,12 +77,17 @@ static void send_setup(struct fixture_ends *control, uint64_t ram_bytes)
     assert_ok(wire_send_section(control->source, WIRE_SECTION_SCHEMA, "schema", 0, 1, 0, "{}", 2,
                                 NEVER, &error),
               error);
+    /* An offer whose descriptors a recorder cannot carry, so it is declined. */
+    SEND(control->source, WIRE_RAM_SHARE,
+         (struct wire_ram_share){.n_blocks = 1, .blocks = &(struct wire_share_block){0}});
     SEND(control->source, WIRE_RAM_MAP,
          (struct wire_ram_map){.total_bytes = ram_bytes, .n_blocks = 1, .blocks = &block});
-    drain(control->destination, 5);
+    drain(control->destination, 6);
+    SEND(control->destination, WIRE_RAM_SHARED,
+         (struct wire_ram_shared){.reason = (char *)"no descriptors came"});
     SEND(control->destination, WIRE_SCHEMA_VERDICT,
          (struct wire_schema_verdict){.is_accepted = true});
-    drain(control->source, 2);
+    drain(control->source, 3);
 }
 
 /* A round of all pages; the page at writes, if any, changes between its digest and its way. */
