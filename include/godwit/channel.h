@@ -91,6 +91,11 @@ bool gw_channel_is_duplex(const struct gw_channel *channel);
 bool gw_channel_can_read(const struct gw_channel *channel);
 bool gw_channel_can_write(const struct gw_channel *channel);
 
+/* The descriptor of a channel that is a file and nothing else (no filter limits, changes or records
+ * what goes through it), for those who read or write it in place; -1 otherwise. It stays the
+ * channel's. Since 1.1. */
+int gw_channel_file_fd(const struct gw_channel *channel);
+
 /* Moves all bytes or fails. The iovecs are not changed. */
 bool gw_channel_read_full(struct gw_channel *channel, void *to, size_t n_bytes, int64_t deadline_ns,
                           GError **error);

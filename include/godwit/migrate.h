@@ -146,6 +146,13 @@ struct gw_vm {
 
     /* Is the guest running (not paused by its user)? Source only; asked just before stop. */
     bool (*is_running)(void *opaque);
+
+    /* -- since 1.1 -- */
+    /* A snapshot that is restored lazily turned out damaged or unreadable while its guest runs.
+     * Whoever accesses a page that is lost waits for ever: nobody is ever given wrong bytes. So no
+     * vCPU can be waited for; tell the user and end the process. Any thread; once. NULL: the
+     * process is aborted. */
+    void (*memory_lost)(void *opaque, const char *reason);
 };
 
 /* ---- Parameters and events ------------------------------------------------------------------- */
@@ -181,6 +188,14 @@ struct gw_migrate_params {
     /* Sharing needs a UNIX socket without a relay, and blocks that are each a memfd sealed against
      * shrinking, growing and further seals. AUTO shares only with processes of the same user. */
     enum gw_ram_way ram;
+    /* -- since 1.1 -- */
+    /* gw_snapshot_start: the guest runs on while its memory is written, and stops only for its
+     * device state. Where the host cannot do that it stands still; the status has a note then. */
+    bool is_live;
+    /* gw_destination_start, of a snapshot: the guest runs at once, and its pages come from the file
+     * when they are needed; a reader in the background brings the rest. Where that is not possible
+     * all is read first; the status has a note then. See gw_vm.memory_lost. */
+    bool is_lazy;
 };
 #define GW_DEFAULT_MAX_BLACKOUT_NS  UINT64_C(300000000)
 #define GW_DEFAULT_SILENCE_LIMIT_NS UINT64_C(10000000000)
@@ -206,7 +221,8 @@ enum gw_source_state {
     GW_SOURCE_BLACKOUT,       /* guest stopped here, COMMIT not sent */
     GW_SOURCE_COMMITTED,      /* COMMIT sent, waiting for RUNNING */
     GW_SOURCE_IN_DOUBT,       /* COMMIT sent and the link lost: guest stopped, asking */
-    GW_SOURCE_SAVING,         /* snapshot: guest stopped, everything is being written */
+    GW_SOURCE_SAVING,         /* snapshot: everything is being written; the guest is stopped,
+                                 when live only for its device state */
     GW_SOURCE_COMPLETED,      /* final: the destination runs the guest (or an operator said so) */
     GW_SOURCE_SAVED,          /* final: the snapshot is whole; the guest goes on here */
     GW_SOURCE_FAILED,         /* final: the guest goes on here */
@@ -243,6 +259,11 @@ struct gw_source_status {
     struct gw_migrate_failure failure;
     uint64_t max_blackout_ns, max_time_ns, max_bandwidth_bytes; /* as in force */
     bool is_ram_shared; /* the destination maps our memory: no page is sent */
+    /* -- since 1.1 -- */
+    char note[256]; /* a sentence about what was done otherwise than asked; or empty */
+    bool is_live;   /* a snapshot whose guest runs on */
+    uint64_t
+        chunks_caught; /* live: MiB of memory that had to be kept before the guest wrote to it */
 };
 
 /* Starts a migration of vm to uri (docs: channel.h lists the schemes) on threads of its own. vm and
@@ -251,8 +272,8 @@ struct gw_source_status {
 struct gw_source *gw_source_start(const struct gw_vm *vm, const char *uri,
                                   const struct gw_migrate_params *params,
                                   const struct gw_migrate_observer *observer, GError **error);
-/* Writes a snapshot of vm (stopped meanwhile) to a one-way uri (file:, exec:, fd:). The same object
- * and functions; ends in SAVED, FAILED or CANCELLED. */
+/* Writes a snapshot of vm (stopped meanwhile, unless params->is_live) to a one-way uri (file:,
+ * exec:, fd:). The same object and functions; ends in SAVED, FAILED or CANCELLED. */
 struct gw_source *gw_snapshot_start(const struct gw_vm *vm, const char *uri,
                                     const struct gw_migrate_params *params,
                                     const struct gw_migrate_observer *observer, GError **error);
@@ -307,6 +328,9 @@ struct gw_destination_status {
     bool was_running;       /* when RUNNING: the guest runs (true) or was handed over paused */
     struct gw_migrate_failure failure; /* of the current or last migration */
     bool is_ram_shared;                /* the memory is the source's own */
+    /* -- since 1.1 -- */
+    char note[256];         /* a sentence about what was done otherwise than asked; or empty */
+    uint64_t missing_bytes; /* lazy: of the file, still to be read while the guest runs */
 };
 
 /* Listens at uri for a source (tcp:, unix:), or reads a snapshot from it (file:, exec:, fd:), on
@@ -331,7 +355,9 @@ void gw_destination_mark(struct gw_destination *destination, const char *name, u
 /* Waits until RUNNING or DISOWNED (true) or the deadline has passed (false). Not from a callback.
  */
 bool gw_destination_wait(struct gw_destination *destination, uint64_t deadline_ns);
-/* Before COMMIT was read the guest never runs. Ends the threads; frees. Not from a callback. */
+/* Before COMMIT was read the guest never runs. Ends the threads; frees. Not from a callback. A
+ * guest that was restored lazily has to stand still by now, unless nothing of it is missing any
+ * more. */
 void gw_destination_free(struct gw_destination *destination);
 
 #ifdef __cplusplus

@@ -292,6 +292,13 @@ static const struct channel_ops fd_ops = {
     .free = fd_free,
 };
 
+int gw_channel_file_fd(const struct gw_channel *channel)
+{
+    const struct fd_channel *self = (const struct fd_channel *)channel;
+
+    return channel->ops == &fd_ops && self->is_file ? self->fd : -1;
+}
+
 /* ---- construction ---- */
 
 void channel_tune_socket(int fd)

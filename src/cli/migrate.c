@@ -229,7 +229,7 @@ static bool command_ok(struct client *client, const char *name, json_t *args)
 /* Starts `command` with uri (NULL: only watch) and follows it. budgets is taken over, may be NULL.
  */
 static int start_and_follow(const char *vm, const char *command, const char *uri, json_t *budgets,
-                            bool is_json)
+                            bool is_live, bool is_json)
 {
     g_autoptr(GError) error = NULL;
     struct follow follow = {0};
@@ -247,7 +247,9 @@ static int start_and_follow(const char *vm, const char *command, const char *uri
     if (budgets && json_object_size(budgets) > 0)
         ok = command_ok(follow.client, "migrate-set-parameters", json_incref(budgets));
     if (ok && uri)
-        ok = command_ok(follow.client, command, json_pack("{s:s}", "uri", uri));
+        ok = command_ok(follow.client, command,
+                        is_live ? json_pack("{s:s, s:b}", "uri", uri, "live", 1)
+                                : json_pack("{s:s}", "uri", uri));
     if (ok)
         status = follow_to_end(&follow);
     json_decref(budgets);
@@ -286,7 +288,7 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
     g_free(budgets.ram);
     if (!args)
         return CLI_USAGE;
-    status = start_and_follow(argv[1], "migrate", argv[2], args, is_json);
+    status = start_and_follow(argv[1], "migrate", argv[2], args, false, is_json);
     if (status == CLI_OK && wants_quit) {
         int ignored;
         struct client *client = client_open(argv[1], &ignored, NULL);
@@ -299,8 +301,10 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
 
 int cmd_save(const struct subcommand *self, int argc, char **argv)
 {
-    gboolean is_json = FALSE;
+    gboolean is_json = FALSE, is_live = FALSE;
     const GOptionEntry entries[] = {
+        {"live", 'l', 0, G_OPTION_ARG_NONE, &is_live,
+         "The guest runs on; it stops only for its device state", NULL},
         {"json", 'j', 0, G_OPTION_ARG_NONE, &is_json, "JSON lines; the last is the summary", NULL},
         {NULL}};
     int status;
@@ -315,7 +319,7 @@ int cmd_save(const struct subcommand *self, int argc, char **argv)
         g_autofree char *path = g_canonicalize_filename(argv[2], NULL);
         uri = g_strconcat("file:", path, NULL);
     }
-    return start_and_follow(argv[1], "snapshot-to", uri, NULL, is_json);
+    return start_and_follow(argv[1], "snapshot-to", uri, NULL, is_live, is_json);
 }
 
 int cmd_watch(const struct subcommand *self, int argc, char **argv)
@@ -328,5 +332,5 @@ int cmd_watch(const struct subcommand *self, int argc, char **argv)
 
     if (!cli_parse(self, entries, 1, 1, &argc, &argv, &status))
         return status;
-    return start_and_follow(argv[1], NULL, NULL, NULL, is_json);
+    return start_and_follow(argv[1], NULL, NULL, NULL, false, is_json);
 }

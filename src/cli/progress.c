@@ -169,6 +169,8 @@ void progress_end(struct progress *progress, const json_t *info, const json_t *l
            number(ram, "transferred") / MIB, number(ram, "normal"), number(ram, "duplicate"));
     if (number(info, "failed-attempts") > 0)
         printf("%.0f earlier switchover(s) put off\n", number(info, "failed-attempts"));
+    if (*text_of(info, "note"))
+        printf("%s\n", text_of(info, "note"));
     if (attempt)
         print_ledger(attempt);
     fflush(stdout);

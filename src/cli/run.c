@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -22,8 +23,10 @@ struct run {
     char *sandbox;
     char **qmp_paths, **confine;
     int n_cpus;
-    gboolean is_paused, is_prefaulted, no_reboot, no_shutdown;
+    gboolean is_paused, is_prefaulted, is_lazy, no_reboot, no_shutdown;
     struct machine_config config;
+    struct termios terminal; /* as it was found */
+    bool has_terminal;
 
     GMainLoop *loop;
     struct machine *machine;
@@ -86,6 +89,8 @@ static bool parse_options(struct run *run, const struct subcommand *self, int *a
          "Wait for a guest here: tcp:HOST:PORT, unix:PATH, fd:N; defer: told by migrate-incoming",
          "URI"},
         {"restore", 0, 0, G_OPTION_ARG_FILENAME, &run->restore, "Start from a snapshot", "FILE"},
+        {"lazy", 0, 0, G_OPTION_ARG_NONE, &run->is_lazy,
+         "With --restore: run at once, read memory when it is needed", NULL},
         {"paused", 'S', 0, G_OPTION_ARG_NONE, &run->is_paused, "Do not start the guest yet", NULL},
         {"no-reboot", 0, 0, G_OPTION_ARG_NONE, &run->no_reboot, "End when the guest reboots", NULL},
         {"no-shutdown", 0, 0, G_OPTION_ARG_NONE, &run->no_shutdown,
@@ -144,6 +149,11 @@ static bool make_config(struct run *run, GError **error)
                     "--incoming and --restore exclude each other");
         return false;
     }
+    if (run->is_lazy && (!run->restore || run->is_prefaulted)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "--lazy needs --restore and excludes --prefault");
+        return false;
+    }
     if (run->sandbox && strcmp(run->sandbox, "on") != 0 && strcmp(run->sandbox, "off") != 0) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "--sandbox \"%s\": expected on or off",
                     run->sandbox);
@@ -163,6 +173,17 @@ static bool make_config(struct run *run, GError **error)
 
 /* ---- what happens ---------------------------------------------------------------------------- */
 
+/* A vCPU or a device waits for memory that will never come: nothing that waits for them may be
+ * done, and nothing of the guest may happen any more. */
+static void end_at_once(struct run *run)
+{
+    monitor_free(run->monitor);
+    if (run->has_terminal)
+        tcsetattr(STDIN_FILENO, TCSADRAIN, &run->terminal);
+    fflush(NULL);
+    _exit(CLI_FAILED);
+}
+
 static void on_machine_notice(void *opaque, const struct machine_notice *notice)
 {
     struct run *run = opaque;
@@ -174,7 +195,9 @@ static void on_machine_notice(void *opaque, const struct machine_notice *notice)
         break;
     case MACHINE_NOTICE_BROKEN:
         cli_complain("the guest cannot go on: %s", notice->detail);
-        if (!run->no_shutdown)
+        if (notice->is_stuck)
+            end_at_once(run);
+        else if (!run->no_shutdown)
             finish(run, CLI_FAILED);
         break;
     case MACHINE_NOTICE_ESCAPE:
@@ -189,6 +212,13 @@ static void on_migration_notice(void *opaque, const struct migration_notice *not
 {
     struct run *run = opaque;
 
+    if (notice->kind == MIGRATION_NOTICE_DESTINATION && notice->value == GW_DESTINATION_RUNNING) {
+        struct gw_destination_status status;
+
+        gw_destination_get_status(migration_destination(run->migration), &status);
+        if (*status.note)
+            cli_complain("%s", status.note);
+    }
     if (notice->kind != MIGRATION_NOTICE_DISCARDED)
         return;
     cli_complain("the incoming guest was lost: %s", notice->detail ? notice->detail : "no reason");
@@ -244,7 +274,7 @@ static void on_awaiting(void *opaque, const GError *failure)
         return;
     }
     bool is_deferred = strcmp(uri, "defer") == 0;
-    if ((!is_deferred && !migration_listen(run->migration, uri, true, &error)) ||
+    if ((!is_deferred && !migration_listen(run->migration, uri, run->is_lazy, true, &error)) ||
         !open_monitors(run, &error)) {
         cli_complain("%s", error->message);
         finish(run, CLI_FAILED);
@@ -314,6 +344,7 @@ int cmd_run(const struct subcommand *self, int argc, char **argv)
     g_autoptr(GError) error = NULL;
 
     signal(SIGPIPE, SIG_IGN);
+    run.has_terminal = tcgetattr(STDIN_FILENO, &run.terminal) == 0;
     run.loop = g_main_loop_new(NULL, FALSE);
     run.config.devices = g_ptr_array_new_with_free_func((GDestroyNotify)device_config_free);
     if (parse_options(&run, self, &argc, &argv, &run.status)) {

@@ -49,6 +49,7 @@ struct machine_notice {
     unsigned exit_code;
     const char *reason; /* QEMU's word: "guest-reset"; or NULL */
     const char *detail; /* a sentence, or NULL */
+    bool is_stuck;      /* BROKEN: parts of the machine wait for ever, nobody may wait for them */
 };
 
 typedef void (*machine_notice_fn)(void *opaque, const struct machine_notice *notice);
@@ -76,6 +77,9 @@ void machine_free(struct machine *machine);
 
 /* Main thread only. */
 void machine_add_listener(struct machine *machine, machine_notice_fn fn, void *opaque);
+/* Stops the parts, as a user would, and waits for it: who serves the guest its memory may go then.
+ */
+void machine_halt(struct machine *machine);
 /* Queues an operation; done (may be NULL) is called on the main context. Any thread. */
 void machine_submit(struct machine *machine, enum machine_op op, machine_done_fn done,
                     void *opaque);

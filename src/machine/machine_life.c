@@ -508,6 +508,13 @@ void machine_life_start(struct machine *machine)
     machine->has_life_thread = true;
 }
 
+void machine_halt(struct machine *machine)
+{
+    machine_enter(machine);
+    machine_stop_parts_locked(machine, user_deadline(), NULL, NULL);
+    machine_leave(machine);
+}
+
 void machine_life_end(struct machine *machine)
 {
     if (machine->has_life_thread) {

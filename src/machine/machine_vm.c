@@ -223,6 +223,13 @@ static void vm_discarded(void *opaque, const GError *why)
         fn(fn_opaque, why);
 }
 
+/* Whoever waits for that memory waits for ever, so the parts cannot be stopped. */
+static void vm_memory_lost(void *opaque, const char *reason)
+{
+    machine_notify(opaque, &(struct machine_notice){
+                               .kind = MACHINE_NOTICE_BROKEN, .detail = reason, .is_stuck = true});
+}
+
 void machine_set_hold(struct machine *machine, bool is_held)
 {
     pthread_mutex_lock(&machine->lock);
@@ -254,6 +261,7 @@ void machine_vm_init(struct machine *machine)
         .run_at_destination = vm_run_at_destination,
         .discarded = vm_discarded,
         .is_running = vm_is_running,
+        .memory_lost = vm_memory_lost,
     };
 }
 

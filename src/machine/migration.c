@@ -130,6 +130,9 @@ void migration_free(struct migration *migration)
     if (!migration)
         return;
     g_clear_pointer(&migration->source, gw_source_free);
+    /* The destination may still be bringing the guest its memory. */
+    if (migration->destination)
+        machine_halt(migration->machine);
     g_clear_pointer(&migration->destination, gw_destination_free);
     machine_set_discarded_fn(migration->machine, NULL, NULL);
     main_queue_free(migration->main_queue);
@@ -178,8 +181,10 @@ bool migration_is_active(struct migration *migration)
     return !gw_source_state_is_final(status.state);
 }
 
-static bool begin(struct migration *migration, const char *uri, bool is_snapshot, GError **error)
+static bool begin(struct migration *migration, const char *uri, bool is_snapshot, bool is_live,
+                  GError **error)
 {
+    struct gw_migrate_params params = migration->params;
     const struct gw_migrate_observer observer = {on_source_event, migration};
     enum life_state state = machine_state(migration->machine);
 
@@ -192,8 +197,9 @@ static bool begin(struct migration *migration, const char *uri, bool is_snapshot
                     is_snapshot ? "save" : "migrate", life_state_phrase(state));
         return false;
     }
+    params.is_live = is_live;
     struct gw_source *source = (is_snapshot ? gw_snapshot_start : gw_source_start)(
-        machine_vm(migration->machine), uri, &migration->params, &observer, error);
+        machine_vm(migration->machine), uri, &params, &observer, error);
     if (!source)
         return false;
     g_clear_pointer(&migration->source, gw_source_free);
@@ -204,12 +210,12 @@ static bool begin(struct migration *migration, const char *uri, bool is_snapshot
 
 bool migration_start(struct migration *migration, const char *uri, GError **error)
 {
-    return begin(migration, uri, is_one_way(uri), error);
+    return begin(migration, uri, is_one_way(uri), false, error);
 }
 
-bool migration_save(struct migration *migration, const char *uri, GError **error)
+bool migration_save(struct migration *migration, const char *uri, bool is_live, GError **error)
 {
-    return begin(migration, uri, true, error);
+    return begin(migration, uri, true, is_live, error);
 }
 
 bool migration_cancel(struct migration *migration, GError **error)
@@ -233,9 +239,10 @@ bool migration_resolve(struct migration *migration, enum gw_resolution resolutio
 
 /* ---- incoming -------------------------------------------------------------------------------- */
 
-bool migration_listen(struct migration *migration, const char *uri, bool exits_on_error,
-                      GError **error)
+bool migration_listen(struct migration *migration, const char *uri, bool is_lazy,
+                      bool exits_on_error, GError **error)
 {
+    struct gw_migrate_params params = migration->params;
     const struct gw_migrate_observer observer = {on_destination_event, migration};
     enum life_state state = machine_state(migration->machine);
 
@@ -251,8 +258,9 @@ bool migration_listen(struct migration *migration, const char *uri, bool exits_o
     }
     migration->exits_on_error = exits_on_error;
     migration->is_restore = is_one_way(uri);
-    migration->destination = gw_destination_start(machine_vm(migration->machine), uri,
-                                                  &migration->params, &observer, error);
+    params.is_lazy = is_lazy;
+    migration->destination =
+        gw_destination_start(machine_vm(migration->machine), uri, &params, &observer, error);
     return migration->destination != NULL;
 }
 

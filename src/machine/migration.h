@@ -44,11 +44,12 @@ const struct gw_migrate_params *migration_params(const struct migration *migrati
 void migration_set_params(struct migration *migration, const struct gw_migrate_params *params);
 
 bool migration_start(struct migration *migration, const char *uri, GError **error);
-bool migration_save(struct migration *migration, const char *uri, GError **error);
-/* exits_on_error: see MIGRATION_NOTICE_DISCARDED. The machine must wait for a guest
- * (MACHINE_OP_AWAIT). */
-bool migration_listen(struct migration *migration, const char *uri, bool exits_on_error,
-                      GError **error);
+/* is_live: the guest runs on meanwhile, where the host can do that. */
+bool migration_save(struct migration *migration, const char *uri, bool is_live, GError **error);
+/* is_lazy: a snapshot's guest runs at once, its pages come when they are needed. exits_on_error:
+ * see MIGRATION_NOTICE_DISCARDED. The machine must wait for a guest (MACHINE_OP_AWAIT). */
+bool migration_listen(struct migration *migration, const char *uri, bool is_lazy,
+                      bool exits_on_error, GError **error);
 bool migration_cancel(struct migration *migration, GError **error);
 bool migration_resolve(struct migration *migration, enum gw_resolution resolution, GError **error);
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/cond.h"
 #include "base/summary.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -70,6 +71,9 @@ struct gw_memory *gw_memory_new(void)
     struct gw_memory *memory = g_new0(struct gw_memory, 1);
 
     memory->blocks = g_ptr_array_new_with_free_func(memory_block_free);
+    pthread_mutex_init(&memory->guard_lock, NULL);
+    pthread_mutex_init(&memory->whole_lock, NULL);
+    cond_init_mono(&memory->whole_changed);
     return memory;
 }
 
@@ -85,6 +89,9 @@ void gw_memory_free(struct gw_memory *memory)
         g_free(memory->scratch);
     }
     g_ptr_array_free(memory->blocks, TRUE);
+    pthread_cond_destroy(&memory->whole_changed);
+    pthread_mutex_destroy(&memory->whole_lock);
+    pthread_mutex_destroy(&memory->guard_lock);
     g_free(memory);
 }
 
@@ -407,6 +414,11 @@ bool gw_memory_discard(struct gw_ram_block *block, uint64_t offset, uint64_t len
         g_set_error(error, GW_ERROR, GW_ERROR_STATE,
                     "RAM block %s: cannot discard: its memory was handed over", block->name);
         return false;
+    }
+    gw_lock_guard(&block->memory->guard_lock);
+    if (block->memory->guard) {
+        block->memory->guard(block->memory->guard_opaque, block, offset >> GW_PAGE_SHIFT,
+                             len >> GW_PAGE_SHIFT);
     }
     if (memory_block_of(block)->is_adopted) {
         return memory_adopted_discard(memory_block_of(block), offset, len, error);

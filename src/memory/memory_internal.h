@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include "godwit/memory.h"
+#include "memory/faults.h"
 
 #define MEMORY_MAX_WATCHERS  4
 #define MEMORY_MAX_PRODUCERS 16
@@ -76,6 +77,16 @@ struct gw_memory {
 
     /* Atomic: written by the log's user (release), read by anyone (acquire). */
     bool is_logging;
+
+    /* Guarded by guard_lock, which is held while the guard runs and the pages go. */
+    pthread_mutex_t guard_lock;
+    memory_guard_fn guard;
+    void *guard_opaque;
+
+    /* Guarded by whole_lock. */
+    pthread_mutex_t whole_lock;
+    pthread_cond_t whole_changed;
+    bool is_partial;
 };
 
 /* Zero-filled words for n_bits that cost memory only where they are written. NULL: no memory. */

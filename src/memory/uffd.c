@@ -89,6 +89,16 @@ int uffd_protect(int uffd, const void *at, uint64_t len, bool is_protected)
     return ioctl(uffd, UFFDIO_WRITEPROTECT, &arg) < 0 ? errno : 0;
 }
 
+int uffd_copy(int uffd, const void *at, const void *from, uint64_t len, uint64_t *n_copied)
+{
+    struct uffdio_copy arg = {.dst = (uintptr_t)at, .src = (uintptr_t)from, .len = len};
+    int rc = ioctl(uffd, UFFDIO_COPY, &arg) < 0 ? errno : 0;
+
+    *n_copied = arg.copy > 0 ? (uint64_t)arg.copy : 0;
+    /* Part of it was copied: what stands in the way of the rest is in copy, or comes again. */
+    return rc;
+}
+
 int uffd_zero_page(int uffd, const void *at, uint64_t len)
 {
     struct uffdio_zeropage arg = {.range = range_of(at, len)};

@@ -38,6 +38,9 @@ int uffd_open(int flags, uint64_t features, uint64_t optional, GError **error);
 /* These return 0 or an errno. */
 int uffd_register(int uffd, const void *at, uint64_t len, uint64_t mode);
 int uffd_protect(int uffd, const void *at, uint64_t len, bool is_protected);
+/* Gives missing pages this content; *n_copied: bytes of them that were given it, also on failure.
+ */
+int uffd_copy(int uffd, const void *at, const void *from, uint64_t len, uint64_t *n_copied);
 int uffd_zero_page(int uffd, const void *at, uint64_t len);
 int uffd_wake(int uffd, const void *at, uint64_t len);
 

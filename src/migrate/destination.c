@@ -429,8 +429,15 @@ const char *gw_destination_uri(const struct gw_destination *destination)
 void gw_destination_get_status(struct gw_destination *destination,
                                struct gw_destination_status *status)
 {
+    const struct snapshot_reader_counters *restored = &destination->restored;
+
     pthread_mutex_lock(&destination->lock);
     *status = destination->status;
+    status->bytes_received += __atomic_load_n(&restored->n_bytes, __ATOMIC_RELAXED);
+    status->pages_plain += __atomic_load_n(&restored->pages_plain, __ATOMIC_RELAXED);
+    status->pages_zero += __atomic_load_n(&restored->pages_zero, __ATOMIC_RELAXED);
+    if (destination->pager)
+        status->missing_bytes = snapshot_pager_missing_bytes(destination->pager);
     pthread_mutex_unlock(&destination->lock);
 }
 
@@ -490,6 +497,7 @@ void gw_destination_free(struct gw_destination *destination)
     pthread_mutex_unlock(&destination->lock);
     mailbox_put(&destination->box, mail_new(MAIL_POKE));
     pthread_join(destination->thread, NULL);
+    destination_stop_paging(destination);
     destination_stop_listening(destination);
     destination_clear_migration(destination);
     gw_listener_free(destination->listener);

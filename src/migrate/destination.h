@@ -17,6 +17,7 @@
 #include "migrate/ledger.h"
 #include "migrate/link.h"
 #include "migrate/share.h"
+#include "migrate/snapshot_reader.h"
 #include "wire/pages.h"
 #include "wire/rounds.h"
 
@@ -79,6 +80,7 @@ struct gw_destination {
     bool is_freeing;
     struct gw_channel *restoring; /* the control thread reads a snapshot from it */
     bool wants_cancel;            /* of the snapshot */
+    struct snapshot_pager *pager; /* lazy: until the destination is freed */
 
     /* fixed while page lanes exist */
     struct gw_ram_block **blocks; /* by the source's index; NULL entries: none */
@@ -91,6 +93,7 @@ struct gw_destination {
     uint32_t acked_round;  /* control writes (release), lanes read (acquire) */
     uint32_t is_receiving; /* accepted: rounds may come */
     uint64_t n_suspect, n_damaged, pages_plain, pages_zero, bytes_received; /* lanes write */
+    struct snapshot_reader_counters restored; /* read by the index of a snapshot */
 
     /* owned by the control thread */
     uint8_t id[WIRE_ID_BYTES];
@@ -205,5 +208,6 @@ void destination_share_drop(struct gw_destination *destination); /* our own memo
 
 /* destination_restore.c */
 void destination_restore(struct gw_destination *destination, struct wire_stream *stream);
+void destination_stop_paging(struct gw_destination *destination);
 
 #endif

@@ -282,21 +282,3 @@ void lanes_free(struct lanes *lanes)
     pthread_mutex_destroy(&lanes->lock);
     g_free(lanes);
 }
-
-bool lanes_send_round_here(const struct gw_memory *memory, struct wire_stream *stream,
-                           const struct wire_round_begin *begin, const struct gw_page_set *set,
-                           struct lanes_counters *counters, GError **error)
-{
-    struct round_work work = {.memory = memory, .set = set, .begin = *begin};
-    struct part part = {.work = &work,
-                        .stream = stream,
-                        .packet = wire_pages_out_new(),
-                        .max_packet_pages = WIRE_MAX_PACKET_PAGES};
-    bool is_sent = part_send(&part, error);
-
-    wire_pages_out_free(part.packet);
-    counters->pages_plain = work.pages_plain;
-    counters->pages_zero = work.pages_zero;
-    counters->round_pages = work.round_pages;
-    return is_sent;
-}

@@ -44,10 +44,4 @@ void lanes_get_counters(struct lanes *lanes, struct lanes_counters *counters);
 /* Wakes their channels, joins, frees. */
 void lanes_free(struct lanes *lanes);
 
-/* Sends one whole round on one stream from the calling thread (snapshots). *should_stop may be set
- * by another thread. */
-bool lanes_send_round_here(const struct gw_memory *memory, struct wire_stream *stream,
-                           const struct wire_round_begin *begin, const struct gw_page_set *set,
-                           struct lanes_counters *counters, GError **error);
-
 #endif

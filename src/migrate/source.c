@@ -13,6 +13,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "memory/faults.h"
+
 /* ---- state ------------------------------------------------------------------------------------
  */
 
@@ -84,7 +86,13 @@ void source_resume_guest(struct gw_source *source, const char *reason)
     source->is_guest_stopped = false;
     if (source->vm.resume_at_source)
         source->vm.resume_at_source(source->vm.opaque);
-    ledger_close(source->ledger, clock_mono_ns(), reason, 0);
+    uint64_t blackout_ns = ledger_close(source->ledger, clock_mono_ns(), reason, 0);
+
+    if (source->is_snapshot) {
+        pthread_mutex_lock(&source->lock);
+        source->status.blackout_ns = blackout_ns;
+        pthread_mutex_unlock(&source->lock);
+    }
 }
 
 /* Ends a migration whose guest stays here: guest first, then the peer, then the links. */
@@ -403,11 +411,20 @@ static bool source_is_over(struct gw_source *source)
            (is_freeing && (state == GW_SOURCE_COMMITTED || state == GW_SOURCE_IN_DOUBT));
 }
 
+/* A guest that is being restored lazily is sent or saved when all of it is here. */
+static void source_await_memory(struct gw_source *source)
+{
+    while (!source_wants_stop(source) &&
+           !memory_await_whole(source->vm.memory, clock_mono_ns() + SOURCE_AWAIT_STEP_NS))
+        ;
+}
+
 static void *source_main(void *opaque)
 {
     struct gw_source *source = opaque;
 
     source_notify(source, GW_MIGRATE_EVENT_STATE, GW_SOURCE_CONNECTING);
+    source_await_memory(source);
     source_connect(source);
     while (!source_is_over(source)) {
         struct mail *mail = mailbox_take(&source->box, source_next_deadline(source));

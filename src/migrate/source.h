@@ -27,6 +27,7 @@
 #define SOURCE_GRACE_NS      (UINT64_C(200) * NS_PER_MS) /* for the peer's reason to arrive */
 #define SOURCE_PING_NS       (UINT64_C(250) * NS_PER_MS)
 #define SOURCE_SAMPLE_NS     (UINT64_C(200) * NS_PER_MS) /* into a round: see source_sample_dirty */
+#define SOURCE_AWAIT_STEP_NS (UINT64_C(50) * NS_PER_MS)  /* between looks whether to give up */
 #define SOURCE_IDLE_NS       (UINT64_C(10) * NS_PER_MS)  /* between looks when nothing is to send */
 
 /* RAM that the destination maps itself (source_share.c). */

@@ -22,14 +22,16 @@ json_t *run_migrate(struct monitor *monitor, const json_t *args, GError **error)
 
 json_t *run_snapshot_save(struct monitor *monitor, const json_t *args, GError **error)
 {
-    bool ok = migration_save(monitor_migration(monitor), arg_string(args, "uri", NULL), error);
+    bool ok = migration_save(monitor_migration(monitor), arg_string(args, "uri", NULL),
+                             arg_bool(args, "live", false), error);
     return ok ? json_object() : NULL;
 }
 
 json_t *run_migrate_incoming(struct monitor *monitor, const json_t *args, GError **error)
 {
     bool ok = migration_listen(monitor_migration(monitor), arg_string(args, "uri", NULL),
-                               arg_bool(args, "exit-on-error", true), error);
+                               arg_bool(args, "lazy", false), arg_bool(args, "exit-on-error", true),
+                               error);
     return ok ? json_object() : NULL;
 }
 
@@ -116,6 +118,12 @@ static void put_failure(json_t *object, const struct gw_migrate_failure *failure
     json_object_set_new(object, "error-code", json_string(gw_error_code_name(failure->code)));
 }
 
+static void put_note(json_t *object, const char *note)
+{
+    if (*note)
+        json_object_set_new(object, "note", json_string(note));
+}
+
 static json_t *source_ram(const struct gw_source_status *s)
 {
     uint64_t normal_bytes = s->pages_plain * GW_PAGE_SIZE;
@@ -143,8 +151,10 @@ static json_t *source_ram(const struct gw_source_status *s)
 static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
 {
     json_t *info =
-        json_pack("{s:s, s:s, s:s, s:b}", "status", source_words[s->state], "role", "source",
-                  "state", gw_source_state_name(s->state), "snapshot", is_snapshot);
+        json_pack("{s:s, s:s, s:s, s:b, s:b}", "status",
+                  s->state == GW_SOURCE_SAVING && s->is_live ? "active" : source_words[s->state],
+                  "role", "source", "state", gw_source_state_name(s->state), "snapshot",
+                  is_snapshot, "live", s->is_live);
 
     put_ms(info, "total-time", s->total_ns);
     put_ms(info, "setup-time", s->setup_ns);
@@ -166,6 +176,9 @@ static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
     if (!s->is_converging && s->dirty_bytes_per_s > s->bandwidth_bytes_per_s)
         put_int(info, "bandwidth-lack", s->dirty_bytes_per_s - s->bandwidth_bytes_per_s);
     put_int(info, "failed-attempts", s->failed_attempts);
+    if (s->is_live)
+        put_int(info, "chunks-caught", s->chunks_caught);
+    put_note(info, s->note);
     put_failure(info, &s->failure);
     return info;
 }
@@ -194,6 +207,8 @@ static json_t *destination_info(const struct gw_destination_status *s, const cha
     put_int(info, "blackout-ns", s->blackout_ns);
     put_int(info, "round", s->round);
     put_int(info, "migrations", s->migrations);
+    put_int(info, "missing-bytes", s->missing_bytes);
+    put_note(info, s->note);
     json_object_set_new(info, "source-told", json_boolean(s->is_source_told));
     put_failure(info, &s->failure);
     return info;

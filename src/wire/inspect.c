@@ -9,6 +9,7 @@
 
 #include <inttypes.h>
 
+#include "wire/inspect_places.h"
 #include "wire/preamble.h"
 #include "wire/rounds.h"
 
@@ -22,8 +23,9 @@ enum stage {
     AFTER_HELLO = 2,  /* schema section, then RAM_MAP */
     AFTER_MAP = 4,    /* rounds */
     AFTER_SWITCH = 8, /* more rounds, device sections */
-    AFTER_STATE = 16, /* END */
-    AT_END = 32,
+    AFTER_STATE = 16, /* INDEX, LOCATOR, END */
+    AFTER_INDEX = 32, /* END */
+    AT_END = 64,
 };
 
 /* A type that is not listed may not occur in a snapshot. to 0: the stage stays. */
@@ -42,7 +44,10 @@ static const struct {
     {WIRE_ROUND_END, AFTER_MAP | AFTER_SWITCH, 0},
     {WIRE_SWITCHOVER_BEGIN, AFTER_MAP, AFTER_SWITCH},
     {WIRE_STATE_END, AFTER_SWITCH, AFTER_STATE},
-    {WIRE_END, AFTER_STATE, AT_END},
+    {WIRE_PAD, AFTER_HELLO | AFTER_MAP | AFTER_SWITCH, 0},
+    {WIRE_INDEX, AFTER_STATE, 0},
+    {WIRE_LOCATOR, AFTER_STATE, AFTER_INDEX},
+    {WIRE_END, AFTER_STATE | AFTER_INDEX, AT_END},
 };
 
 struct inspection {
@@ -57,6 +62,7 @@ struct inspection {
     GHashTable *suspects; /* of uint64_t: block << 56 | page (pages fit in 32 bits) */
     uint8_t *scratch;     /* bulk of a packet */
     bool has_schema;
+    struct inspect_places places;
 };
 
 static bool check_stage(struct inspection *self, const struct wire_record *record, GError **error)
@@ -117,6 +123,7 @@ static bool inspect_pages(struct inspection *self, const struct wire_record *rec
         (!is_urgent && !wire_round_add(&self->round, record, packet, error))) {
         return false;
     }
+    inspect_places_pages(&self->places, record, packet);
     struct iovec iov = {self->scratch, record->bulk_bytes};
     if (record->bulk_bytes > 0 &&
         !wire_receive_bulk(self->stream, &iov, 1, GW_NO_DEADLINE, error)) {
@@ -246,7 +253,7 @@ static bool inspect_record(struct inspection *self, const struct wire_record *re
         return false;
     }
     if (self->is_snapshot && self->round.is_open && record->type->type != WIRE_PAGES &&
-        record->type->type != WIRE_ROUND_END) {
+        record->type->type != WIRE_PAD && record->type->type != WIRE_ROUND_END) {
         wire_record_error(record, GW_ERROR_CORRUPT, error, "within round %" PRIu32,
                           self->round.round);
         return false;
@@ -267,10 +274,17 @@ static bool inspect_record(struct inspection *self, const struct wire_record *re
         return inspect_message(record, error);
     case WIRE_ROUND_BEGIN:
         self->report->n_rounds++;
+        inspect_places_round_begin(&self->places);
         return wire_round_open(&self->round, record, NULL, error);
     case WIRE_PAGES:
         return inspect_pages(self, record, error);
+    case WIRE_PAD:
+        return inspect_places_pad(&self->places, record, error);
+    case WIRE_INDEX:
+    case WIRE_LOCATOR:
+        return inspect_places_index(&self->places, record, error);
     case WIRE_ROUND_END:
+        inspect_places_round_end(&self->places, record);
         return wire_round_close(&self->round, record, NULL, error);
     case WIRE_END:
         return inspect_end(self, record, error);
@@ -355,6 +369,7 @@ bool wire_inspect(struct gw_channel *channel, const struct wire_inspect_visitor 
     self->suspects = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
     self->scratch = g_malloc(WIRE_MAX_BULK);
     bool is_ok = inspect_records(self, error);
+    inspect_places_clear(&self->places);
     g_free(self->scratch);
     g_hash_table_unref(self->suspects);
     wire_section_reader_free(self->sections);

@@ -50,6 +50,9 @@ enum wire_type {
     WIRE_LEDGER = 0x8002,
     WIRE_RAM_SHARE = 0x8003,
     WIRE_RAM_SHARED = 0x8004,
+    WIRE_PAD = 0x8005,
+    WIRE_INDEX = 0x8006,
+    WIRE_LOCATOR = 0x8007,
 };
 
 /* Bits of wire_hello.features; names in wire_feature_name(). Append only. */
@@ -323,6 +326,33 @@ struct wire_end {
     uint64_t n_sections; /* all kinds */
     uint64_t n_bytes;    /* of the stream before this record, preamble included */
     uint64_t digest;     /* XXH3-64 over all record digests before this one, 8 bytes LE each */
+};
+
+/* Where one PAGES record stands in a snapshot. */
+struct wire_index_entry {
+    uint64_t offset; /* of its header, from the beginning of the stream */
+    uint64_t sequence;
+    uint32_t block;
+    uint64_t first_page;
+    uint32_t n_pages;    /* from the first to the last, gaps included */
+    uint32_t head_bytes; /* header and payload */
+    uint32_t bulk_bytes;
+};
+
+#define WIRE_MAX_INDEX_ENTRIES 65536u
+
+struct wire_index {
+    uint32_t n_entries;
+    struct wire_index_entry *entries;
+};
+
+struct wire_locator {
+    uint64_t pages_offset, pages_sequence; /* the first PAD or PAGES of the round */
+    uint64_t tail_offset, tail_sequence;   /* ROUND_END */
+    uint64_t index_offset, index_sequence; /* the first INDEX */
+    uint64_t n_entries;
+    uint64_t n_pages;
+    uint32_t n_index;
 };
 
 #endif

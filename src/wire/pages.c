@@ -12,7 +12,7 @@
  * while it is still in the cache. Pages that were never written may go through a small buffer and
  * the sink's place function, which can allocate them without clearing them first.
  */
-#include "wire/pages.h"
+#include "wire/snapshot.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -152,9 +152,9 @@ uint64_t wire_pages_record_bytes(const struct wire_pages_out *packet)
 }
 
 /* Writes the page table; returns its size. */
-static uint32_t build_table(struct wire_pages_out *packet)
+static uint32_t build_table(const struct wire_pages_out *packet, uint8_t *payload)
 {
-    uint8_t *at = packet->payload;
+    uint8_t *at = payload;
 
     wire_store_u32(at, packet->round);
     wire_store_u32(at + 4, packet->block);
@@ -176,7 +176,26 @@ static uint32_t build_table(struct wire_pages_out *packet)
         wire_store_u64(at, packet->digests[i]);
         at += 8;
     }
-    return (uint32_t)(at - packet->payload);
+    return (uint32_t)(at - payload);
+}
+
+uint32_t wire_pages_table(const struct wire_pages_out *packet, uint8_t *payload,
+                          struct wire_index_entry *entry)
+{
+    if (packet->n_pages == 0) {
+        return 0;
+    }
+    entry->block = packet->block;
+    entry->first_page = packet->first_page;
+    entry->n_pages = (uint32_t)(packet->next_page - packet->first_page);
+    entry->bulk_bytes = packet->n_digests * WIRE_PAGE_BYTES;
+    return build_table(packet, payload);
+}
+
+const struct iovec *wire_pages_bulk(const struct wire_pages_out *packet, size_t *n_iov)
+{
+    *n_iov = packet->n_iov;
+    return packet->iov;
 }
 
 bool wire_pages_send(struct wire_pages_out *packet, struct wire_stream *stream, int64_t deadline_ns,
@@ -185,7 +204,7 @@ bool wire_pages_send(struct wire_pages_out *packet, struct wire_stream *stream, 
     if (packet->n_pages == 0) {
         return true;
     }
-    uint32_t payload_bytes = build_table(packet);
+    uint32_t payload_bytes = build_table(packet, packet->payload);
     if (!wire_send_raw(stream, WIRE_PAGES, packet->payload, payload_bytes, packet->iov,
                        packet->n_iov, deadline_ns, error)) {
         return false;
@@ -348,7 +367,7 @@ static bool is_written(const struct wire_pages_sink *sink, uint64_t page)
 }
 
 /* Marks [first, first + n) as written; n <= 256. */
-static void note_written(const struct wire_pages_sink *sink, uint64_t first, uint64_t n)
+void wire_pages_note_written(const struct wire_pages_sink *sink, uint64_t first, uint64_t n)
 {
     if (sink->written == NULL) {
         return;
@@ -362,8 +381,8 @@ static void note_written(const struct wire_pages_sink *sink, uint64_t first, uin
     }
 }
 
-static void zero_run(const struct wire_pages_sink *sink, uint32_t block,
-                     const struct wire_page_run *run)
+void wire_pages_zero_run(const struct wire_pages_sink *sink, uint32_t block,
+                         const struct wire_page_run *run)
 {
     for (uint64_t page = run->first_page; page < run->first_page + run->n_pages; page++) {
         uint8_t *at = sink->host + page * WIRE_PAGE_BYTES;
@@ -483,7 +502,7 @@ bool wire_pages_receive(struct wire_stream *stream, const struct wire_record *re
     for (uint32_t i = 0; i < packet->n_runs; i++) {
         const struct wire_page_run *run = &packet->runs[i];
         if (run->encoding == WIRE_PAGE_ZERO) {
-            zero_run(sink, packet->block, run);
+            wire_pages_zero_run(sink, packet->block, run);
             continue;
         }
         if (run->encoding != WIRE_PAGE_PLAIN) {
@@ -492,7 +511,7 @@ bool wire_pages_receive(struct wire_stream *stream, const struct wire_record *re
             return false;
         }
         fresh_mask(sink, run, is_fresh);
-        note_written(sink, run->first_page, run->n_pages);
+        wire_pages_note_written(sink, run->first_page, run->n_pages);
         for (uint32_t k = 0; k < run->n_pages; k++) {
             chunk_add(&chunk, sink, run->first_page + k, is_fresh[k],
                       packet->digests[run->first_digest + k]);

@@ -47,6 +47,11 @@ uint64_t wire_pages_record_bytes(const struct wire_pages_out *packet);
 bool wire_pages_send(struct wire_pages_out *packet, struct wire_stream *stream, int64_t deadline_ns,
                      GError **error);
 
+/* Writes the page table into payload (WIRE_PAGES_MAX_PAYLOAD bytes of room) and returns its size, 0
+ * when the packet is empty; fills the entry's block, pages and bulk_bytes. */
+uint32_t wire_pages_table(const struct wire_pages_out *packet, uint8_t *payload,
+                          struct wire_index_entry *entry);
+
 struct wire_page_run {
     uint64_t first_page; /* of the block */
     uint16_t n_pages;
@@ -95,6 +100,11 @@ struct wire_pages_sink {
     wire_page_fn on_page; /* may be NULL */
     void *opaque;         /* of place and on_page */
 };
+
+/* What a zero run does to the block: pages that were written become zero, others stay untouched. */
+void wire_pages_zero_run(const struct wire_pages_sink *sink, uint32_t block,
+                         const struct wire_page_run *run);
+void wire_pages_note_written(const struct wire_pages_sink *sink, uint64_t first, uint64_t n_pages);
 
 /* Reads the packet's pages into the block, fills zero pages, verifies every digest.
  * *n_bad receives the number of mismatches. */

@@ -8,6 +8,7 @@
 #include "wire/codec.h"
 #include "wire/pages.h"
 #include "wire/section.h"
+#include "wire/snapshot.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -202,6 +203,17 @@ MESSAGE(keepalive, NULL, ANY64(wire_keepalive, monotonic_ns));
 MESSAGE(phase, NULL, NAME(wire_phase, name, 0), ANY64(wire_phase, start_ns),
         ANY64(wire_phase, length_ns));
 MESSAGE(ledger, NULL, LIST(wire_ledger, phases, WIRE_MAX_PHASES, &phase_desc));
+MESSAGE(index_entry, NULL, ANY64(wire_index_entry, offset), ANY64(wire_index_entry, sequence),
+        U32(wire_index_entry, block, 0, WIRE_MAX_RAM_BLOCKS - 1),
+        ANY64(wire_index_entry, first_page), SOME32(wire_index_entry, n_pages),
+        U32(wire_index_entry, head_bytes, WIRE_HEADER_BYTES + 36,
+            WIRE_HEADER_BYTES + WIRE_PAGES_MAX_PAYLOAD),
+        U32(wire_index_entry, bulk_bytes, 0, WIRE_MAX_BULK));
+MESSAGE(index, NULL, LIST(wire_index, entries, WIRE_MAX_INDEX_ENTRIES, &index_entry_desc));
+MESSAGE(locator, NULL, ANY64(wire_locator, pages_offset), ANY64(wire_locator, pages_sequence),
+        ANY64(wire_locator, tail_offset), ANY64(wire_locator, tail_sequence),
+        ANY64(wire_locator, index_offset), ANY64(wire_locator, index_sequence),
+        ANY64(wire_locator, n_entries), ANY64(wire_locator, n_pages), ANY32(wire_locator, n_index));
 
 static void check_ram_share(const void *message, struct wire_reader *reader)
 {
@@ -283,6 +295,9 @@ static const struct wire_record_type types[] = {
     ROW(LEDGER,            C,    DST,  WIRE_IN_COMMITTED, 0, 4, 1118212, &ledger_desc),
     ROW(RAM_SHARE,         C,    SRC,  SETUP, 0, 4, 772, &ram_share_desc),
     ROW(RAM_SHARED,        C,    DST,  SETUP, 0, 19, 4115, &ram_shared_desc),
+    ROW(PAD,               S,    SRC,  SRB,   0, 0, WIRE_SNAPSHOT_ALIGN - 1, NULL),
+    ROW(INDEX,             S,    SRC,  WIRE_IN_BLACKOUT, 0, 4, 2621444, &index_desc),
+    ROW(LOCATOR,           S,    SRC,  WIRE_IN_BLACKOUT, 0, 68, 68, &locator_desc),
 };
 /* clang-format on */
 

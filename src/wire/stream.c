@@ -62,6 +62,9 @@ void wire_stream_free(struct wire_stream *stream)
     g_free(stream->in);
     XXH3_freeState(stream->chain_out);
     XXH3_freeState(stream->chain_in);
+    if (stream->index != NULL) {
+        g_array_unref(stream->index);
+    }
     g_free(stream);
 }
 
@@ -203,25 +206,24 @@ static bool may_send(const struct wire_stream *stream, const struct wire_record_
     return true;
 }
 
-/* Builds header and payload in stream->out. */
-static void build_record(struct wire_stream *stream, const struct wire_record_type *row,
-                         const void *payload, uint32_t payload_bytes, uint32_t bulk_bytes)
+void wire_build_record(struct wire_stream *stream, enum wire_type type, uint8_t *at,
+                       uint32_t payload_bytes, uint32_t bulk_bytes)
 {
-    g_byte_array_set_size(stream->out, WIRE_HEADER_BYTES + payload_bytes);
-    uint8_t *at = stream->out->data;
-    wire_store_u16(at, row->type);
+    wire_store_u16(at, (uint16_t)type);
     wire_store_u16(at + 2, 0);
     wire_store_u32(at + 4, payload_bytes);
     wire_store_u64(at + 8, stream->next_out);
     wire_store_u32(at + 16, bulk_bytes);
     wire_store_u32(at + 20, (uint32_t)XXH3_64bits_withSeed(at, 20, stream->seed_out));
     wire_store_u64(at + 24, 0);
-    memcpy(at + WIRE_HEADER_BYTES, payload, payload_bytes);
-    uint64_t digest = XXH3_64bits_withSeed(at, stream->out->len, stream->seed_out);
+    uint64_t digest =
+        XXH3_64bits_withSeed(at, WIRE_HEADER_BYTES + (size_t)payload_bytes, stream->seed_out);
     wire_store_u64(at + 24, digest);
     if (stream->chain_out != NULL) {
         XXH3_64bits_update(stream->chain_out, at + 24, 8);
     }
+    stream->next_out++;
+    wire_count(&stream->records_out, 1);
 }
 
 static bool send_locked(struct wire_stream *stream, const struct wire_record_type *row,
@@ -243,16 +245,17 @@ static bool send_locked(struct wire_stream *stream, const struct wire_record_typ
                     row->name);
         return false;
     }
-    build_record(stream, row, payload, payload_bytes, bulk_bytes);
+    g_byte_array_set_size(stream->out, WIRE_HEADER_BYTES + payload_bytes);
+    memcpy(stream->out->data + WIRE_HEADER_BYTES, payload, payload_bytes);
+    wire_build_record(stream, (enum wire_type)row->type, stream->out->data, payload_bytes,
+                      bulk_bytes);
     iov[0] = (struct iovec){stream->out->data, stream->out->len};
     if (!gw_channel_writev_full(stream->channel, iov, 1 + n_bulk, deadline_ns, error)) {
         g_prefix_error(error, "%s: record %s %" G_GUINT64_FORMAT ": ", stream->label, row->name,
-                       stream->next_out);
+                       stream->next_out - 1);
         stream->is_out_broken = true;
         return false;
     }
-    stream->next_out++;
-    wire_count(&stream->records_out, 1);
     wire_count(&stream->bytes_out, (uint64_t)stream->out->len + bulk_bytes);
     if (row->type == WIRE_SECTION_END) {
         wire_count(&stream->sections_out, 1);

@@ -27,6 +27,8 @@ struct wire_stream {
     bool is_out_broken;
     XXH3_state_t *chain_out; /* snapshots: digest of record digests */
     uint32_t next_section;   /* id */
+    GArray *index; /* snapshots: struct wire_index_entry of every packet placed; NULL: none yet */
+    struct wire_locator locator; /* snapshots: as far as it is known */
 
     /* owned by the thread that sends sections */
     uint32_t state_attempt;
@@ -44,6 +46,7 @@ struct wire_stream {
     uint32_t bulk_left;
     bool is_in_broken;
     XXH3_state_t *chain_in;
+    bool is_chain_unknown; /* records were passed over unread: END's digest cannot be checked */
 
     /* atomic */
     _Atomic int phase;
@@ -62,6 +65,11 @@ static inline uint64_t wire_counted(const _Atomic uint64_t *counter)
 {
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
+
+/* Completes the record at `at`, whose payload stands behind the room for its header, and numbers
+ * it; under send_lock. The bytes still have to be counted and sent. */
+void wire_build_record(struct wire_stream *stream, enum wire_type type, uint8_t *at,
+                       uint32_t payload_bytes, uint32_t bulk_bytes);
 
 /* Puts "label: " before the channel's own error. */
 void wire_prefix_error(const struct wire_stream *stream, GError **error);

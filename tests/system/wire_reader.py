@@ -194,6 +194,11 @@ class Stream:
         self.next_section = 0
         self.sections = []
         self.sums = [0, 0, []]
+        # places of pages in a snapshot
+        self.places = []
+        self.listed = []
+        self.first_unit = self.first_index = self.tail = None
+        self.n_index = 0
         # what tests ask for
         self.messages = {}
         self.is_complete = False
@@ -296,9 +301,14 @@ class Stream:
 
     def take(self, row, payload, bulk, start):
         if row.name == "PAGES":
-            return self.take_pages(payload, bulk, self.at - start)
+            return self.take_pages(payload, bulk, start)
+        if row.name == "PAD":
+            return self.take_pad(payload, start)
+        if row.name in ("INDEX", "LOCATOR") and "STATE_END" not in self.messages:
+            raise WireError("before STATE_END")
         message = decode(row.name, payload, self.minor > 0)
         handler = getattr(self, "take_" + row.name.lower(), None)
+        self.start = start
         if self.role == "snapshot":
             self.check_order(row.name)
         if handler:
@@ -321,8 +331,10 @@ class Stream:
             raise WireError("second")
         if name == "RAM_MAP" and not self.sections:
             raise WireError("before the schema")
-        if "STATE_END" in seen and name != "END":
+        if "STATE_END" in seen and name not in ("INDEX", "LOCATOR", "END"):
             raise WireError("after STATE_END")
+        if "LOCATOR" in seen and name != "END":
+            raise WireError("after LOCATOR")
         if self.is_round_open and name != "ROUND_END":
             raise WireError("within a round")
 
@@ -365,6 +377,8 @@ class Stream:
         if not self.is_round_open or message["round"] != self.round or found != self.round_sums:
             raise WireError(f"round {message['round']}: {found}, expected {self.round_sums}")
         self.is_round_open = False
+        self.note_first(self.start)
+        self.tail = (self.start, self.sequence - 1)
         self.rounds.append(dict(message, flags=self.round_flags))
 
     def block_pages(self, block):
@@ -374,7 +388,42 @@ class Stream:
             raise WireError(f"field block: {block}")
         return self.ram_map["blocks"][block]["size_bytes"] // PAGE_BYTES
 
-    def take_pages(self, data, bulk, record_bytes):
+    # places, section 10
+
+    def note_first(self, start):
+        if self.first_unit is None and start % PAGE_BYTES == 0 and self.round:
+            self.first_unit = (start, self.sequence - 1)
+
+    def take_pad(self, data, start):
+        if self.open or "STATE_END" in self.messages:
+            raise WireError("within a section, or after STATE_END")
+        if any(bytes(data)):
+            raise WireError("not all zero")
+        self.note_first(start)
+
+    def take_index(self, message, _bulk):
+        self.first_index = self.first_index or (self.start, self.sequence - 1)
+        self.n_index += 1
+        self.listed += message["entries"]
+
+    def take_locator(self, message, _bulk):
+        if self.listed != self.places:
+            raise WireError("field entries: not the PAGES records of this stream")
+        if any((e["offset"] + e["head_bytes"]) % PAGE_BYTES for e in self.places):
+            raise WireError("field entries: pages that are not aligned")
+        if len(self.rounds) != 1 or not self.rounds[0]["flags"] & 1:
+            raise WireError("not one stopped round")
+        pages, index = self.first_unit, self.first_index or (self.start, self.sequence - 1)
+        expected = {"pages_offset": pages[0], "pages_sequence": pages[1],
+                    "tail_offset": self.tail[0], "tail_sequence": self.tail[1],
+                    "index_offset": index[0], "index_sequence": index[1],
+                    "n_entries": len(self.places), "n_pages": self.n_pages,
+                    "n_index": self.n_index}
+        if message != expected:
+            raise WireError(f"{message}, expected {expected}")
+
+    def take_pages(self, data, bulk, start):
+        record_bytes = self.at - start
         table = Payload(data)
         round_number, block, first_page = (table.uint(n, "head") for n in (4, 4, 8))
         n_runs, n_pages, n_digests = (table.uint(n, "head") for n in (2, 2, 4))
@@ -412,6 +461,10 @@ class Stream:
                 found = xxh3(bulk[at:at + PAGE_BYTES])
                 at += PAGE_BYTES
                 self.set_page(block, page, found, found == digest)
+        self.note_first(start)
+        self.places.append({"offset": start, "sequence": self.sequence - 1, "block": block,
+                            "first_page": first_page, "n_pages": end - first_page,
+                            "head_bytes": 32 + len(data), "bulk_bytes": len(bulk)})
         self.n_pages += n_pages
         self.n_zero += n_pages - n_plain
         self.round_sums[0] += n_pages
