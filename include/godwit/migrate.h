@@ -91,6 +91,10 @@ const struct gw_ledger_attempt *gw_ledger_attempt_at(const struct gw_ledger *led
 void gw_ledger_note(struct gw_ledger *ledger, const char *name, uint64_t start_ns,
                     uint64_t length_ns);
 
+/* For run_at_destination: so many calls of gw_destination_mark will follow within moments, and the
+ * ledger that the source is sent waits for them (at most 20 ms). */
+void gw_ledger_expect_marks(struct gw_ledger *ledger, uint32_t n_marks);
+
 /* ---- The embedder's machine ------------------------------------------------------------------ */
 
 /* Time facts handed to the embedder on the destination before devices are committed. */
@@ -106,6 +110,17 @@ struct gw_vm_forecast {
     uint64_t stop_ns;
     uint64_t flush_ns;
     uint64_t resume_ns;
+};
+
+/* Takes frames that came for a guest which is not here any more. */
+struct gw_packet_sink {
+    /* A frame for the network device whose state is registered as `device`: a virtio network header
+     * (12 bytes, virtio 1.2 section 5.1.6) and what follows it, 65565 bytes at most in all; copied.
+     * is_last: none of this device follows; n_bytes may then be 0. False: it was not taken, because
+     * too much waits for the link. Any thread; never blocks; calls nothing of the embedder's. */
+    bool (*packet)(void *opaque, const char *device, const void *frame, uint32_t n_bytes,
+                   bool is_last);
+    void *opaque;
 };
 
 /* Everything is borrowed and must outlive the engine object. Callbacks are called on the engine's
@@ -153,6 +168,20 @@ struct gw_vm {
      * vCPU can be waited for; tell the user and end the process. Any thread; once. NULL: the
      * process is aborted. */
     void (*memory_lost)(void *opaque, const char *reason);
+    /* -- packets; since 1.0; both sides may have them NULL -- */
+    /* Source, after COMMIT was posted: what waits and what comes for the guest goes to the sink
+     * (copied), in order for each device, until each has said its last: when the network delivers
+     * elsewhere. Returns how many devices will do so. A NULL sink ends it: whoever has not said the
+     * last does so now, and the sink is not called any more when it returns. Then resume_at_source
+     * may follow, and the guest must find the frames that were handed to the sink; or released. */
+    uint32_t (*forward_packets)(void *opaque, const struct gw_packet_sink *sink);
+    /* Destination, just before run_at_destination: packets will follow. What the guest's own port
+     * receives from now on comes after them. */
+    void (*expect_packets)(void *opaque);
+    /* Destination, after run_at_destination: a frame that the source forwarded, in the form above.
+     * PEER: its length is bounded, what is in it is not checked. n_bytes may be 0 in the last. */
+    void (*packet)(void *opaque, const char *device, const void *frame, uint32_t n_bytes,
+                   bool is_last);
 };
 
 /* ---- Parameters and events ------------------------------------------------------------------- */
@@ -264,6 +293,8 @@ struct gw_source_status {
     bool is_live;   /* a snapshot whose guest runs on */
     uint64_t
         chunks_caught; /* live: MiB of memory that had to be kept before the guest wrote to it */
+    uint64_t packets_forwarded; /* frames for the guest that were sent after it */
+    uint64_t packets_dropped;   /* because too many waited for the link */
 };
 
 /* Starts a migration of vm to uri (docs: channel.h lists the schemes) on threads of its own. vm and

@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/histogram.h"
+#include "base/probes.h"
 
 struct latency_book;
 
@@ -46,7 +47,10 @@ static inline uint64_t latency_begin(void)
 static inline void latency_end(struct latency_probe *probe, uint64_t began_ns, uint64_t detail)
 {
     if (probe) {
-        histogram_record(&probe->histogram, clock_mono_ns() - began_ns, detail);
+        uint64_t length_ns = clock_mono_ns() - began_ns;
+
+        GW_PROBE3(latency, probe->name, length_ns, detail);
+        histogram_record(&probe->histogram, length_ns, detail);
     }
 }
 

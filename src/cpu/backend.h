@@ -52,6 +52,10 @@ struct cpu_config {
     /* Told (from a vCPU thread) that the guest can never go on: broken state. */
     void (*fatal)(void *opaque, unsigned vcpu, const char *reason);
     void *fatal_opaque; /* of reset too */
+    /* Told (from its thread) each time a vCPU is about to execute after a start, or to go on
+     * waiting for an interrupt. May be NULL. */
+    void (*runs)(void *opaque, unsigned vcpu);
+    void *runs_opaque;
 };
 
 struct cpu_stats {

@@ -14,6 +14,7 @@ void device_init(struct device *dev, const struct device_ops *ops, const char *i
     dev->state = state;
     dev->state_object = state_object;
     dev->probe = NULL;
+    dev->host = NULL;
     pthread_mutex_init(&dev->lock, NULL);
 }
 
@@ -69,6 +70,36 @@ void device_announce(struct device *dev)
     if (dev->ops->announce)
         dev->ops->announce(dev);
     pthread_mutex_unlock(&dev->lock);
+}
+
+bool device_forward(struct device *dev, const struct device_forward *to)
+{
+    pthread_mutex_lock(&dev->lock);
+    bool has_frames = dev->ops->forward && dev->ops->forward(dev, to);
+    pthread_mutex_unlock(&dev->lock);
+    return has_frames;
+}
+
+bool device_arrive(struct device *dev, bool is_running, bool expects_frames)
+{
+    pthread_mutex_lock(&dev->lock);
+    bool will_send = dev->ops->arrive && dev->ops->arrive(dev, is_running, expects_frames);
+    pthread_mutex_unlock(&dev->lock);
+    return will_send;
+}
+
+void device_take_frame(struct device *dev, const void *frame, uint32_t n_bytes, bool is_last)
+{
+    pthread_mutex_lock(&dev->lock);
+    if (dev->ops->take_frame)
+        dev->ops->take_frame(dev, frame, n_bytes, is_last);
+    pthread_mutex_unlock(&dev->lock);
+}
+
+void device_tell_first_sent(struct device *dev)
+{
+    if (dev->host)
+        dev->host->first_sent(dev->host->opaque, dev);
 }
 
 void device_free(struct device *dev)

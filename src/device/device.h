@@ -42,6 +42,20 @@ struct device;
 struct latency_book; /* base/latency.h */
 struct latency_probe;
 
+/* Where a network device hands frames that came for a guest which has moved on. */
+struct device_forward {
+    /* With the device's lock held. is_last: nothing follows; n_bytes may be 0. */
+    void (*frame)(void *opaque, struct device *dev, const void *frame, uint32_t n_bytes,
+                  bool is_last);
+    void *opaque;
+};
+
+/* What a device tells the machine it is part of; with the device's lock held, from any thread. */
+struct device_host {
+    void (*first_sent)(void *opaque, struct device *dev); /* the first frame since it arrived */
+    void *opaque;
+};
+
 struct device_ops {
     const char *type; /* "ns16550a", "virtio-blk" */
     void (*reset)(struct device *dev);
@@ -56,6 +70,16 @@ struct device_ops {
     /* The guest arrived here by a move: tell the network where it is, once (the machine repeats
      * it). NULL: nothing to say. */
     void (*announce)(struct device *dev);
+    /* The next three: network devices, and a move (virtio/net_move.c); NULL for others. */
+    /* Stopped, and the guest is another host's: frames go to `to` (copied) until the last was said.
+     * False: it has none to hand on. NULL: says the last now if it has not; a start may follow. */
+    bool (*forward)(struct device *dev, const struct device_forward *to);
+    /* Stopped, and about to be started because the guest arrived: tells the network, if it will
+     * run. expects_frames: the other host will hand on what comes there. True: the guest will send
+     * something within moments. */
+    bool (*arrive)(struct device *dev, bool is_running, bool expects_frames);
+    /* A frame that was handed on. PEER: only its size is bounded. */
+    void (*take_frame)(struct device *dev, const void *frame, uint32_t n_bytes, bool is_last);
     void (*free)(struct device *dev);
 };
 
@@ -67,6 +91,7 @@ struct device {
     const struct gw_state_desc *state; /* NULL: nothing to save */
     void *state_object;
     struct latency_probe *probe;
+    const struct device_host *host; /* NULL: nobody to tell */
     pthread_mutex_t lock;
 };
 
@@ -82,6 +107,11 @@ void device_prepare_stop(struct device *dev);
 bool device_stop(struct device *dev, uint64_t deadline_ns, GError **error);
 bool device_flush(struct device *dev, uint64_t deadline_ns, GError **error);
 void device_announce(struct device *dev);
+bool device_forward(struct device *dev, const struct device_forward *to);
+bool device_arrive(struct device *dev, bool is_running, bool expects_frames);
+void device_take_frame(struct device *dev, const void *frame, uint32_t n_bytes, bool is_last);
+/* By a device, with its lock held. */
+void device_tell_first_sent(struct device *dev);
 void device_free(struct device *dev); /* NULL is fine; everything that may call it is stopped */
 
 /* An output pin. set() is edge-free: it states the level. Copyable value. */

@@ -11,7 +11,7 @@
  * bytes, little-endian) in both directions; else frames are bare.
  *
  * Threads: everything is called on the loop's thread with the client's device lock held, unless
- * it says otherwise. Nothing blocks.
+ * it says otherwise (is_free_threaded). Nothing blocks.
  */
 #ifndef GODWIT_DEVICE_NETDEV_H
 #define GODWIT_DEVICE_NETDEV_H
@@ -40,6 +40,9 @@ struct netdev_client {
 
 struct netdev_ops {
     const char *kind; /* "tap", "user" */
+    /* send and receive may be called on any thread: then frames can be forwarded when the guest has
+     * moved, and it is announced without waiting for the loop. */
+    bool is_free_threaded;
     /* One frame. Returns its length, -EAGAIN (nothing taken: writable() will be called if it was
      * asked for), or another -errno (the frame is lost). */
     ssize_t (*send)(struct netdev *net, const struct iovec *iov, unsigned n_iov);

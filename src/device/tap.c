@@ -124,6 +124,7 @@ static void tap_free(struct netdev *net)
 
 static const struct netdev_ops tap_ops = {
     .kind = "tap",
+    .is_free_threaded = true,
     .send = tap_send,
     .receive = tap_receive,
     .want_readable = tap_want_readable,

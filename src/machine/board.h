@@ -79,6 +79,7 @@ struct machine {
     GPtrArray *chardevs;  /* struct chardev *; freed after the devices */
     struct gw_state_registry *registry;
     struct gw_vm vm;
+    struct device_host device_host;
     void *board_data;
     pthread_t life_thread;
     bool has_life_thread;
@@ -86,6 +87,10 @@ struct machine {
     bool parts_run; /* owned by who has the turn: devices and vCPUs are started */
     /* Owned by the engine's control thread: how long these took last. */
     uint64_t last_stop_ns, last_flush_ns, last_resume_ns;
+    bool expects_packets;          /* likewise: of the move that is being finished */
+    struct gw_packet_sink packets; /* fixed while devices forward */
+    /* Atomic; set by the control thread, cleared by the first vCPU, the first sender. */
+    uint32_t first_run_is_due, first_sent_is_due;
 
     /* guarded by lock */
     pthread_mutex_t lock;
@@ -103,6 +108,8 @@ struct machine {
 
     /* owned by the main thread */
     GArray *listeners;
+    void (*marked)(void *opaque, const char *name, uint64_t at_ns);
+    void *marked_opaque;
     struct machine_announce announce;
     GSource *announce_timer;
     unsigned announce_done;

@@ -89,6 +89,7 @@ static void cpu_fatal(void *opaque, unsigned vcpu, const char *reason)
 
 bool machine_add_device(struct machine *machine, struct device *dev, GError **error)
 {
+    dev->host = &machine->device_host;
     g_ptr_array_add(machine->devices, dev);
     return !dev->state ||
            gw_state_registry_add(machine->registry, dev->id, dev->state, dev->state_object, error);
@@ -129,6 +130,8 @@ static bool add_cpus(struct machine *machine, const struct machine_config *machi
         .reset = cpu_reset,
         .fatal = cpu_fatal,
         .fatal_opaque = machine,
+        .runs = machine_vcpu_runs,
+        .runs_opaque = machine,
     };
     const struct cpu_backend_ops *ops = machine->board->cpu;
 
@@ -205,6 +208,7 @@ static bool build(struct machine *machine, const struct machine_config *config, 
     machine->loop = io_loop_new("devices", machine->book);
     guest_clock_init(&machine->clock, machine->board->clock_hz, 0);
     machine_vm_init(machine);
+    machine_move_init(machine);
 
     return check_config(machine->board, config, error) &&
            machine->board->add_memory(machine, error) && prefault(machine, config, error) &&

@@ -118,5 +118,10 @@ void machine_set_doubt(struct machine *machine);
 /* Called (any thread) when an incoming guest was discarded before it ran. */
 void machine_set_discarded_fn(struct machine *machine, void (*fn)(void *opaque, const GError *why),
                               void *opaque);
+/* Main thread only: called (on it) with what is noteworthy just after an incoming guest ran, for
+ * gw_destination_mark. */
+void machine_set_marked_fn(struct machine *machine,
+                           void (*fn)(void *opaque, const char *name, uint64_t at_ns),
+                           void *opaque);
 
 #endif

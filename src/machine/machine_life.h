@@ -42,4 +42,16 @@ void machine_notify(struct machine *machine, const struct machine_notice *notice
 
 void machine_vm_init(struct machine *machine);
 
+/* machine_move.c */
+void machine_move_init(struct machine *machine);
+/* Of struct gw_vm. */
+uint32_t machine_forward_packets(void *opaque, const struct gw_packet_sink *sink);
+void machine_expect_packets(void *opaque);
+void machine_take_packet(void *opaque, const char *device, const void *frame, uint32_t n_bytes,
+                         bool is_last);
+/* Of struct cpu_config. */
+void machine_vcpu_runs(void *opaque, unsigned vcpu);
+/* The guest is about to be started here: tells the network. Returns how many marks will follow. */
+uint32_t machine_arrive(struct machine *machine, bool is_running);
+
 #endif

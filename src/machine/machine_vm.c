@@ -185,6 +185,8 @@ static void vm_run_at_destination(void *opaque, bool was_running, struct gw_ledg
     pthread_mutex_unlock(&machine->lock);
     machine_enter(machine);
     uint64_t start_ns = clock_mono_ns();
+    /* Before anything else: from here on what clients send comes here. */
+    gw_ledger_expect_marks(ledger, machine_arrive(machine, was_running));
     if (machine_post(machine, was_running ? LIFE_EV_ADOPT : LIFE_EV_ADOPT_PAUSED, NULL) &&
         was_running)
         machine_start_parts_locked(machine);
@@ -262,6 +264,9 @@ void machine_vm_init(struct machine *machine)
         .discarded = vm_discarded,
         .is_running = vm_is_running,
         .memory_lost = vm_memory_lost,
+        .forward_packets = machine_forward_packets,
+        .expect_packets = machine_expect_packets,
+        .packet = machine_take_packet,
     };
 }
 

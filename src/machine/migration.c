@@ -101,6 +101,15 @@ static void on_discarded(void *opaque, const GError *why)
     notify(opaque, MIGRATION_NOTICE_DISCARDED, 0, why ? why->message : NULL);
 }
 
+/* On the main thread, which made the destination. */
+static void on_marked(void *opaque, const char *name, uint64_t at_ns)
+{
+    struct migration *migration = opaque;
+
+    if (migration->destination)
+        gw_destination_mark(migration->destination, name, at_ns);
+}
+
 void migration_add_listener(struct migration *migration, migration_notice_fn fn, void *opaque)
 {
     struct listener listener = {fn, opaque};
@@ -122,6 +131,7 @@ struct migration *migration_new(struct machine *machine, GMainContext *context)
         .silence_limit_ns = GW_DEFAULT_SILENCE_LIMIT_NS,
     };
     machine_set_discarded_fn(machine, on_discarded, migration);
+    machine_set_marked_fn(machine, on_marked, migration);
     return migration;
 }
 
@@ -135,6 +145,7 @@ void migration_free(struct migration *migration)
         machine_halt(migration->machine);
     g_clear_pointer(&migration->destination, gw_destination_free);
     machine_set_discarded_fn(migration->machine, NULL, NULL);
+    machine_set_marked_fn(migration->machine, NULL, NULL);
     main_queue_free(migration->main_queue);
     g_array_unref(migration->listeners);
     g_free(migration);

@@ -61,6 +61,7 @@ void destination_close_links(struct gw_destination *destination, bool is_orderly
     g_clear_pointer(&destination->control, link_free);
     destination->lost_limit_ns = UINT64_MAX;
     destination->next_ping_ns = UINT64_MAX;
+    destination->ledger_limit_ns = UINT64_MAX;
 }
 
 /* Gives up: remembers NEVER first, then tells the peer, then clears up. */
@@ -210,6 +211,9 @@ static void destination_on_record(struct gw_destination *destination, struct mai
     case WIRE_CLOCK_PONG:
         destination_on_pong(destination, mail);
         break;
+    case WIRE_PACKET:
+        destination_on_packet(destination, mail);
+        break;
     case WIRE_GOODBYE:
         if (destination_state(destination) == GW_DESTINATION_RUNNING) {
             destination_dispatch(destination, DESTINATION_EV_GOODBYE);
@@ -326,13 +330,14 @@ static void destination_tick(struct gw_destination *destination)
     if (destination->control && now_ns >= destination->next_ping_ns &&
         destination_state(destination) != GW_DESTINATION_RUNNING)
         destination_ping(destination);
+    destination_look_at_ledger(destination);
     destination_publish_progress(destination);
 }
 
 static uint64_t destination_next_deadline(struct gw_destination *destination)
 {
     unsigned state = destination_state(destination);
-    uint64_t deadline_ns = destination->lost_limit_ns;
+    uint64_t deadline_ns = MIN(destination->lost_limit_ns, destination->ledger_limit_ns);
 
     if (state == GW_DESTINATION_HANDSHAKE)
         deadline_ns = MIN(deadline_ns, destination->setup_deadline_ns);
@@ -466,6 +471,8 @@ bool gw_destination_cancel(struct gw_destination *destination)
 void gw_destination_mark(struct gw_destination *destination, const char *name, uint64_t at_ns)
 {
     ledger_note_late(destination->ledger, GW_SIDE_DESTINATION, name, at_ns, 0);
+    if (ledger_n_awaited(destination->ledger) == 0)
+        mailbox_put(&destination->box, mail_new(MAIL_POKE)); /* LEDGER may be due */
 }
 
 bool gw_destination_wait(struct gw_destination *destination, uint64_t deadline_ns)

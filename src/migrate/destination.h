@@ -27,6 +27,7 @@
 #define DESTINATION_FINISH_NS      (UINT64_C(500) * NS_PER_MS)
 #define DESTINATION_GRACE_NS       (UINT64_C(200) * NS_PER_MS)
 #define DESTINATION_PING_NS        (UINT64_C(250) * NS_PER_MS)
+#define DESTINATION_MARKS_NS       (UINT64_C(20) * NS_PER_MS)
 #define DESTINATION_MAX_RESENDS    3 /* stopped rounds of an attempt that may end with suspects */
 
 /* One channel that carries pages; owned by its reader thread while it is open. */
@@ -137,6 +138,11 @@ struct gw_destination {
     bool is_loaded;
     uint64_t loaded_ns;
 
+    uint64_t run_ns;          /* the guest was let run */
+    uint64_t n_packets;       /* that were forwarded */
+    uint64_t ledger_limit_ns; /* LEDGER is due, when its marks are in or at this time; UINT64_MAX:
+                                 it is not */
+
     struct wire_stream *query; /* whose answer is due */
     uint64_t lost_limit_ns;
     int lost_code;
@@ -197,6 +203,9 @@ void destination_run(struct gw_destination *destination);
 /* Saves and checks our own machine's state to learn how long a load takes. */
 struct wire_rehearsal_report destination_rehearse(struct gw_destination *destination);
 
+/* Sends LEDGER and GOODBYE when they are due. */
+void destination_look_at_ledger(struct gw_destination *destination);
+
 /* destination_share.c */
 void destination_on_ram_share(struct gw_destination *destination, struct mail *mail);
 /* Maps what was offered, if it is good, and says so. */
@@ -205,6 +214,14 @@ void destination_share_accept(struct gw_destination *destination);
 bool destination_share_take(struct gw_destination *destination, GError **error);
 void destination_share_keep(struct gw_destination *destination); /* the guest runs */
 void destination_share_drop(struct gw_destination *destination); /* our own memory comes back */
+
+/* destination_packets.c */
+/* Was it agreed that packets are forwarded? */
+bool destination_forwards(const struct gw_destination *destination);
+/* On the control channel's reader thread. */
+bool destination_on_packet_record(struct gw_destination *destination, struct link *link,
+                                  struct wire_record *record, GError **error);
+void destination_on_packet(struct gw_destination *destination, const struct mail *mail);
 
 /* destination_restore.c */
 void destination_restore(struct gw_destination *destination, struct wire_stream *stream);

@@ -212,28 +212,41 @@ static void send_ledger(struct gw_destination *destination)
     link_post(destination->control, WIRE_LEDGER, &ledger);
 }
 
+void destination_look_at_ledger(struct gw_destination *destination)
+{
+    struct wire_goodbye goodbye = {.is_complete = true};
+
+    if (destination->ledger_limit_ns == UINT64_MAX ||
+        (clock_mono_ns() < destination->ledger_limit_ns &&
+         ledger_n_awaited(destination->ledger) > 0))
+        return;
+    destination->ledger_limit_ns = UINT64_MAX;
+    if (destination->features & (1u << WIRE_FEATURE_LEDGER))
+        send_ledger(destination);
+    link_post(destination->control, WIRE_GOODBYE, &goodbye);
+}
+
 void destination_run(struct gw_destination *destination)
 {
     struct wire_running running = {.attempt = destination->attempt,
                                    .is_running = destination->switchover.was_running};
-    struct wire_goodbye goodbye = {.is_complete = true};
     uint64_t blackout_ns;
 
     destination_remember(destination, true);
     destination_end_pages(destination); /* PEER: nobody but the guest writes its memory now */
     gw_state_load_keep(destination->load);
     next_phase(destination, "resume");
+    if (destination_forwards(destination) && destination->vm.expect_packets)
+        destination->vm.expect_packets(destination->vm.opaque);
     if (destination->vm.run_at_destination)
         destination->vm.run_at_destination(
             destination->vm.opaque, destination->switchover.was_running, destination->ledger);
-    running.monotonic_ns = clock_mono_ns();
+    running.monotonic_ns = destination->run_ns = clock_mono_ns();
     blackout_ns = ledger_close(destination->ledger, running.monotonic_ns, NULL,
                                destination->clock.is_known ? destination->clock.error_ns : 0);
     if (destination->is_live) {
         link_post(destination->control, WIRE_RUNNING, &running);
-        if (destination->features & (1u << WIRE_FEATURE_LEDGER))
-            send_ledger(destination);
-        link_post(destination->control, WIRE_GOODBYE, &goodbye);
+        destination->ledger_limit_ns = running.monotonic_ns + DESTINATION_MARKS_NS;
     }
     destination_share_keep(destination);
     g_clear_pointer(&destination->load, gw_state_load_free);

@@ -88,6 +88,8 @@ static bool on_link_record(void *opaque, struct link *link, struct wire_record *
     case WIRE_SECTION_PART:
     case WIRE_SECTION_END:
         return on_section_record(destination, link, record, error);
+    case WIRE_PACKET:
+        return destination_on_packet_record(destination, link, record, error);
     default:
         break;
     }
@@ -163,6 +165,8 @@ void destination_clear_migration(struct gw_destination *destination)
     destination->has_state_end = false;
     destination->n_resends = 0;
     destination->is_loaded = false;
+    destination->n_packets = 0;
+    destination->ledger_limit_ns = UINT64_MAX;
     destination->lost_limit_ns = UINT64_MAX;
     pthread_mutex_lock(&destination->lock);
     destination->status.failure = destination->failure;
@@ -180,6 +184,7 @@ static struct wire_hello destination_hello(struct gw_destination *destination)
         .page_channels = destination->is_single ? 0 : WIRE_MAX_CHANNELS,
         .features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
                     (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER) |
+                    ((destination->vm.packet ? 1u : 0u) << WIRE_FEATURE_PACKET_FORWARD) |
                     (destination->params.ram != GW_RAM_COPY ? 1u << WIRE_FEATURE_RAM_SHARE : 0),
         .silence_limit_ms = (uint32_t)MIN(destination->silence_ns / NS_PER_MS, UINT32_MAX),
         .ram_bytes = gw_memory_size_bytes(destination->vm.memory),

@@ -52,6 +52,7 @@ size_t engine_message_bytes(uint16_t type)
         {WIRE_KEEPALIVE, sizeof(struct wire_keepalive)},
         {WIRE_RAM_SHARE, sizeof(struct wire_ram_share)},
         {WIRE_RAM_SHARED, sizeof(struct wire_ram_shared)},
+        {WIRE_PACKET, sizeof(struct wire_packet)},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++)
@@ -79,6 +80,7 @@ void mail_free(struct mail *mail)
         wire_message_clear(mail->type, &mail->message);
     if (mail->kind == MAIL_SECTION)
         wire_section_clear(&mail->section);
+    g_clear_pointer(&mail->frame, g_bytes_unref);
     if (mail->stream)
         wire_stream_free(mail->stream);
     g_clear_error(&mail->error);

@@ -54,6 +54,7 @@ union engine_message {
     struct wire_keepalive keepalive;
     struct wire_ram_share ram_share;
     struct wire_ram_shared ram_shared;
+    struct wire_packet packet;
 };
 
 /* Bytes of the struct that belongs to a record type; 0 for types that have none. */
@@ -84,6 +85,7 @@ struct mail {
     uint64_t weight; /* bytes it holds; what counts against MAILBOX_MAX_BYTES */
     union engine_message message;
     struct wire_section section;
+    GBytes *frame; /* MAIL_RECORD: of PACKET; NULL: none */
     struct wire_stream *stream;
     GError *error;
 };

@@ -4,10 +4,13 @@
 
 #include <pthread.h>
 
+#include "base/probes.h"
+
 struct attempt {
     struct gw_ledger_attempt pub; /* phases is set when it is asked for */
     uint64_t start_ns;            /* CLOCK_MONOTONIC */
     GArray *phases;               /* struct gw_ledger_phase; depth 0 is contiguous */
+    uint32_t n_awaited;           /* marks */
     int64_t open_index;           /* the phase of depth 0 in progress, -1: closed */
 };
 
@@ -88,6 +91,8 @@ void ledger_open(struct gw_ledger *ledger, enum gw_side side, const char *name, 
     attempt->start_ns = at_ns;
     attempt->phases = g_array_new(FALSE, TRUE, sizeof(struct gw_ledger_phase));
     add_phase(attempt, side, name, 0, 0, 0);
+    GW_PROBE2(blackout_begin, (int)side, at_ns);
+    GW_PROBE2(blackout_phase, name, at_ns);
     pthread_mutex_lock(&ledger->lock);
     g_ptr_array_add(ledger->attempts, attempt);
     pthread_mutex_unlock(&ledger->lock);
@@ -112,6 +117,7 @@ void ledger_next(struct gw_ledger *ledger, enum gw_side side, const char *name, 
     if (attempt) {
         int64_t at = close_phase(attempt, at_ns);
 
+        GW_PROBE2(blackout_phase, name, at_ns);
         add_phase(attempt, side, name, 0, at, 0);
         attempt->open_index = attempt->phases->len - 1;
     }
@@ -129,6 +135,7 @@ uint64_t ledger_close(struct gw_ledger *ledger, uint64_t at_ns, const char *reas
     if (attempt) {
         blackout_ns = (uint64_t)close_phase(attempt, at_ns);
         attempt->open_index = -1;
+        GW_PROBE2(blackout_end, blackout_ns, reason == NULL);
         attempt->pub.blackout_ns = blackout_ns;
         attempt->pub.clock_error_ns = clock_error_ns;
         attempt->pub.is_handed_over = !reason;
@@ -145,6 +152,7 @@ void gw_ledger_note(struct gw_ledger *ledger, const char *name, uint64_t start_n
 
     if (!ledger)
         return;
+    GW_PROBE3(blackout_part, name, start_ns, length_ns);
     pthread_mutex_lock(&ledger->lock);
     attempt = open_locked(ledger);
     if (attempt) {
@@ -164,9 +172,36 @@ void ledger_note_late(struct gw_ledger *ledger, enum gw_side side, const char *n
 
     pthread_mutex_lock(&ledger->lock);
     attempt = newest_locked(ledger);
-    if (attempt)
+    if (attempt) {
         add_phase(attempt, side, name, 1, (int64_t)(start_ns - attempt->start_ns), length_ns);
+        attempt->n_awaited -= attempt->n_awaited > 0;
+    }
     pthread_mutex_unlock(&ledger->lock);
+}
+
+void gw_ledger_expect_marks(struct gw_ledger *ledger, uint32_t n_marks)
+{
+    struct attempt *attempt;
+
+    if (!ledger)
+        return;
+    pthread_mutex_lock(&ledger->lock);
+    attempt = open_locked(ledger);
+    if (attempt)
+        attempt->n_awaited = n_marks;
+    pthread_mutex_unlock(&ledger->lock);
+}
+
+uint32_t ledger_n_awaited(struct gw_ledger *ledger)
+{
+    const struct attempt *attempt;
+    uint32_t n;
+
+    pthread_mutex_lock(&ledger->lock);
+    attempt = newest_locked(ledger);
+    n = attempt ? attempt->n_awaited : 0;
+    pthread_mutex_unlock(&ledger->lock);
+    return n;
 }
 
 /* What is left of a waiting phase between the other side's spans. */

@@ -33,6 +33,9 @@ uint64_t ledger_close(struct gw_ledger *ledger, uint64_t at_ns, const char *reas
 void ledger_note_late(struct gw_ledger *ledger, enum gw_side side, const char *name,
                       uint64_t start_ns, uint64_t length_ns);
 
+/* How many of the marks that the newest attempt was told to expect have not come. */
+uint32_t ledger_n_awaited(struct gw_ledger *ledger);
+
 /* A phase of the other side, on this side's clock. */
 struct ledger_span {
     const char *name; /* borrowed */

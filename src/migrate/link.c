@@ -5,11 +5,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "wire/cursor.h"
+
 #define LAST_WORD_NS (UINT64_C(200) * NS_PER_MS) /* for the reader to find out why */
 
 enum item_kind {
     ITEM_MESSAGE = 1,
     ITEM_SECTION,
+    ITEM_PACKET,
     ITEM_STATE_BEGIN,
     ITEM_STATE_END,
 };
@@ -23,7 +26,7 @@ struct item {
     enum wire_section_kind section_kind;
     char *name;
     uint32_t instance, version, attempt;
-    uint8_t *data; /* of a section */
+    uint8_t *data; /* of a section or a packet */
     size_t n_bytes;
     int *fds; /* beside the message; owned */
     size_t n_fds;
@@ -46,6 +49,7 @@ struct link {
     pthread_cond_t changed;
     struct item *first, *last;
     uint64_t posted_bytes; /* about what the posted messages hold */
+    uint64_t packet_bytes; /* about what the posted packets hold */
     uint64_t keepalive_ns;
     bool is_sending;       /* the writer holds an item */
     bool is_closing;       /* the writer ends after what is posted */
@@ -58,7 +62,8 @@ struct link {
     uint64_t state_digest;
 };
 
-/* Sections are not counted: only a source posts them, once for each of its devices. */
+/* Sections are not counted: only a source posts them, once for each of its devices. Packets have a
+ * count of their own, beyond which they are dropped. */
 static uint64_t item_weight(const struct item *item)
 {
     uint64_t n_bytes = item->kind == ITEM_MESSAGE ? sizeof *item : 0;
@@ -66,6 +71,11 @@ static uint64_t item_weight(const struct item *item)
     if (item->kind == ITEM_MESSAGE && item->type == WIRE_RESEND)
         n_bytes += item->message.resend.n_runs * sizeof(struct wire_resend_run);
     return n_bytes;
+}
+
+static uint64_t packet_weight(const struct item *item)
+{
+    return item->kind == ITEM_PACKET ? sizeof *item + item->n_bytes : 0;
 }
 
 static void item_free(struct item *item)
@@ -95,6 +105,17 @@ static void link_end(struct link *link, const GError *error, bool wants_last_wor
         link->ops->on_end(link->opaque, link, error);
 }
 
+static bool link_send_packet(struct link *link, const struct item *item, GError **error)
+{
+    const struct iovec bulk = {item->data, item->n_bytes};
+    uint8_t payload[8];
+
+    wire_store_u32(payload, item->message.packet.nic);
+    wire_store_u32(payload + 4, item->message.packet.flags);
+    return wire_send_raw(link->stream, WIRE_PACKET, payload, sizeof payload, &bulk,
+                         item->n_bytes ? 1 : 0, GW_NO_DEADLINE, error);
+}
+
 static bool link_send_item(struct link *link, struct item *item, GError **error)
 {
     switch (item->kind) {
@@ -109,6 +130,8 @@ static bool link_send_item(struct link *link, struct item *item, GError **error)
         return wire_send_section(link->stream, item->section_kind, item->name, item->instance,
                                  item->version, item->attempt, item->data, item->n_bytes,
                                  GW_NO_DEADLINE, error);
+    case ITEM_PACKET:
+        return link_send_packet(link, item, error);
     case ITEM_STATE_BEGIN:
         wire_state_begin(link->stream, item->attempt);
         return true;
@@ -144,6 +167,7 @@ static struct item *link_next_item(struct link *link, bool *is_over)
         if (!link->first)
             link->last = NULL;
         link->posted_bytes -= item_weight(item);
+        link->packet_bytes -= packet_weight(item);
         link->is_sending = true;
     }
     pthread_mutex_unlock(&link->lock);
@@ -327,6 +351,7 @@ static void link_append(struct link *link, struct item *item)
         link->first = item;
     link->last = item;
     link->posted_bytes += item_weight(item);
+    link->packet_bytes += packet_weight(item);
     is_overfull = link->posted_bytes > LINK_MAX_POSTED_BYTES;
     pthread_cond_broadcast(&link->changed);
     pthread_mutex_unlock(&link->lock);
@@ -378,6 +403,26 @@ void link_post_section(struct link *link, enum wire_section_kind kind, const cha
     item->n_bytes = data->len;
     item->data = g_byte_array_free(data, FALSE);
     link_append(link, item);
+}
+
+bool link_post_packet(struct link *link, const struct wire_packet *packet, const void *frame,
+                      uint32_t n_bytes)
+{
+    struct item *item;
+    bool is_full;
+
+    pthread_mutex_lock(&link->lock);
+    is_full = link->packet_bytes + n_bytes > LINK_MAX_PACKET_BYTES;
+    pthread_mutex_unlock(&link->lock);
+    if (is_full && !(packet->flags & WIRE_PACKET_LAST))
+        return false;
+    item = g_new0(struct item, 1);
+    item->kind = ITEM_PACKET;
+    item->message.packet = *packet;
+    item->n_bytes = n_bytes;
+    item->data = g_memdup2(frame, n_bytes);
+    link_append(link, item);
+    return true;
 }
 
 void link_post_state_begin(struct link *link, uint32_t attempt)

@@ -15,6 +15,7 @@
 #include "migrate/engine.h"
 
 #define LINK_MAX_POSTED_BYTES (8u << 20) /* messages that wait to be sent, of one link */
+#define LINK_MAX_PACKET_BYTES (4u << 20) /* frames that wait, likewise */
 
 struct link;
 
@@ -43,11 +44,15 @@ void link_post_with_descriptors_sized(struct link *link, enum wire_type type, co
                                       size_t n_bytes, const int *fds, size_t n_fds);
 #define link_post_with_descriptors(link, type, message, fds, n_fds)                                \
     link_post_with_descriptors_sized((link), (type), (message), sizeof *(message), (fds), (n_fds))
-/* Posts a section; data is taken over. */
 /* Answers a ping that came at arrived_ns (CLOCK_MONOTONIC). */
 void link_answer_ping(struct link *link, const struct wire_clock_ping *ping, uint64_t arrived_ns);
+/* Posts a section; data is taken over. */
 void link_post_section(struct link *link, enum wire_section_kind kind, const char *name,
                        uint32_t instance, uint32_t version, uint32_t attempt, GByteArray *data);
+/* Posts a PACKET with a copy of the frame. False: too many wait, it was not taken; the last of a
+ * device always is. */
+bool link_post_packet(struct link *link, const struct wire_packet *packet, const void *frame,
+                      uint32_t n_bytes);
 /* Posts wire_state_begin and STATE_END, around the sections of an attempt. */
 void link_post_state_begin(struct link *link, uint32_t attempt);
 void link_post_state_end(struct link *link);

@@ -83,6 +83,7 @@ void source_resume_guest(struct gw_source *source, const char *reason)
 {
     if (!source->is_guest_stopped)
         return;
+    source_forward_stop(source);
     source->is_guest_stopped = false;
     if (source->vm.resume_at_source)
         source->vm.resume_at_source(source->vm.opaque);
@@ -254,7 +255,8 @@ static void source_on_record(struct gw_source *source, struct mail *mail)
         source_on_ledger(source, mail);
         break;
     case WIRE_GOODBYE:
-        source_take_running(source);
+        source->has_ledger = true;
+        source_finish_running(source);
         break;
     case WIRE_ABORT:
         source_on_abort(source, &mail->message.abort);
@@ -362,8 +364,9 @@ static void source_tick(struct gw_source *source)
             g_strdup(source->is_round_open ? "the last pages took far longer than predicted"
                                            : "the destination took too long to load");
         source_dispatch(source, SOURCE_EV_OVERRUN);
-    } else if (source->running && now_ns >= source->running_limit_ns) {
-        source_take_running(source);
+    } else if (source->running) {
+        source->has_ledger |= now_ns >= source->running_limit_ns;
+        source_finish_running(source);
     } else if (state == GW_SOURCE_ROUNDS) {
         source_sample_dirty(source);
         source_next_round(source);
@@ -393,7 +396,8 @@ static uint64_t source_next_deadline(struct gw_source *source)
     if (state == GW_SOURCE_IN_DOUBT)
         deadline_ns = MIN(deadline_ns, source->next_ask_ns);
     if (source->running)
-        deadline_ns = MIN(deadline_ns, source->running_limit_ns);
+        deadline_ns = MIN(deadline_ns,
+                          source->has_ledger ? source->forward_limit_ns : source->running_limit_ns);
     if (source->control)
         deadline_ns = MIN(deadline_ns, source->next_ping_ns);
     return deadline_ns;

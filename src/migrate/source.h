@@ -24,6 +24,7 @@
 #define SOURCE_AWAIT_LOADED  "await loaded"
 #define SOURCE_AWAIT_RUNNING "await running"
 #define SOURCE_FINISH_NS     (UINT64_C(500) * NS_PER_MS) /* to tell the peer how it ended */
+#define SOURCE_FORWARD_NS    (UINT64_C(100) * NS_PER_MS) /* after RUNNING: packets still go on */
 #define SOURCE_GRACE_NS      (UINT64_C(200) * NS_PER_MS) /* for the peer's reason to arrive */
 #define SOURCE_PING_NS       (UINT64_C(250) * NS_PER_MS)
 #define SOURCE_SAMPLE_NS     (UINT64_C(200) * NS_PER_MS) /* into a round: see source_sample_dirty */
@@ -109,6 +110,11 @@ struct gw_source {
     /* after COMMIT */
     struct mail *running; /* RUNNING came; waiting for the destination's ledger */
     uint64_t running_limit_ns;
+    bool has_ledger;        /* it came, or will not */
+    bool is_forwarding;     /* packets; see source_forward.c */
+    int32_t n_forward_open; /* atomic: devices that have not said their last */
+    uint64_t forward_limit_ns;
+    uint64_t n_forwarded, n_not_forwarded; /* atomic */
     uint64_t next_ask_ns, ask_backoff_ns;
 
     uint64_t closed_bytes;  /* sent on links that are closed by now */
@@ -174,7 +180,9 @@ void source_on_loaded(struct gw_source *source, const struct mail *mail);
 void source_commit(struct gw_source *source);
 void source_on_running(struct gw_source *source, struct mail *mail);
 void source_on_ledger(struct gw_source *source, const struct mail *mail);
+/* Acts upon RUNNING, if it came: at once, or when ledger and packets are through. */
 void source_take_running(struct gw_source *source);
+void source_finish_running(struct gw_source *source);
 void source_release(struct gw_source *source);
 void source_ask(struct gw_source *source);
 
@@ -196,6 +204,11 @@ void source_share_release(struct gw_source *source);
 void source_share_free(struct gw_source *source);
 /* The memory stays ours; before the guest goes on. Idempotent. */
 void source_share_end(struct gw_source *source);
+
+/* source_forward.c */
+void source_forward_start(struct gw_source *source); /* COMMIT was posted */
+void source_forward_stop(struct gw_source *source);
+bool source_is_forward_over(struct gw_source *source, uint64_t now_ns);
 
 /* source_snapshot.c */
 void source_save(struct gw_source *source);

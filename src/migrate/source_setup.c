@@ -204,6 +204,7 @@ struct wire_hello source_hello(struct gw_source *source)
         .page_channels = wanted_page_channels(source),
         .features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
                     (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER) |
+                    ((source->vm.forward_packets ? 1u : 0u) << WIRE_FEATURE_PACKET_FORWARD) |
                     (source->share.key ? 1u << WIRE_FEATURE_RAM_SHARE : 0),
         .required = 1u << WIRE_FEATURE_RESEND,
         .silence_limit_ms = (uint32_t)MIN(source->silence_ns / NS_PER_MS, UINT32_MAX),
@@ -380,6 +381,7 @@ void source_close_links(struct gw_source *source, bool is_orderly)
 {
     uint64_t limit_ns = clock_mono_ns() + SOURCE_FINISH_NS;
 
+    source_forward_stop(source); /* it uses the control link */
     if (source->lanes)
         lanes_abandon_round(source->lanes);
     /* One thread may end a channel only when no other one writes to it. */

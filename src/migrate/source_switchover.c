@@ -237,10 +237,11 @@ void source_commit(struct gw_source *source)
     ledger_next(source->ledger, GW_SIDE_SOURCE, SOURCE_AWAIT_RUNNING, source->commit_ns);
     wire_stream_set_phase(link_stream(source->control), WIRE_IN_COMMITTED);
     source_share_commit(source, &commit);
+    source_forward_start(source);
 }
 
 /* RUNNING: known for sure. It is acted upon when the destination's ledger is here too, or when it
- * is clear that it will not come. */
+ * is clear that it will not come, and when what comes for the guest goes to the destination. */
 void source_on_running(struct gw_source *source, struct mail *mail)
 {
     if (source_state(source) != GW_SOURCE_COMMITTED) {
@@ -256,12 +257,21 @@ void source_on_running(struct gw_source *source, struct mail *mail)
     source->running->arrived_ns = mail->arrived_ns;
     source->running->message.running = mail->message.running;
     source->running_limit_ns = clock_mono_ns() + RUNNING_LEDGER_NS;
+    /* A guest that is held paused is announced when it is let go on, hours later perhaps. */
+    source->forward_limit_ns =
+        clock_mono_ns() + (mail->message.running.is_running ? SOURCE_FORWARD_NS : 0);
 }
 
 void source_take_running(struct gw_source *source)
 {
     if (source->running && source_state(source) == GW_SOURCE_COMMITTED)
         source_dispatch(source, SOURCE_EV_RUNNING);
+}
+
+void source_finish_running(struct gw_source *source)
+{
+    if (source->running && source->has_ledger && source_is_forward_over(source, clock_mono_ns()))
+        source_take_running(source);
 }
 
 /* Books the end of the blackout: when the destination let the guest run, on our clock. */
@@ -313,7 +323,8 @@ void source_on_ledger(struct gw_source *source, const struct mail *mail)
     if (!source->running || source_state(source) != GW_SOURCE_COMMITTED)
         return;
     source_book_end(source, mail);
-    source_take_running(source);
+    source->has_ledger = true;
+    source_finish_running(source);
 }
 
 void source_release(struct gw_source *source)
@@ -322,7 +333,12 @@ void source_release(struct gw_source *source)
 
     if (ledger_is_open(source->ledger))
         source_book_end(source, NULL);
+    source_forward_stop(source);
     source->is_guest_stopped = false; /* it is not ours any more */
+    pthread_mutex_lock(&source->lock);
+    source->status.packets_forwarded = __atomic_load_n(&source->n_forwarded, __ATOMIC_RELAXED);
+    source->status.packets_dropped = __atomic_load_n(&source->n_not_forwarded, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&source->lock);
     source_publish_progress(source);
     source_share_release(source);
     if (source->vm.released)

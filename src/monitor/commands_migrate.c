@@ -179,6 +179,8 @@ static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
     if (s->is_live)
         put_int(info, "chunks-caught", s->chunks_caught);
     put_note(info, s->note);
+    put_int(info, "packets-forwarded", s->packets_forwarded);
+    put_int(info, "packets-dropped", s->packets_dropped);
     put_failure(info, &s->failure);
     return info;
 }

@@ -45,7 +45,7 @@ enum wire_type {
     WIRE_REHEARSAL_REPORT = 0x0018,
     WIRE_GOODBYE = 0x0019,
     WIRE_END = 0x001A,
-    WIRE_PACKET = 0x001B, /* reserved: feature packet-forwarding */
+    WIRE_PACKET = 0x001B, /* only when WIRE_FEATURE_PACKET_FORWARD was agreed */
     WIRE_KEEPALIVE = 0x8001,
     WIRE_LEDGER = 0x8002,
     WIRE_RAM_SHARE = 0x8003,
@@ -64,7 +64,7 @@ enum wire_feature {
     WIRE_FEATURE_URGENT = 4,         /* reserved: page faults */
     WIRE_FEATURE_ZSTD = 5,           /* reserved: compressed runs */
     WIRE_FEATURE_DELTA = 6,          /* reserved: delta runs */
-    WIRE_FEATURE_PACKET_FORWARD = 7, /* reserved */
+    WIRE_FEATURE_PACKET_FORWARD = 7, /* PACKET */
     WIRE_FEATURE_RAM_SHARE = 8,      /* RAM changes hands by its memory descriptors */
 };
 
@@ -316,9 +316,15 @@ struct wire_section_end {
     uint64_t digest;
 };
 
-struct wire_packet { /* reserved */
-    uint32_t nic;
+/* A frame that reached the source for a guest that is gone; the bulk is a virtio network header and
+ * the Ethernet frame. */
+struct wire_packet {
+    uint32_t nic;   /* index of the device in the source's schema */
+    uint32_t flags; /* WIRE_PACKET_* */
 };
+#define WIRE_PACKET_LAST         1u /* no other one of this device follows; the bulk may be empty */
+#define WIRE_PACKET_HEADER_BYTES 12u
+#define WIRE_PACKET_MAX_BYTES    (WIRE_PACKET_HEADER_BYTES + 65535u + 18u)
 
 struct wire_end {
     uint64_t n_records;  /* before this one, on this channel */

@@ -198,7 +198,7 @@ MESSAGE(rehearsal_report, NULL, U32(wire_rehearsal_report, n_sections, 0, WIRE_M
 MESSAGE(goodbye, NULL, BOOLEAN(wire_goodbye, is_complete));
 MESSAGE(end, NULL, ANY64(wire_end, n_records), ANY64(wire_end, n_pages),
         ANY64(wire_end, n_sections), ANY64(wire_end, n_bytes), ANY64(wire_end, digest));
-MESSAGE(packet, NULL, ANY32(wire_packet, nic));
+MESSAGE(packet, NULL, ANY32(wire_packet, nic), U32(wire_packet, flags, 0, WIRE_PACKET_LAST));
 MESSAGE(keepalive, NULL, ANY64(wire_keepalive, monotonic_ns));
 MESSAGE(phase, NULL, NAME(wire_phase, name, 0), ANY64(wire_phase, start_ns),
         ANY64(wire_phase, length_ns));
@@ -290,7 +290,7 @@ static const struct wire_record_type types[] = {
     ROW(REHEARSAL_REPORT,  C,    DST,  RB,    0, 23, 4119, &rehearsal_report_desc),
     ROW(GOODBYE,           CPU,  BOTH, WIRE_IN_ANY, 0, 1, 1, &goodbye_desc),
     ROW(END,               S,    SRC,  SRBC,  0, 40, 40, &end_desc),
-    ROW(PACKET,            C,    SRC,  BC,    65552, 4, 4, &packet_desc),
+    ROW(PACKET,            C,    SRC,  WIRE_IN_COMMITTED, WIRE_PACKET_MAX_BYTES, 8, 8, &packet_desc),
     ROW(KEEPALIVE,         CPU,  BOTH, WIRE_IN_ANY, 0, 8, 8, &keepalive_desc),
     ROW(LEDGER,            C,    DST,  WIRE_IN_COMMITTED, 0, 4, 1118212, &ledger_desc),
     ROW(RAM_SHARE,         C,    SRC,  SETUP, 0, 4, 772, &ram_share_desc),

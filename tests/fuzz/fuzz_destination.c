@@ -57,6 +57,27 @@ static void run_at_destination(void *opaque, bool was_running, struct gw_ledger 
     world->has_run = true;
 }
 
+static void expect_packets(void *opaque)
+{
+    struct world *world = opaque;
+
+    fuzz_check(world->is_ready && !world->has_run);
+}
+
+static void take_packet(void *opaque, const char *device, const void *frame, uint32_t n_bytes,
+                        bool is_last)
+{
+    struct world *world = opaque;
+    const uint8_t *bytes = frame;
+    volatile uint8_t read = 0; /* for the sanitizers */
+
+    fuzz_check(world->has_run && n_bytes <= 65565);
+    fuzz_check(g_str_equal(device, "gadget/0"));
+    for (uint32_t i = 0; i < n_bytes; i++)
+        read = bytes[i];
+    (void)read;
+}
+
 static void discarded(void *opaque, const GError *why)
 {
     struct world *world = opaque;
@@ -82,6 +103,8 @@ static void set_up(struct world *world)
         .after_load = after_load,
         .run_at_destination = run_at_destination,
         .discarded = discarded,
+        .expect_packets = expect_packets,
+        .packet = take_packet,
     };
 }
 
@@ -173,6 +196,7 @@ static void play_source(int fd, struct fuzz_input *in)
             await(fd, answer_to(type));
     }
     shutdown(fd, SHUT_WR);
+    await(fd, 0); /* until it hangs up: it has taken all of it */
     stream_build_clear(&build);
 }
 

@@ -13,18 +13,22 @@ static struct device *create(const struct virtio_config *config, struct fuzz_vir
     return virtio_net_new(config, &cable->net, mac, NULL);
 }
 
-/* What was sent is taken off the cable; a frame comes. */
+/* What was sent is taken off the cable; a frame comes, from there or (length's top bit) forwarded
+ * by a host that the guest has left. */
 static void host_event(struct fuzz_virtio *fuzz, struct fuzz_input *in)
 {
     static uint8_t frame[2048];
-    size_t n, len = (size_t)fuzz_take(in, 2) % sizeof frame;
+    size_t n, number = (size_t)fuzz_take(in, 2), len = number % sizeof frame;
     const uint8_t *bytes = fuzz_take_bytes(in, fuzz_take(in, 1), &n);
 
     while (recv(fuzz->peer, frame, sizeof frame, MSG_DONTWAIT) > 0)
         continue;
     memset(frame, 0xff, sizeof frame);
     memcpy(frame, bytes, n);
-    send(fuzz->peer, frame, len, MSG_DONTWAIT);
+    if (number & 0x8000)
+        device_take_frame(fuzz->dev, frame, (uint32_t)len, number & 0x4000);
+    else
+        send(fuzz->peer, frame, len, MSG_DONTWAIT);
     rig_settle(fuzz->rig);
 }
 

@@ -112,7 +112,7 @@ static void add_hello(GByteArray *to, uint64_t ram_bytes)
     static const struct {
         uint64_t value;
         unsigned n_bytes;
-    } numbers[] = {{12, 4}, {256, 4}, {0, 4}, {0, 4}, {15, 8},
+    } numbers[] = {{12, 4}, {256, 4}, {0, 4}, {0, 4}, {0x8F, 8},
                    {0, 8},  {0, 4},   {0, 8}, {0, 8}, {0, 8}};
 
     for (size_t i = 0; i < G_N_ELEMENTS(numbers); i++)
@@ -234,6 +234,23 @@ static void add_switchover(GByteArray *to, uint32_t round, const GByteArray *sta
     add_zeros(to, WIRE_STATE_END, 24, 1);
 }
 
+/* The first n_bytes of a live migration, and frames that follow the guest. */
+static void add_packets(GByteArray *to, const GByteArray *live, guint n_bytes)
+{
+    uint8_t frame[WIRE_PACKET_HEADER_BYTES + 60] = {0};
+
+    memset(frame + WIRE_PACKET_HEADER_BYTES, 0xff, 6);
+    g_byte_array_append(to, live->data, n_bytes);
+    for (uint32_t i = 0; i < 4; i++) {
+        g_autoptr(GByteArray) packet = g_byte_array_new();
+
+        add_number(packet, i == 2 ? 7 : 0, 4); /* there is one device */
+        add_number(packet, i == 3 ? WIRE_PACKET_LAST : 0, 4);
+        add_record(to, WIRE_PACKET, BUILD_HAS_BULK, packet, frame, i == 3 ? 0 : sizeof frame);
+    }
+    add_zeros(to, WIRE_GOODBYE, 1 + 3, 1);
+}
+
 static void put_streams(void)
 {
     const uint64_t ram_bytes = UINT64_C(256) << 10;
@@ -241,6 +258,8 @@ static void put_streams(void)
     struct gw_state_registry *registry = gw_state_registry_new();
     g_autoptr(GByteArray) state = g_byte_array_new();
     g_autoptr(GByteArray) live = g_byte_array_new();
+    g_autoptr(GByteArray) packets = g_byte_array_new();
+    guint n_committed;
     g_autoptr(GByteArray) snapshot = g_byte_array_new();
     g_autoptr(GByteArray) pages = g_byte_array_new();
 
@@ -260,8 +279,11 @@ static void put_streams(void)
     add_switchover(live, 2, state);
     put("destination", "live-uncommitted", live->data, live->len);
     add_zeros(live, WIRE_COMMIT, 20, 1);
+    n_committed = live->len;
     add_zeros(live, WIRE_GOODBYE, 1 + 3, 1);
     put("destination", "live", live->data, live->len);
+    add_packets(packets, live, n_committed);
+    put("destination", "live-packets", packets->data, packets->len);
 
     add_number(snapshot, 1, 1);
     add_hello(snapshot, ram_bytes);

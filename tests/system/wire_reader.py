@@ -199,6 +199,9 @@ class Stream:
         self.listed = []
         self.first_unit = self.first_index = self.tail = None
         self.n_index = 0
+        # packets
+        self.packets = {}  # by device: frames
+        self.ended_nics = set()
         # what tests ask for
         self.messages = {}
         self.is_complete = False
@@ -542,6 +545,20 @@ class Stream:
 
     # ends
 
+    # packets, section 8
+
+    def take_packet(self, message, bulk):
+        nic = message["nic"]
+        if "COMMIT" not in self.messages:
+            raise WireError("before COMMIT")
+        if nic in self.ended_nics:
+            raise WireError(f"field nic: device {nic} has said its last")
+        if message["flags"] & 1:
+            self.ended_nics.add(nic)
+        if len(bulk) < 12 + 14 and (len(bulk) or not message["flags"] & 1):
+            raise WireError(f"a frame of {len(bulk)} bytes with its header")
+        self.packets[nic] = self.packets.get(nic, 0) + (len(bulk) > 0)
+
     def take_goodbye(self, _message, _bulk):
         self.is_complete = True
 
@@ -564,7 +581,7 @@ class Stream:
             "sender": self.sender, "complete": self.is_complete, "bytes": self.at,
             "records": self.counts, "n_records": self.sequence, "n_pages": self.n_pages,
             "n_zero_pages": self.n_zero, "n_suspect": len(self.suspects), "rounds": self.rounds,
-            "sections": sections,
+            "sections": sections, "packets": self.packets,
         }
         for name in ("HELLO", "SCHEMA_VERDICT", "LOADED", "COMMIT", "RUNNING", "ABORT", "CANCEL"):
             if name in self.messages:
@@ -662,6 +679,17 @@ def check_share(streams):
         raise WireError("pages of memory that is shared")
 
 
+def check_packets(streams):
+    """PACKET only if both sides have said that they know it; a whole stream ends each device's."""
+    hellos = [h for s in streams for h in s.messages.get("HELLO", [])]
+    for stream in streams:
+        if stream.packets or stream.ended_nics:
+            if len(hellos) < 2 or not all(h["features"] >> 7 & 1 for h in hellos):
+                raise WireError("PACKET without the feature packet-forward")
+        if stream.is_complete and set(stream.packets) - stream.ended_nics:
+            raise WireError("PACKETs of a device without the last one")
+
+
 def check_suspects(streams):
     """Pages of the source's last word on each page: none may be suspect when LOADED was said."""
     if any("LOADED" in stream.messages for stream in streams):
@@ -693,6 +721,7 @@ def read_migration(directory, allow_cut=False):
         check_rounds(group)
         check_handover(group)
         check_share(group)
+        check_packets(group)
         check_suspects(group)
     return streams
 

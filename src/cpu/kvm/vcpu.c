@@ -86,8 +86,11 @@ static void complete(struct kvm_vcpu *vcpu)
 
 static void run_until_stop(struct kvm_vcpu *vcpu)
 {
+    const struct cpu_config *config = &vcpu->cpu->config;
     bool can_go_on = true;
 
+    if (config->runs)
+        config->runs(config->runs_opaque, vcpu->id);
     while (can_go_on && !wants_stop(vcpu->cpu))
         enter(vcpu, &can_go_on);
     if (can_go_on)

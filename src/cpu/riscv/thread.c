@@ -279,6 +279,9 @@ static void *hart_main(void *opaque)
     while (park(h, &run_count)) {
         derive(h);
         riscv_quiet_leave(h);
+        if (h->cpu->config.runs != NULL) {
+            h->cpu->config.runs(h->cpu->config.runs_opaque, h->id);
+        }
         for (;;) {
             if (h->s.is_waiting || h->is_broken) {
                 if (!wait_for_interrupt(h)) {

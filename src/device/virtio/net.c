@@ -12,6 +12,8 @@
  *
  * Transmitting: a frame that the back end does not take now stays in the ring.
  *
+ * Frames that follow the guest to another host, and those of the other host: net_move.c.
+ *
  * Announcing, after a move: a RARP frame from the device itself, and, if the driver offered itself
  * (GUEST_ANNOUNCE), a request to announce what only the guest knows (its IP addresses). The machine
  * repeats it, for switches that were still learning.
@@ -134,8 +136,13 @@ static bool pull(struct net *net)
 {
     size_t skip = net->back->has_vnet_header ? 0 : NET_HEADER_BYTES;
     struct iovec iov = {net->held + skip, sizeof(net->held) - skip};
-    ssize_t got = net->back->ops->receive(net->back, &iov, 1);
+    ssize_t got;
 
+    if (net_take_waiting(net))
+        return true;
+    if (net->is_holding)
+        return false;
+    got = net->back->ops->receive(net->back, &iov, 1);
     if (got == -EAGAIN)
         return false;
     if (got < 0) {
@@ -189,13 +196,17 @@ static void receive_frames(struct net *net)
         virtio_publish(&net->virtio, queue);
     if (is_short)
         starve(net, queue, n_short);
+    else if (net->waiting.length)
+        virtio_kick_queue(&net->virtio, NET_RX); /* the back end does not call for these */
 }
 
 static void back_is_readable(void *opaque)
 {
     struct net *net = opaque;
 
-    if (net->virtio.is_live && !net->is_rx_starved)
+    if (net->is_forwarding)
+        net_forward_frames(net);
+    else if (net->virtio.is_live && !net->is_rx_starved)
         receive_frames(net);
 }
 
@@ -203,7 +214,7 @@ static void retry(struct device *dev, void *opaque)
 {
     struct net *net = opaque;
 
-    if (net->virtio.is_live && !net->is_rx_starved)
+    if (net->virtio.is_live && !net->is_rx_starved && !net->is_holding)
         net->back->ops->want_readable(net->back, true);
 }
 
@@ -214,7 +225,7 @@ static void handle_rx(struct virtio_device *vdev, struct virtqueue *queue)
     /* Buffers came: a held frame first, then what the back end has. */
     net->is_rx_starved = false;
     virtqueue_disable_notify(queue);
-    if (vdev->is_live)
+    if (vdev->is_live && !net->is_holding)
         net->back->ops->want_readable(net->back, true);
     receive_frames(net);
 }
@@ -238,8 +249,12 @@ static bool send_chain(struct net *net, const struct virtqueue_chain *chain)
     sent = net->back->ops->send(net->back, iov, n);
     if (sent == -EAGAIN)
         return false;
-    if (sent < 0)
+    if (sent < 0) {
         net->n_dropped++;
+    } else if (net->wants_first_sent) {
+        net->wants_first_sent = false;
+        device_tell_first_sent(&net->virtio.pci.dev);
+    }
     return true;
 }
 
@@ -288,26 +303,6 @@ static void back_is_writable(void *opaque)
 
 /* ---- announcing ------------------------------------------------------------------------------ */
 
-/* SPEC: RFC 903, a request about oneself: every switch on the way learns the port. */
-static void send_rarp(struct net *net)
-{
-    uint8_t packet[NET_HEADER_BYTES + 60] = {0};
-    uint8_t *frame = packet + NET_HEADER_BYTES;
-    const uint8_t fixed[] = {0x80, 0x35,             /* RARP */
-                             0,    1,    8, 0, 6, 4, /* Ethernet, IPv4, address lengths */
-                             0,    3};               /* request reverse */
-    size_t skip = net->back->has_vnet_header ? 0 : NET_HEADER_BYTES;
-    struct iovec iov = {packet + skip, sizeof(packet) - skip};
-
-    memset(frame, 0xff, ETH_ALEN);
-    memcpy(frame + 6, net->filter.mac, ETH_ALEN);
-    memcpy(frame + 12, fixed, sizeof(fixed));
-    memcpy(frame + 22, net->filter.mac, ETH_ALEN); /* sender */
-    memcpy(frame + 32, net->filter.mac, ETH_ALEN); /* target */
-    if (net->back->ops->send(net->back, &iov, 1) < 0)
-        net->n_dropped++; /* the machine repeats it */
-}
-
 static void announce(struct device *dev, void *opaque)
 {
     struct net *net = opaque;
@@ -315,7 +310,7 @@ static void announce(struct device *dev, void *opaque)
     if (!net->is_announcing || !net->virtio.is_running)
         return;
     net->is_announcing = false;
-    send_rarp(net);
+    net_send_rarp(net);
     if (net->virtio.is_live && virtio_has(&net->virtio, VIRTIO_NET_F_GUEST_ANNOUNCE) &&
         !net->is_announce_pending) {
         net->is_announce_pending = true;
@@ -383,6 +378,7 @@ static void reset(struct virtio_device *vdev)
     net_filter_reset(net);
     net->is_announce_pending = false;
     net->held_bytes = 0;
+    net_drop_waiting(net);
     net->guest_offloads = 0;
     net_apply_offloads(net);
 }
@@ -427,6 +423,8 @@ static void net_free(struct device *dev)
 
     io_bell_free(net->announce_bell);
     io_timer_free(net->retry_timer);
+    net_drop_waiting(net);
+    io_timer_free(net->hold_timer);
     netdev_free(net->back); /* its sources refer to the device */
     virtio_device_clear(&net->virtio);
     g_free(net);
@@ -445,6 +443,9 @@ static const struct virtio_ops ops = {
                .prepare_stop = net_prepare_stop,
                .stop = net_stop,
                .announce = net_announce,
+               .forward = net_forward,
+               .arrive = net_arrive,
+               .take_frame = net_take_frame,
                .free = net_free},
     .id = VIRTIO_ID_NET,
     .class_code = 0x020000, /* Ethernet controller */
@@ -547,6 +548,7 @@ struct device *virtio_net_new(const struct virtio_config *config, struct netdev 
     }
     net->announce_bell = io_bell_new(config->loop, client.dev, "announce", announce, net);
     net->retry_timer = io_timer_new(config->loop, client.dev, "retry", retry, net);
+    net->hold_timer = io_timer_new(config->loop, client.dev, "hold", net_hold_is_over, net);
     netdev_set_client(back, &client);
     return client.dev;
 }

@@ -47,6 +47,7 @@ struct net {
     struct netdev *back;
     struct io_bell *announce_bell;
     struct io_timer *retry_timer; /* asks a back end again that failed to receive */
+    struct io_timer *hold_timer;  /* ends is_holding */
     uint8_t permanent_mac[ETH_ALEN];
     /* guarded by the device lock; saved */
     struct net_filter filter;
@@ -59,6 +60,15 @@ struct net {
     bool is_rx_starved; /* no buffers: frames stay in the back end */
     bool is_tx_blocked; /* the back end is full */
     bool is_announcing; /* asked to, not yet done */
+    /* Frames of a move, see net_move.c: GBytes with network header, before those of the back end.
+     */
+    GQueue waiting;
+    uint32_t waiting_bytes;
+    bool is_holding;       /* the back end waits: frames of the other host come first */
+    bool is_forwarding;    /* the guest is gone: frames go to `forward` */
+    bool wants_first_sent; /* by the guest, since it arrived */
+    struct device_forward forward;
+    uint8_t passing[NET_HEADER_BYTES + NET_FRAME_MAX];
     uint64_t n_dropped; /* frames that could not be passed on, both directions */
 };
 
@@ -74,6 +84,19 @@ bool net_filter_accepts(const struct net *net, const uint8_t *frame, size_t len)
 void net_handle_control(struct virtio_device *vdev, struct virtqueue *queue);
 /* Tells the back end what the guest accepts now. */
 void net_apply_offloads(struct net *net);
+
+/* net_move.c */
+/* The next frame that waits becomes the held one; false: there is none. */
+bool net_take_waiting(struct net *net);
+void net_drop_waiting(struct net *net);
+/* Hands on what the back end has; only when is_forwarding. */
+void net_forward_frames(struct net *net);
+void net_hold_is_over(struct device *dev, void *opaque);
+void net_send_rarp(struct net *net);
+/* Of struct device_ops. */
+bool net_forward(struct device *dev, const struct device_forward *to);
+bool net_arrive(struct device *dev, bool is_running, bool expects_frames);
+void net_take_frame(struct device *dev, const void *frame, uint32_t n_bytes, bool is_last);
 
 extern const struct gw_state_desc net_filter_state;
 

@@ -87,6 +87,7 @@ static void cable_free(struct netdev *net)
 
 static const struct netdev_ops cable_ops = {
     .kind = "cable",
+    .is_free_threaded = true,
     .send = cable_send,
     .receive = cable_receive,
     .want_readable = cable_want_readable,
