@@ -426,12 +426,19 @@ enum gw_property_rule {
     GW_PROPERTY_EQUAL = 1, /* the reader's values are the writer's, in order */
     GW_PROPERTY_INCLUDE,   /* the reader's values include all of the writer's */
     GW_PROPERTY_FIELD,     /* value of a GW_EQUAL_* field; made by gw_schema_new */
+    GW_PROPERTY_WITHIN,    /* three numbers: the own value, and the least and the greatest that are
+                              taken: the writer's own value lies in the reader's range */
+    GW_PROPERTY_EXPECT,    /* as INCLUDE, but what is missing is a warning */
 };
 /* values: NULL-terminated, copied. is_optional: a side that lacks the property gets a warning
  * instead of a refusal. */
 bool gw_state_registry_add_property(struct gw_state_registry *registry, const char *name,
                                     enum gw_property_rule rule, bool is_optional,
                                     const char *const *values, GError **error);
+/* Replaces the values of a property, before somebody makes a schema of the registry: a machine that
+ * took over a guest has what that guest has. False: there is no such property, or a limit. */
+bool gw_state_registry_set_values(struct gw_state_registry *registry, const char *name,
+                                  const char *const *values);
 /* One value, printf format. */
 bool gw_state_registry_add_property_f(struct gw_state_registry *registry, const char *name,
                                       enum gw_property_rule rule, bool is_optional, GError **error,

@@ -19,7 +19,8 @@
 
 struct run {
     /* from options */
-    char *board, *name, *memory, *bios, *kernel, *initrd, *append, *console, *incoming, *restore;
+    char *board, *name, *cpu, *dirty_log, *memory, *bios, *kernel, *initrd, *append, *console,
+        *incoming, *restore;
     char *sandbox;
     char **qmp_paths, **confine;
     int n_cpus;
@@ -69,6 +70,11 @@ static bool parse_options(struct run *run, const struct subcommand *self, int *a
         {"prefault", 0, 0, G_OPTION_ARG_NONE, &run->is_prefaulted,
          "Make all guest RAM present before anything starts", NULL},
         {"cpus", 'c', 0, G_OPTION_ARG_INT, &run->n_cpus, "vCPUs (1)", "N"},
+        {"cpu", 0, 0, G_OPTION_ARG_STRING, &run->cpu,
+         "pc: the processor: host (default), x86-64-v2, -v3 or -v4, then ,+feature or ,-feature",
+         "MODEL"},
+        {"dirty-log", 0, 0, G_OPTION_ARG_STRING, &run->dirty_log,
+         "pc: how KVM tells what the guest writes: auto (default), bitmap or ring", "KIND"},
         {"bios", 0, 0, G_OPTION_ARG_FILENAME, &run->bios,
          "virt: firmware, raw or ELF (OpenSBI); none: the kernel runs in M-mode. pc: a real-mode "
          "image",
@@ -118,6 +124,26 @@ static bool has_sandbox(const struct run *run)
     return !run->sandbox || strcmp(run->sandbox, "on") == 0;
 }
 
+static bool take_dirty_log(struct run *run, GError **error)
+{
+    static const struct {
+        const char *name;
+        enum cpu_dirty_log kind;
+    } kinds[] = {{"auto", CPU_DIRTY_LOG_AUTO},
+                 {"bitmap", CPU_DIRTY_LOG_BITMAP},
+                 {"ring", CPU_DIRTY_LOG_RING}};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        if (!run->dirty_log || strcmp(run->dirty_log, kinds[i].name) == 0) {
+            run->config.dirty_log = kinds[i].kind;
+            return true;
+        }
+    }
+    g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                "--dirty-log \"%s\": expected auto, bitmap or ring", run->dirty_log);
+    return false;
+}
+
 static bool make_config(struct run *run, GError **error)
 {
     struct machine_config *config = &run->config;
@@ -135,6 +161,9 @@ static bool make_config(struct run *run, GError **error)
         return false;
     }
     config->n_cpus = (unsigned)run->n_cpus;
+    config->cpu = run->cpu;
+    if (!take_dirty_log(run, error))
+        return false;
     config->is_prefaulted = run->is_prefaulted;
     config->bios = run->bios;
     config->kernel = run->kernel;
@@ -329,8 +358,9 @@ static void clear(struct run *run)
     machine_free(run->machine);
     g_clear_pointer(&run->config.devices, g_ptr_array_unref);
     g_main_loop_unref(run->loop);
-    char **owned[] = {&run->board,  &run->name,   &run->memory,  &run->bios,     &run->kernel,
-                      &run->initrd, &run->append, &run->console, &run->incoming, &run->restore};
+    char **owned[] = {&run->board,  &run->cpu,     &run->dirty_log, &run->name,
+                      &run->memory, &run->bios,    &run->kernel,    &run->initrd,
+                      &run->append, &run->console, &run->incoming,  &run->restore};
     for (size_t i = 0; i < G_N_ELEMENTS(owned); i++)
         g_clear_pointer(owned[i], g_free);
     g_clear_pointer(&run->sandbox, g_free);

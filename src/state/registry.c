@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "state/schema.h"
 #include "state/state_internal.h"
 
 static void entry_free(void *opaque)
@@ -154,20 +155,22 @@ void *gw_state_registry_object(const struct gw_state_registry *registry, uint32_
     return registry_entry(registry, index)->object;
 }
 
-static bool property_ok(const struct gw_state_registry *registry, const char *name,
-                        const char *const *values)
+static struct gw_schema_property *find_property(const struct gw_state_registry *registry,
+                                                const char *name)
 {
-    guint n = 0;
-
-    if (!state_name_ok(name) || registry->properties->len >= GW_SCHEMA_PROPERTIES_MAX) {
-        return false;
-    }
     for (guint i = 0; i < registry->properties->len; i++) {
-        const struct gw_schema_property *property = g_ptr_array_index(registry->properties, i);
+        struct gw_schema_property *property = g_ptr_array_index(registry->properties, i);
         if (strcmp(property->name, name) == 0) {
-            return false;
+            return property;
         }
     }
+    return NULL;
+}
+
+static bool values_ok(const char *const *values)
+{
+    uint32_t n = 0;
+
     for (; values[n]; n++) {
         if (strlen(values[n]) > GW_SCHEMA_VALUE_BYTES_MAX ||
             !g_utf8_validate(values[n], -1, NULL)) {
@@ -181,8 +184,9 @@ bool gw_state_registry_add_property(struct gw_state_registry *registry, const ch
                                     enum gw_property_rule rule, bool is_optional,
                                     const char *const *values, GError **error)
 {
-    if (!property_ok(registry, name, values) ||
-        (rule != GW_PROPERTY_EQUAL && rule != GW_PROPERTY_INCLUDE)) {
+    if (!state_name_ok(name) || registry->properties->len >= GW_SCHEMA_PROPERTIES_MAX ||
+        find_property(registry, name) || !values_ok(values) || !schema_rule_word(rule) ||
+        rule == GW_PROPERTY_FIELD) {
         g_set_error(error, GW_STATE_ERROR, GW_STATE_ERROR_TABLE,
                     "property %s: twice, beyond a limit, or not well formed", name);
         return false;
@@ -193,6 +197,19 @@ bool gw_state_registry_add_property(struct gw_state_registry *registry, const ch
     property->is_optional = is_optional;
     property->values = g_strdupv((char **)values);
     g_ptr_array_add(registry->properties, property);
+    return true;
+}
+
+bool gw_state_registry_set_values(struct gw_state_registry *registry, const char *name,
+                                  const char *const *values)
+{
+    struct gw_schema_property *property = find_property(registry, name);
+
+    if (!property || !values_ok(values)) {
+        return false;
+    }
+    g_strfreev(property->values);
+    property->values = g_strdupv((char **)values);
     return true;
 }
 

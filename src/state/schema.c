@@ -15,9 +15,9 @@ static const char *const shape_words[] = {
     [GW_SHAPE_ALLOC] = "alloc", [GW_SHAPE_POINTER] = "pointer", [GW_SHAPE_LIST] = "list",
 };
 static const char *const rule_words[] = {
-    [GW_PROPERTY_EQUAL] = "equal",
-    [GW_PROPERTY_INCLUDE] = "include",
-    [GW_PROPERTY_FIELD] = "field",
+    [GW_PROPERTY_EQUAL] = "equal",   [GW_PROPERTY_INCLUDE] = "include",
+    [GW_PROPERTY_FIELD] = "field",   [GW_PROPERTY_WITHIN] = "within",
+    [GW_PROPERTY_EXPECT] = "expect",
 };
 
 const char *schema_kind_word(enum gw_field_kind kind)

@@ -301,7 +301,7 @@ static bool get_property(struct parser *parser, struct gw_schema_property *prope
     uint32_t rule = 0, flags = 0, n_values = 0;
 
     if (!get_name(parser, "a property's name", &property->name) ||
-        !get(parser, 1, GW_PROPERTY_FIELD, "a property's rule", &rule) ||
+        !get(parser, 1, GW_PROPERTY_EXPECT, "a property's rule", &rule) ||
         !get(parser, 1, 1, "a property's flags", &flags) ||
         !get(parser, 2, GW_SCHEMA_VALUES_MAX, "a property's number of values", &n_values)) {
         return false;

@@ -26,7 +26,7 @@ static void backend_free(struct cpu_backend *cpu)
     if (cpu->kvm_fd >= 0)
         close(cpu->kvm_fd);
     kvm_irq_clear(&cpu->irq);
-    kvm_host_clear(&cpu->host);
+    kvm_model_clear(cpu);
     pthread_cond_destroy(&cpu->parked_cond);
     pthread_cond_destroy(&cpu->run_cond);
     pthread_mutex_destroy(&cpu->run_lock);
@@ -54,7 +54,7 @@ static bool create_vcpus(struct cpu_backend *cpu, GError **error)
         *vcpu = (struct kvm_vcpu){.cpu = cpu, .id = i, .fd = -1};
         cpu->n_vcpus++;
         if (!kvm_vcpu_create(vcpu, error) || !kvm_dirty_add_vcpu(vcpu, error) ||
-            !kvm_cpuid_set(vcpu, error))
+            !kvm_model_set(vcpu, error))
             return false;
         if (i == 0)
             kvm_vcpu_probe_msrs(vcpu);
@@ -80,7 +80,8 @@ static struct cpu_backend *backend_create(const struct cpu_config *config, GErro
     pthread_cond_init(&cpu->parked_cond, NULL);
     cpu->kvm_fd = kvm_host_open(error);
     if (cpu->kvm_fd < 0 || !check_n_vcpus(cpu, error) || !kvm_host_read(cpu, error) ||
-        !kvm_vm_create(cpu, error) || !create_vcpus(cpu, error) || !kvm_threads_start(cpu, error)) {
+        !kvm_model_init(cpu, error) || !kvm_vm_create(cpu, error) || !create_vcpus(cpu, error) ||
+        !kvm_threads_start(cpu, error)) {
         backend_free(cpu);
         return NULL;
     }
@@ -111,19 +112,21 @@ static void backend_reset(struct cpu_backend *cpu)
 static bool backend_add_state(struct cpu_backend *cpu, struct gw_state_registry *registry,
                               GError **error)
 {
+    cpu->registry = registry;
     for (unsigned i = 0; i < cpu->n_vcpus; i++) {
         g_autofree char *id = g_strdup_printf("%s/%u", cpu_kvm.vcpu_name, i);
         if (!gw_state_registry_add(registry, id, &kvm_vcpu_desc, &cpu->vcpus[i], error))
             return false;
     }
-    return gw_state_registry_add(registry, "kvm-chips", &kvm_chips_desc, cpu, error) &&
+    return kvm_model_add_properties(cpu, registry, error) &&
+           gw_state_registry_add(registry, "cpu-model", &kvm_model_desc, cpu, error) &&
+           gw_state_registry_add(registry, "kvm-chips", &kvm_chips_desc, cpu, error) &&
            gw_state_registry_add(registry, "kvm-clock", &kvm_clock_desc, cpu, error);
 }
 
 static const char *const *backend_features(const struct cpu_backend *cpu)
 {
-    static const char *const none[] = {NULL};
-    return none;
+    return (const char *const *)cpu->features;
 }
 
 static void backend_get_stats(const struct cpu_backend *cpu, unsigned vcpu, struct cpu_stats *stats)

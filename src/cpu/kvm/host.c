@@ -111,19 +111,19 @@ bool kvm_check_host(GError **error)
 
 /* ---- what it offers ---- */
 
-#define MAX_CPUID_ENTRIES 512u
-
 static bool read_cpuid(struct cpu_backend *cpu, GError **error)
 {
-    struct kvm_host *host = &cpu->host;
+    struct cpuid_table *cpuid = &cpu->host.cpuid;
 
-    host->cpuid =
-        g_malloc0(sizeof *host->cpuid + MAX_CPUID_ENTRIES * sizeof host->cpuid->entries[0]);
-    host->cpuid->nent = MAX_CPUID_ENTRIES;
-    if (ioctl(cpu->kvm_fd, KVM_GET_SUPPORTED_CPUID, host->cpuid) == 0)
-        return true;
-    kvm_set_error(error, "list the features of its processors");
-    return false;
+    cpuid->n = CPUID_MAX_ENTRIES;
+    if (ioctl(cpu->kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid) < 0) {
+        kvm_set_error(error, "list the features of its processors");
+        return false;
+    }
+    /* Older kernels say this by a capability only. */
+    if (ioctl(cpu->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0)
+        cpuid_add(cpuid, "tsc_deadline_timer");
+    return true;
 }
 
 static void add_msr(void *opaque, uint32_t index)
@@ -169,9 +169,4 @@ bool kvm_host_read(struct cpu_backend *cpu, GError **error)
     cpu->host.has_real_clock =
         (ioctl(cpu->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_ADJUST_CLOCK) & KVM_CLOCK_REALTIME) != 0;
     return read_cpuid(cpu, error) && read_msr_list(cpu, error);
-}
-
-void kvm_host_clear(struct kvm_host *host)
-{
-    g_clear_pointer(&host->cpuid, g_free);
 }

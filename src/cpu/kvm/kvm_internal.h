@@ -10,6 +10,7 @@
 
 #include "cpu/kvm/chips.h"
 #include "cpu/kvm/clock.h"
+#include "cpu/kvm/cpuid.h"
 #include "cpu/kvm/dirty.h"
 #include "cpu/kvm/kvm.h"
 #include "cpu/kvm/tables.h"
@@ -60,7 +61,7 @@ struct kvm_irq {
 
 /* What this host's KVM offers. */
 struct kvm_host {
-    struct kvm_cpuid2 *cpuid; /* owned */
+    struct cpuid_table cpuid; /* what it supports */
     uint32_t xsave_bytes;     /* of one vCPU's vector registers as the kernel gives them */
     uint32_t n_msrs;
     uint32_t msrs[KVM_MAX_MSRS]; /* that it keeps for a guest */
@@ -84,6 +85,9 @@ struct cpu_backend {
     struct kvm_chips_state power_on;
 
     /* owned by who stops, saves, loads or resets the machine */
+    struct gw_state_registry *registry; /* where it was added to; NULL before */
+    struct cpuid_table cpuid;           /* the guest's */
+    char **features;                    /* their names */
     struct kvm_chips_state chips;
     struct kvm_clock_state clock;
 
@@ -102,7 +106,6 @@ struct cpu_backend {
 int kvm_host_open(GError **error);
 /* Fills cpu->host. */
 bool kvm_host_read(struct cpu_backend *cpu, GError **error);
-void kvm_host_clear(struct kvm_host *host);
 /* The kernel's refusal as a sentence: "KVM: cannot set the clock: Invalid argument". */
 void kvm_set_error(GError **error, const char *what);
 
@@ -127,7 +130,15 @@ bool kvm_handle_exit(struct kvm_vcpu *vcpu);
 /* KVM_RUN itself failed with this errno. */
 void kvm_handle_failure(struct kvm_vcpu *vcpu, int code);
 
-/* cpuid.c: what the guest is told of its processor. */
-bool kvm_cpuid_set(struct kvm_vcpu *vcpu, GError **error);
+/* model.c: tells the vCPU's guest of its processor, as cpu->cpuid says. */
+bool kvm_model_set(struct kvm_vcpu *vcpu, GError **error);
+/* Builds cpu->cpuid from the configuration. */
+bool kvm_model_init(struct cpu_backend *cpu, GError **error);
+void kvm_model_clear(struct cpu_backend *cpu);
+/* What must fit at the destination, as properties. */
+bool kvm_model_add_properties(struct cpu_backend *cpu, struct gw_state_registry *registry,
+                              GError **error);
+/* The guest's processor has changed: properties and names follow. */
+void kvm_model_changed(struct cpu_backend *cpu);
 
 #endif

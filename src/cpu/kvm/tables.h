@@ -7,6 +7,7 @@
 
 extern const struct gw_state_desc kvm_vcpu_desc;  /* struct kvm_vcpu */
 extern const struct gw_state_desc kvm_chips_desc; /* struct cpu_backend */
+extern const struct gw_state_desc kvm_model_desc; /* struct cpu_backend */
 extern const struct gw_state_desc kvm_clock_desc; /* struct cpu_backend */
 
 #endif

@@ -70,6 +70,11 @@ static struct cpu_backend *backend_create(const struct cpu_config *config, GErro
                     config->n_vcpus, RISCV_MAX_HARTS);
         return NULL;
     }
+    if (config->model || config->dirty_log != CPU_DIRTY_LOG_AUTO) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "software harts have one %s only",
+                    config->model ? "model" : "dirty log");
+        return NULL;
+    }
     struct cpu_backend *backend = g_new0(struct cpu_backend, 1);
     struct riscv_soft *cpu = &backend->soft;
     cpu->config = *config;

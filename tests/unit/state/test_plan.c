@@ -385,6 +385,26 @@ static void an_unknown_subsection_warns_and_is_refused_when_it_comes(void **stat
 
 /* ---- properties ---- */
 
+static void a_property_gets_other_values(void **state)
+{
+    static const char *const before[] = {"a", "b", NULL}, *const after[] = {"b", NULL};
+    struct gw_state_registry *source = gw_state_registry_new();
+    struct gw_state_registry *destination = gw_state_registry_new();
+
+    assert_true(
+        gw_state_registry_add_property(source, "x", GW_PROPERTY_INCLUDE, false, before, NULL));
+    assert_true(
+        gw_state_registry_add_property(destination, "x", GW_PROPERTY_INCLUDE, false, after, NULL));
+    g_autofree char *refused = findings(source, destination);
+    assert_string_equal(refused, "! property x: destination lacks a, which the guest was given\n");
+    assert_true(gw_state_registry_set_values(source, "x", after));
+    assert_false(gw_state_registry_set_values(source, "y", after));
+    g_autofree char *fits = findings(source, destination);
+    assert_string_equal(fits, "");
+    gw_state_registry_free(source);
+    gw_state_registry_free(destination);
+}
+
 static void set(struct gw_state_registry *registry, const char *name, enum gw_property_rule rule,
                 bool is_optional, const char *values)
 {
@@ -405,6 +425,14 @@ static void properties_are_compared(void **state)
     set(destination, "ram/ram", GW_PROPERTY_EQUAL, false, "2147483648");
     set(source, "cpu.features", GW_PROPERTY_INCLUDE, false, "sv39,sv48,sstc");
     set(destination, "cpu.features", GW_PROPERTY_INCLUDE, false, "sv57,sv39");
+    set(source, "khz", GW_PROPERTY_WITHIN, false, "2000,1,9");
+    set(destination, "khz", GW_PROPERTY_WITHIN, false, "3000,2000,4000");
+    set(source, "khz-low", GW_PROPERTY_WITHIN, false, "1999,1,9");
+    set(destination, "khz-low", GW_PROPERTY_WITHIN, false, "3000,2000,4000");
+    set(source, "khz-strange", GW_PROPERTY_WITHIN, false, "-1");
+    set(destination, "khz-strange", GW_PROPERTY_WITHIN, false, "3000,0,18446744073709551615");
+    set(source, "msrs", GW_PROPERTY_EXPECT, false, "A,B");
+    set(destination, "msrs", GW_PROPERTY_EXPECT, false, "A");
     set(source, "only-writer", GW_PROPERTY_EQUAL, false, "1");
     set(source, "only-writer-optional", GW_PROPERTY_EQUAL, true, "1");
     set(destination, "only-reader", GW_PROPERTY_EQUAL, false, "1");
@@ -418,9 +446,14 @@ static void properties_are_compared(void **state)
     g_autofree char *text = findings(source, destination);
     assert_string_equal(
         text, "! property ram/ram: the writer has 1073741824, this side 2147483648\n"
-              "! property cpu.features: the writer has sv48, sstc, which this side lacks\n"
+              "! property cpu.features: destination lacks sv48, which the guest was given\n"
+              "! property cpu.features: destination lacks sstc, which the guest was given\n"
+              "! property khz-low: the guest was given 1999, destination takes 2000 to 4000\n"
+              "! property khz-strange: the guest was given -1, destination takes 0 to "
+              "18446744073709551615\n"
               "! property only-writer: not known on this side\n"
               "! property only-reader: missing on the writer\n"
+              "- property msrs: destination lacks B, which the guest was given\n"
               "- property only-writer-optional: not known on this side\n"
               "- property only-reader-optional: missing on the writer\n");
     gw_state_registry_free(source);
@@ -482,6 +515,7 @@ int main(void)
         cmocka_unit_test(a_field_may_move_to_another_device),
         cmocka_unit_test(an_unknown_subsection_warns_and_is_refused_when_it_comes),
         cmocka_unit_test(properties_are_compared),
+        cmocka_unit_test(a_property_gets_other_values),
         cmocka_unit_test(all_refusals_come_as_one_error),
         cmocka_unit_test(the_list_of_findings_is_bounded),
     };
