@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/runtime_dir.h"
+#include "godwit/error.h"
 
 /* Opens the VM of argv[1]; complains and sets *status when it cannot. */
 static struct client *open_vm(const char *vm, int *status)
@@ -60,6 +61,32 @@ int cmd_simple(const struct subcommand *self, int argc, char **argv)
     return CLI_OK;
 }
 
+#define RESOLVE_POLL_MS 20
+#define RESOLVE_POLLS   1500
+
+/* The decision is taken by the engine's own thread: waits until the doubt is over. */
+static bool await_resolution(struct client *client, GError **error)
+{
+    for (int i = 0; i < RESOLVE_POLLS; i++) {
+        json_t *info = client_command(client, "query-migrate", NULL, error);
+        bool is_over =
+            info && g_strcmp0(json_string_value(json_object_get(info, "state")), "in-doubt") != 0;
+
+        if (!info || is_over) {
+            json_decref(info);
+            return is_over;
+        }
+        json_decref(info);
+        if (!client_wait(client, RESOLVE_POLL_MS)) {
+            g_set_error_literal(error, GW_ERROR, GW_ERROR_LINK_LOST, "the monitor went away");
+            return false;
+        }
+    }
+    g_set_error_literal(error, GW_ERROR, GW_ERROR_TIMEOUT,
+                        "the decision was accepted but has not taken effect yet");
+    return false;
+}
+
 int cmd_resolve(const struct subcommand *self, int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
@@ -74,11 +101,10 @@ int cmd_resolve(const struct subcommand *self, int argc, char **argv)
         return status;
     json_t *answer =
         client_command(client, "resolve", json_pack("{s:s}", "decision", argv[2]), &error);
-    client_close(client);
-    if (!answer)
-        return cli_fail(CLI_FAILED, "%s", error->message);
+    bool is_over = answer && await_resolution(client, &error);
     json_decref(answer);
-    return CLI_OK;
+    client_close(client);
+    return is_over ? CLI_OK : cli_fail(CLI_FAILED, "%s", error->message);
 }
 
 /* ---- status ---------------------------------------------------------------------------------- */
