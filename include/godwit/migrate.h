@@ -202,6 +202,14 @@ enum gw_ram_way {
                         destination: as AUTO */
 };
 
+/* Whether pages are encoded where both ends can: by themselves while it makes the migration faster
+ * (link, encoder and pages are measured all the time), never, or always. */
+enum gw_encode_policy {
+    GW_ENCODE_AUTO = 0,
+    GW_ENCODE_OFF,
+    GW_ENCODE_ON,
+};
+
 /* Budgets and settings; zero-initialised members mean the documented default. */
 struct gw_migrate_params {
     uint64_t max_blackout_ns;     /* default 300 ms */
@@ -225,9 +233,14 @@ struct gw_migrate_params {
      * when they are needed; a reader in the background brings the rest. Where that is not possible
      * all is read first; the status has a note then. See gw_vm.memory_lost. */
     bool is_lazy;
+    enum gw_encode_policy zstd;  /* source: compress pages */
+    enum gw_encode_policy delta; /* source: send what changed in a page, from the second round on */
+    uint64_t delta_cache_bytes;  /* source: memory for what was sent, taken as it is used; default
+                                    GW_DEFAULT_DELTA_CACHE_BYTES */
 };
-#define GW_DEFAULT_MAX_BLACKOUT_NS  UINT64_C(300000000)
-#define GW_DEFAULT_SILENCE_LIMIT_NS UINT64_C(10000000000)
+#define GW_DEFAULT_DELTA_CACHE_BYTES (UINT64_C(64) << 20)
+#define GW_DEFAULT_MAX_BLACKOUT_NS   UINT64_C(300000000)
+#define GW_DEFAULT_SILENCE_LIMIT_NS  UINT64_C(10000000000)
 
 enum gw_migrate_event {
     GW_MIGRATE_EVENT_STATE = 1, /* value: the new state (gw_source_state / gw_destination_state) */
@@ -261,6 +274,14 @@ enum gw_source_state {
 const char *gw_source_state_name(enum gw_source_state state); /* "in-doubt" */
 bool gw_source_state_is_final(enum gw_source_state state);
 
+/* What an encoding has done. */
+struct gw_encode_status {
+    uint64_t pages;     /* sent in it */
+    uint64_t in_bytes;  /* of these pages */
+    uint64_t out_bytes; /* what they became */
+    uint64_t work_ns;   /* of all threads, tries in vain included */
+};
+
 /* A plain snapshot; all times in ns, all rates in bytes per second. */
 struct gw_source_status {
     enum gw_source_state state;
@@ -270,7 +291,7 @@ struct gw_source_status {
     uint64_t ram_bytes;       /* size of guest memory */
     uint64_t bytes_sent;      /* everything, as counted before encoding to the link */
     uint64_t page_bytes_sent; /* page channels only */
-    uint64_t pages_plain;
+    uint64_t pages_plain;     /* not zero, encoded ones included */
     uint64_t pages_zero;
     uint64_t pages_skipped;   /* never allocated: declared, not sent */
     uint64_t pages_resent;    /* asked for again because they arrived damaged */
@@ -293,8 +314,12 @@ struct gw_source_status {
     bool is_live;   /* a snapshot whose guest runs on */
     uint64_t
         chunks_caught; /* live: MiB of memory that had to be kept before the guest wrote to it */
-    uint64_t packets_forwarded; /* frames for the guest that were sent after it */
-    uint64_t packets_dropped;   /* because too many waited for the link */
+    uint64_t packets_forwarded;          /* frames for the guest that were sent after it */
+    uint64_t packets_dropped;            /* because too many waited for the link */
+    struct gw_encode_status zstd, delta; /* parts of pages_plain */
+    uint64_t delta_cache_bytes;          /* limit of the cache; 0: no deltas were made */
+    uint64_t delta_misses;               /* pages tried of which nothing was kept */
+    uint64_t delta_overflows;            /* deltas that were not small enough */
 };
 
 /* Starts a migration of vm to uri (docs: channel.h lists the schemes) on threads of its own. vm and

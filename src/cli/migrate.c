@@ -46,7 +46,7 @@ static const char *text_of(const json_t *object, const char *key)
 /* ---- budgets --------------------------------------------------------------------------------- */
 
 struct budgets {
-    char *max_blackout, *max_bandwidth, *max_time, *ram;
+    char *max_blackout, *max_bandwidth, *max_time, *ram, *compress, *delta;
 };
 
 static bool put_duration(json_t *args, const char *name, const char *option, const char *text)
@@ -96,6 +96,42 @@ static bool put_ram(json_t *args, const char *text)
     return true;
 }
 
+static bool put_compress(json_t *args, const char *text)
+{
+    static const char *const words[][2] = {{"auto", "auto"}, {"off", "none"}, {"zstd", "zstd"}};
+
+    for (size_t i = 0; text && i < G_N_ELEMENTS(words); i++) {
+        if (strcmp(text, words[i][0]) == 0) {
+            json_object_set_new(args, "multifd-compression", json_string(words[i][1]));
+            return true;
+        }
+    }
+    if (text)
+        cli_complain("--compress: '%s' is not auto, off or zstd", text);
+    return text == NULL;
+}
+
+/* A size is that of the cache, and means that deltas are wanted. */
+static bool put_delta(json_t *args, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    uint64_t bytes;
+
+    if (!text)
+        return true;
+    if (strcmp(text, "auto") == 0 || strcmp(text, "off") == 0) {
+        json_object_set_new(args, "delta", json_string(text));
+        return true;
+    }
+    if (!text_parse_size(text, &bytes, &error)) {
+        cli_complain("--delta: not auto or off, and no size: %s", error->message);
+        return false;
+    }
+    json_object_set_new(args, "delta", json_string("on"));
+    json_object_set_new(args, "xbzrle-cache-size", json_integer((json_int_t)bytes));
+    return true;
+}
+
 /* NULL: something was wrong (and said). */
 static json_t *budget_args(const struct budgets *budgets)
 {
@@ -104,7 +140,8 @@ static json_t *budget_args(const struct budgets *budgets)
     if (put_duration(args, "downtime-limit", "max-blackout", budgets->max_blackout) &&
         put_duration(args, "max-time", "max-time", budgets->max_time) &&
         put_rate(args, "max-bandwidth", "max-bandwidth", budgets->max_bandwidth) &&
-        put_ram(args, budgets->ram))
+        put_ram(args, budgets->ram) && put_compress(args, budgets->compress) &&
+        put_delta(args, budgets->delta))
         return args;
     json_decref(args);
     return NULL;
@@ -272,6 +309,11 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
          "Give up after this time (never)", "TIME"},
         {"ram", 0, 0, G_OPTION_ARG_STRING, &budgets.ram,
          "auto, copy, share: whether a process on this host maps the guest's memory (auto)", "WAY"},
+        {"compress", 0, 0, G_OPTION_ARG_STRING, &budgets.compress,
+         "Compress pages: auto (while it pays), off, zstd", "HOW"},
+        {"delta", 0, 0, G_OPTION_ARG_STRING, &budgets.delta,
+         "Send what changed in a page: auto (while it pays), off, or always with a cache of SIZE",
+         "SIZE"},
         {"json", 'j', 0, G_OPTION_ARG_NONE, &is_json, "JSON lines; the last is the summary", NULL},
         {"quit", 'q', 0, G_OPTION_ARG_NONE, &wants_quit, "End the source's process when it is done",
          NULL},
@@ -286,6 +328,8 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
     g_free(budgets.max_bandwidth);
     g_free(budgets.max_time);
     g_free(budgets.ram);
+    g_free(budgets.compress);
+    g_free(budgets.delta);
     if (!args)
         return CLI_USAGE;
     status = start_and_follow(argv[1], "migrate", argv[2], args, false, is_json);

@@ -151,6 +151,13 @@ static void print_ledger(const json_t *attempt)
            number(attempt, "predicted-ns") / MS, number(attempt, "clock-error-ns") / MS);
 }
 
+static void print_encoded(const char *name, const json_t *counts, const char *rate)
+{
+    if (number(counts, "pages") > 0)
+        printf("%s: %.0f pages, %.1f times smaller, %.0f ms of work\n", name,
+               number(counts, "pages"), number(counts, rate), number(counts, "work-ns") / MS);
+}
+
 void progress_end(struct progress *progress, const json_t *info, const json_t *ledger)
 {
     const json_t *ram = json_object_get(info, "ram");
@@ -167,6 +174,8 @@ void progress_end(struct progress *progress, const json_t *info, const json_t *l
     printf("%s after %.1f ms: %.0f rounds, %.1f MiB sent (%.0f pages, %.0f zero or untouched)\n",
            text_of(info, "state"), number(info, "total-ns") / MS, number(info, "round"),
            number(ram, "transferred") / MIB, number(ram, "normal"), number(ram, "duplicate"));
+    print_encoded("zstd", json_object_get(info, "compression"), "compression-rate");
+    print_encoded("delta", json_object_get(info, "xbzrle-cache"), "encoding-rate");
     if (number(info, "failed-attempts") > 0)
         printf("%.0f earlier switchover(s) put off\n", number(info, "failed-attempts"));
     if (*text_of(info, "note"))

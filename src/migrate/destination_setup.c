@@ -4,6 +4,7 @@
  * finding; and the control channel's reader.
  */
 #include "migrate/destination.h"
+#include "migrate/encoding.h"
 
 #include <string.h>
 
@@ -185,7 +186,8 @@ static struct wire_hello destination_hello(struct gw_destination *destination)
         .features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
                     (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER) |
                     ((destination->vm.packet ? 1u : 0u) << WIRE_FEATURE_PACKET_FORWARD) |
-                    (destination->params.ram != GW_RAM_COPY ? 1u << WIRE_FEATURE_RAM_SHARE : 0),
+                    (destination->params.ram != GW_RAM_COPY ? 1u << WIRE_FEATURE_RAM_SHARE : 0) |
+                    ENCODING_FEATURES,
         .silence_limit_ms = (uint32_t)MIN(destination->silence_ns / NS_PER_MS, UINT32_MAX),
         .ram_bytes = gw_memory_size_bytes(destination->vm.memory),
         .monotonic_ns = clock_mono_ns(),

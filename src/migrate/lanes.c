@@ -23,10 +23,12 @@ struct lane {
     uint32_t max_packet_pages;
     pthread_t thread;
     struct wire_pages_out *packet;
+    struct encoding_lane *encoding;
 };
 
 struct lanes {
     /* fixed after construction */
+    struct encoding *encoding; /* borrowed */
     const struct lanes_ops *ops;
     void *opaque;
     struct round_work work; /* set and begin: written while no lane is in a round */
@@ -63,6 +65,7 @@ struct part {
     struct round_work *work;
     struct wire_stream *stream;
     struct wire_pages_out *packet;
+    struct encoding_lane *encoding;
     uint32_t max_packet_pages;
     uint32_t block; /* of the packet */
     bool has_packet;
@@ -73,13 +76,16 @@ static bool part_flush(struct part *part, GError **error)
 {
     uint32_t n_pages = part->has_packet ? wire_pages_count(part->packet) : 0;
     uint32_t n_zero = part->has_packet ? wire_pages_zero_count(part->packet) : 0;
-    uint64_t n_bytes = n_pages ? wire_pages_record_bytes(part->packet) : 0;
+    uint64_t n_bytes;
 
     part->has_packet = false;
     if (n_pages == 0)
         return true;
+    encoding_lane_pack(part->encoding, part->packet);
+    n_bytes = wire_pages_record_bytes(part->packet);
     if (!wire_pages_send(part->packet, part->stream, GW_NO_DEADLINE, error))
         return false;
+    encoding_lane_sent(part->encoding, n_bytes);
     part->end.n_pages += n_pages;
     part->end.n_packets++;
     part->end.n_bytes += n_bytes;
@@ -109,6 +115,7 @@ static bool part_add(struct part *part, const struct gw_ram_block *block, uint64
     if (!part_flush(part, error))
         return false;
     wire_pages_begin(part->packet, part->work->begin.round, block->index);
+    encoding_lane_begin(part->encoding, part->packet);
     part->block = block->index;
     part->has_packet = true;
     return packet_add(part->packet, block, page, is_touched);
@@ -164,6 +171,7 @@ static void *lane_main(void *opaque)
         struct part part = {.work = &lanes->work,
                             .stream = lane->stream,
                             .packet = lane->packet,
+                            .encoding = lane->encoding,
                             .max_packet_pages = lane->max_packet_pages};
         bool is_stopping, is_sent;
 
@@ -188,10 +196,12 @@ static void *lane_main(void *opaque)
     return NULL;
 }
 
-struct lanes *lanes_new(const struct gw_memory *memory, const struct lanes_ops *ops, void *opaque)
+struct lanes *lanes_new(const struct gw_memory *memory, struct encoding *encoding,
+                        const struct lanes_ops *ops, void *opaque)
 {
     struct lanes *lanes = g_new0(struct lanes, 1);
 
+    lanes->encoding = encoding;
     lanes->ops = ops;
     lanes->opaque = opaque;
     lanes->work.memory = memory;
@@ -211,6 +221,7 @@ void lanes_add(struct lanes *lanes, struct wire_stream *stream, uint32_t channel
     lane->channel = channel;
     lane->max_packet_pages = max_packet_pages;
     lane->packet = wire_pages_out_new();
+    lane->encoding = encoding_lane_new(lanes->encoding);
     g_ptr_array_add(lanes->lanes, lane);
     engine_thread_start(&lane->thread, "gw-lane", lane_main, lane);
 }
@@ -223,6 +234,7 @@ uint32_t lanes_n(const struct lanes *lanes)
 void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin,
                        const struct gw_page_set *set)
 {
+    encoding_begin_round(lanes->encoding, begin->round);
     pthread_mutex_lock(&lanes->lock);
     lanes->work.begin = *begin;
     lanes->work.set = set;
@@ -275,6 +287,7 @@ void lanes_free(struct lanes *lanes)
         gw_channel_wake(wire_stream_channel(lane->stream));
         pthread_join(lane->thread, NULL);
         wire_pages_out_free(lane->packet);
+        encoding_lane_free(lane->encoding);
         g_free(lane);
     }
     g_ptr_array_unref(lanes->lanes);

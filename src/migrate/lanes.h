@@ -5,7 +5,8 @@
  * Model: a round is a set of pages that nobody changes while it is sent. Lanes take chunks of 256
  * page numbers from a shared cursor, so that a slow channel simply takes fewer. Every lane frames
  * the round on its own channel by ROUND_BEGIN and ROUND_END. Page bytes go out of guest memory in
- * place; no lock, allocation or system call is made per page.
+ * place, unless encoding them pays (migrate/encoding.h); no lock, allocation or system call is made
+ * per page.
  *
  * Threads: the functions are called by the control thread; on_sent and on_failed come on a lane's
  * thread. The counters may be read from any thread.
@@ -13,6 +14,7 @@
 #ifndef MIGRATE_LANES_H
 #define MIGRATE_LANES_H
 
+#include "migrate/encoding.h"
 #include "migrate/link.h"
 
 struct lanes;
@@ -28,7 +30,9 @@ struct lanes_counters {
     uint64_t round_pages;             /* sent in this round */
 };
 
-struct lanes *lanes_new(const struct gw_memory *memory, const struct lanes_ops *ops, void *opaque);
+/* memory and encoding are borrowed. */
+struct lanes *lanes_new(const struct gw_memory *memory, struct encoding *encoding,
+                        const struct lanes_ops *ops, void *opaque);
 /* Adds a lane over the stream (a page channel's, or the control channel's), which outlives it. */
 void lanes_add(struct lanes *lanes, struct wire_stream *stream, uint32_t channel,
                uint32_t max_packet_pages);

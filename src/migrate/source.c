@@ -464,6 +464,8 @@ static struct gw_source *source_new(const struct gw_vm *vm, const char *uri,
         source->params.max_blackout_ns = GW_DEFAULT_MAX_BLACKOUT_NS;
     if (!source->params.silence_limit_ns)
         source->params.silence_limit_ns = GW_DEFAULT_SILENCE_LIMIT_NS;
+    if (!source->params.delta_cache_bytes)
+        source->params.delta_cache_bytes = GW_DEFAULT_DELTA_CACHE_BYTES;
     source->params.channels = CLAMP(source->params.channels, 1, WIRE_MAX_CHANNELS);
     source->is_snapshot = is_snapshot;
     source->share.key_fd = -1;
@@ -661,6 +663,7 @@ void gw_source_free(struct gw_source *source)
     g_ptr_array_unref(source->page_links);
     g_clear_pointer(&source->pending, gw_page_set_free);
     g_clear_pointer(&source->sending, gw_page_set_free);
+    encoding_free(source->encoding);
     gw_ledger_free(source->ledger);
     gw_rate_limit_unref(source->limit);
     mailbox_clear(&source->box);

@@ -69,6 +69,7 @@ struct gw_source {
     uint64_t generation;
     struct link *control;
     GPtrArray *page_links; /* struct link */
+    struct encoding *encoding;
     struct lanes *lanes;
     struct clock_offset clock;
     uint32_t ping_id;
@@ -91,6 +92,7 @@ struct gw_source {
     bool is_round_open; /* sent, not acknowledged by all lanes */
     uint32_t n_acked;   /* lanes of this round */
     uint64_t round_start_ns, round_bytes;
+    uint32_t saved_permille; /* of the last round's bytes, by encoding them */
     uint64_t last_collect_ns;
     bool is_sampled; /* the dirty rate, in this round */
     uint64_t n_sampled, burst_bytes_per_s;

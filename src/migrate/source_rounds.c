@@ -75,9 +75,17 @@ void source_start_round(struct gw_source *source, uint32_t flags)
 
 static void source_round_done(struct gw_source *source)
 {
+    struct encoding_counters encoded;
+
     source->is_round_open = false;
     gw_page_set_clear(source->sending);
-    predict_round(&source->predict, source->round_bytes, clock_mono_ns() - source->round_start_ns);
+    /* What remains is counted in pages, so the rate is that of pages too: as if they had not been
+     * encoded. */
+    encoding_get_counters(source->encoding, &encoded);
+    source->saved_permille =
+        (uint32_t)(encoded.round_saved * 1000 / MAX(source->round_bytes + encoded.round_saved, 1));
+    predict_round(&source->predict, source->round_bytes + encoded.round_saved,
+                  clock_mono_ns() - source->round_start_ns);
     if (source_state(source) == GW_SOURCE_BLACKOUT)
         source_round_done_in_blackout(source);
     else
@@ -125,6 +133,7 @@ void source_on_resend(struct gw_source *source, const struct mail *mail)
         }
         gw_page_set_add(source->pending, resend->block, run->first_page, run->n_pages);
     }
+    encoding_forget(source->encoding);
     source->has_resend = true;
     pthread_mutex_lock(&source->lock);
     source->status.pages_resent += source->pending->n_set - n_before;
@@ -237,6 +246,28 @@ static uint64_t sent_on_pages(struct gw_source *source)
     return n_bytes;
 }
 
+static struct gw_encode_status encode_status(const struct wire_encode_count *count)
+{
+    return (struct gw_encode_status){
+        .pages = count->n_pages,
+        .in_bytes = count->in_bytes,
+        .out_bytes = count->out_bytes,
+        .work_ns = count->work_ns,
+    };
+}
+
+static void publish_encoding(struct gw_source *source, struct gw_source_status *status)
+{
+    struct encoding_counters encoded;
+
+    encoding_get_counters(source->encoding, &encoded);
+    status->zstd = encode_status(&encoded.total.zstd);
+    status->delta = encode_status(&encoded.total.delta);
+    status->delta_cache_bytes = encoded.cache_bytes;
+    status->delta_misses = encoded.total.n_unknown;
+    status->delta_overflows = encoded.total.n_overflows;
+}
+
 void source_publish_progress(struct gw_source *source)
 {
     const struct predict *predict = &source->predict;
@@ -259,11 +290,13 @@ void source_publish_progress(struct gw_source *source)
     status->page_bytes_sent = page_bytes;
     status->pages_plain = counters.pages_plain;
     status->pages_zero = counters.pages_zero;
+    publish_encoding(source, status);
     status->remaining_bytes = remaining_bytes;
     status->dirty_bytes_per_s = MAX(predict->dirty_bytes_per_s, source->burst_bytes_per_s);
     status->failed_attempts = predict->n_failed;
     if (predict->bytes_per_s) {
-        status->bandwidth_bytes_per_s = predict->bytes_per_s;
+        status->bandwidth_bytes_per_s =
+            predict->bytes_per_s / 1000 * (1000 - source->saved_permille);
         status->predicted_blackout_ns = predict_blackout_ns(predict, remaining_bytes);
         status->expected_left_ns = predict_left_ns(predict, remaining_bytes, max_blackout_ns);
         status->is_converging = status->expected_left_ns != PREDICT_UNKNOWN;

@@ -205,7 +205,8 @@ struct wire_hello source_hello(struct gw_source *source)
         .features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
                     (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER) |
                     ((source->vm.forward_packets ? 1u : 0u) << WIRE_FEATURE_PACKET_FORWARD) |
-                    (source->share.key ? 1u << WIRE_FEATURE_RAM_SHARE : 0),
+                    (source->share.key ? 1u << WIRE_FEATURE_RAM_SHARE : 0) |
+                    (source->is_snapshot ? 0 : ENCODING_FEATURES),
         .required = 1u << WIRE_FEATURE_RESEND,
         .silence_limit_ms = (uint32_t)MIN(source->silence_ns / NS_PER_MS, UINT32_MAX),
         .max_blackout_ns = source->params.max_blackout_ns,
@@ -255,7 +256,14 @@ void source_handshake(struct gw_source *source)
 /* Opens the page channels; the migration has ended when it returns false. */
 static bool source_open_lanes(struct gw_source *source, uint32_t n_channels)
 {
-    struct lanes *lanes = lanes_new(source->vm.memory, &source_lanes_ops, source);
+    const struct encoding_params params = {.zstd = (enum encode_policy)source->params.zstd,
+                                           .delta = (enum encode_policy)source->params.delta,
+                                           .cache_bytes = source->params.delta_cache_bytes,
+                                           .features = source->peer.features};
+    struct lanes *lanes;
+
+    source->encoding = encoding_new(&params, MAX(n_channels, 1));
+    lanes = lanes_new(source->vm.memory, source->encoding, &source_lanes_ops, source);
 
     for (uint32_t i = 0; i < n_channels; i++) {
         g_autoptr(GError) error = NULL;

@@ -81,10 +81,19 @@ MONITOR_RUN(run_migrate_incoming);
 MONITOR_RUN(run_migrate_cancel);
 MONITOR_RUN(run_migrate_set_parameters);
 MONITOR_RUN(run_query_migrate_parameters);
+MONITOR_RUN(run_migrate_set_capabilities);
+MONITOR_RUN(run_query_migrate_capabilities);
 MONITOR_RUN(run_query_migrate);
 MONITOR_RUN(run_query_blackout);
 MONITOR_RUN(run_resolve);
 MONITOR_RUN(run_snapshot_save);
+
+/* commands_encoding.c: its part of parameters and of query-migrate. */
+extern const char *const encoding_compressions[];
+extern const char *const encoding_deltas[];
+void encoding_set_params(struct gw_migrate_params *params, const json_t *args);
+void encoding_put_params(json_t *object, const struct gw_migrate_params *params);
+void encoding_put_status(json_t *info, const struct gw_source_status *status);
 
 /* Event names and data of the migration's and the machine's notices. */
 void monitor_on_machine_notice(void *opaque, const struct machine_notice *notice);

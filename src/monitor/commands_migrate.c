@@ -67,6 +67,7 @@ json_t *run_migrate_set_parameters(struct monitor *monitor, const json_t *args, 
     for (unsigned i = 0; i < G_N_ELEMENTS(ram_words); i++)
         if (g_str_equal(arg_string(args, "ram", ""), ram_words[i]))
             params.ram = (enum gw_ram_way)i;
+    encoding_set_params(&params, args);
     migration_set_params(monitor_migration(monitor), &params);
     return json_object();
 }
@@ -74,12 +75,14 @@ json_t *run_migrate_set_parameters(struct monitor *monitor, const json_t *args, 
 json_t *run_query_migrate_parameters(struct monitor *monitor, const json_t *args, GError **error)
 {
     const struct gw_migrate_params *params = migration_params(monitor_migration(monitor));
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "ram", ram_words[params->ram],
-                     "downtime-limit", (json_int_t)(params->max_blackout_ns / NS_PER_MS),
-                     "max-bandwidth", (json_int_t)params->max_bandwidth_bytes, "max-time",
-                     (json_int_t)(params->max_time_ns / NS_PER_MS), "multifd-channels",
-                     (json_int_t)params->channels, "silence-limit",
-                     (json_int_t)(params->silence_limit_ns / NS_PER_MS));
+    json_t *answer = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "ram", ram_words[params->ram],
+                               "downtime-limit", (json_int_t)(params->max_blackout_ns / NS_PER_MS),
+                               "max-bandwidth", (json_int_t)params->max_bandwidth_bytes, "max-time",
+                               (json_int_t)(params->max_time_ns / NS_PER_MS), "multifd-channels",
+                               (json_int_t)params->channels, "silence-limit",
+                               (json_int_t)(params->silence_limit_ns / NS_PER_MS));
+    encoding_put_params(answer, params);
+    return answer;
 }
 
 /* ---- query-migrate --------------------------------------------------------------------------- */
@@ -163,6 +166,7 @@ static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
     else
         put_ms(info, "expected-downtime", s->predicted_blackout_ns);
     json_object_set_new(info, "ram", source_ram(s));
+    encoding_put_status(info, s);
     put_int(info, "total-ns", s->total_ns);
     put_int(info, "blackout-ns", s->blackout_ns);
     put_int(info, "predicted-blackout-ns", s->predicted_blackout_ns);

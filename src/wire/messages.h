@@ -62,8 +62,8 @@ enum wire_feature {
     WIRE_FEATURE_REHEARSAL = 2,
     WIRE_FEATURE_LEDGER = 3,
     WIRE_FEATURE_URGENT = 4,         /* reserved: page faults */
-    WIRE_FEATURE_ZSTD = 5,           /* reserved: compressed runs */
-    WIRE_FEATURE_DELTA = 6,          /* reserved: delta runs */
+    WIRE_FEATURE_ZSTD = 5,           /* compressed runs */
+    WIRE_FEATURE_DELTA = 6,          /* delta runs */
     WIRE_FEATURE_PACKET_FORWARD = 7, /* PACKET */
     WIRE_FEATURE_RAM_SHARE = 8,      /* RAM changes hands by its memory descriptors */
 };

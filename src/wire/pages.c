@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * PAGES packets: building page tables over guest memory, and receiving pages straight into it.
+ * PAGES packets: checking page tables, and receiving pages straight into guest memory.
  *
  * Wire: docs/wire-format.md section 6.
  *
- * The cost per page is one zero test, which for most pages that are not zero ends at the first
- * cache line, and one XXH3-64. Adjacent pages of one kind become one run and one iovec, so that a
- * packet of consecutive pages goes out in one sendmsg of two pieces.
- *
- * On the receiving side the bulk is read in pieces of WIRE_CHUNK_PAGES and each page is verified
+ * The bulk is read in pieces of WIRE_CHUNK_PAGES and each page is verified
  * while it is still in the cache. Pages that were never written may go through a small buffer and
  * the sink's place function, which can allocate them without clearing them first.
  */
@@ -18,27 +14,8 @@
 #include <inttypes.h>
 
 #include "base/zero.h"
+#include "wire/decode.h"
 #include "wire/stream_impl.h"
-
-struct wire_pages_out {
-    uint32_t round;
-    uint32_t block;
-    uint64_t first_page;
-    uint64_t next_page; /* the smallest that may be added */
-    uint32_t n_pages;
-    uint32_t n_zero;
-    uint32_t n_digests;
-    uint32_t n_runs;
-    uint32_t n_iov;
-    struct {
-        uint64_t first_page;
-        uint16_t n_pages;
-        uint8_t encoding;
-    } runs[WIRE_MAX_PACKET_PAGES];
-    uint64_t digests[WIRE_MAX_PACKET_PAGES];
-    struct iovec iov[WIRE_MAX_PACKET_PAGES];
-    uint8_t payload[WIRE_PAGES_MAX_PAYLOAD];
-};
 
 uint64_t wire_page_digest(const uint8_t *page)
 {
@@ -48,170 +25,6 @@ uint64_t wire_page_digest(const uint8_t *page)
 bool wire_page_is_zero(const uint8_t *page)
 {
     return page_is_zero(page);
-}
-
-/* ---- sending ---- */
-
-struct wire_pages_out *wire_pages_out_new(void)
-{
-    return g_new0(struct wire_pages_out, 1);
-}
-
-void wire_pages_out_free(struct wire_pages_out *packet)
-{
-    g_free(packet);
-}
-
-static void packet_empty(struct wire_pages_out *packet)
-{
-    packet->n_pages = 0;
-    packet->n_zero = 0;
-    packet->n_digests = 0;
-    packet->n_runs = 0;
-    packet->n_iov = 0;
-}
-
-void wire_pages_begin(struct wire_pages_out *packet, uint32_t round, uint32_t block)
-{
-    packet_empty(packet);
-    packet->round = round;
-    packet->block = block;
-    packet->next_page = 0;
-}
-
-static void add_bytes(struct wire_pages_out *packet, const uint8_t *host)
-{
-    struct iovec *last = packet->n_iov > 0 ? &packet->iov[packet->n_iov - 1] : NULL;
-
-    if (last != NULL && (const uint8_t *)last->iov_base + last->iov_len == host) {
-        last->iov_len += WIRE_PAGE_BYTES;
-    } else {
-        packet->iov[packet->n_iov++] = (struct iovec){(void *)(uintptr_t)host, WIRE_PAGE_BYTES};
-    }
-}
-
-/* host NULL: a zero page. */
-static bool add_page(struct wire_pages_out *packet, uint64_t page, const uint8_t *host)
-{
-    if (packet->n_pages == 0) {
-        packet->first_page = page;
-    } else if (packet->n_pages == WIRE_MAX_PACKET_PAGES ||
-               page - packet->first_page > UINT32_MAX - WIRE_MAX_PACKET_PAGES) {
-        return false;
-    }
-    assert(page >= packet->next_page);
-    uint8_t encoding = host ? WIRE_PAGE_PLAIN : WIRE_PAGE_ZERO;
-    if (packet->n_runs > 0 && packet->runs[packet->n_runs - 1].encoding == encoding &&
-        packet->next_page == page) {
-        packet->runs[packet->n_runs - 1].n_pages++;
-    } else {
-        packet->runs[packet->n_runs].first_page = page;
-        packet->runs[packet->n_runs].n_pages = 1;
-        packet->runs[packet->n_runs].encoding = encoding;
-        packet->n_runs++;
-    }
-    if (encoding == WIRE_PAGE_ZERO) {
-        packet->n_zero++;
-    } else {
-        packet->digests[packet->n_digests++] = wire_page_digest(host);
-        add_bytes(packet, host);
-    }
-    packet->n_pages++;
-    packet->next_page = page + 1;
-    return true;
-}
-
-bool wire_pages_add(struct wire_pages_out *packet, uint64_t page, const uint8_t *host)
-{
-    return add_page(packet, page, page_is_zero(host) ? NULL : host);
-}
-
-bool wire_pages_add_zero(struct wire_pages_out *packet, uint64_t page)
-{
-    return add_page(packet, page, NULL);
-}
-
-uint32_t wire_pages_count(const struct wire_pages_out *packet)
-{
-    return packet->n_pages;
-}
-
-uint32_t wire_pages_zero_count(const struct wire_pages_out *packet)
-{
-    return packet->n_zero;
-}
-
-uint64_t wire_pages_record_bytes(const struct wire_pages_out *packet)
-{
-    if (packet->n_pages == 0) {
-        return 0;
-    }
-    return WIRE_HEADER_BYTES + WIRE_PAGES_FIXED_BYTES +
-           (uint64_t)packet->n_runs * WIRE_PAGES_RUN_BYTES +
-           (uint64_t)packet->n_digests * (8 + WIRE_PAGE_BYTES);
-}
-
-/* Writes the page table; returns its size. */
-static uint32_t build_table(const struct wire_pages_out *packet, uint8_t *payload)
-{
-    uint8_t *at = payload;
-
-    wire_store_u32(at, packet->round);
-    wire_store_u32(at + 4, packet->block);
-    wire_store_u64(at + 8, packet->first_page);
-    wire_store_u16(at + 16, (uint16_t)packet->n_runs);
-    wire_store_u16(at + 18, (uint16_t)packet->n_pages);
-    wire_store_u32(at + 20, packet->n_digests);
-    at += WIRE_PAGES_FIXED_BYTES;
-    for (uint32_t i = 0; i < packet->n_runs; i++) {
-        bool is_zero = packet->runs[i].encoding == WIRE_PAGE_ZERO;
-        wire_store_u32(at, (uint32_t)(packet->runs[i].first_page - packet->first_page));
-        wire_store_u16(at + 4, packet->runs[i].n_pages);
-        at[6] = packet->runs[i].encoding;
-        at[7] = 0;
-        wire_store_u32(at + 8, is_zero ? 0 : packet->runs[i].n_pages * WIRE_PAGE_BYTES);
-        at += WIRE_PAGES_RUN_BYTES;
-    }
-    for (uint32_t i = 0; i < packet->n_digests; i++) {
-        wire_store_u64(at, packet->digests[i]);
-        at += 8;
-    }
-    return (uint32_t)(at - payload);
-}
-
-uint32_t wire_pages_table(const struct wire_pages_out *packet, uint8_t *payload,
-                          struct wire_index_entry *entry)
-{
-    if (packet->n_pages == 0) {
-        return 0;
-    }
-    entry->block = packet->block;
-    entry->first_page = packet->first_page;
-    entry->n_pages = (uint32_t)(packet->next_page - packet->first_page);
-    entry->bulk_bytes = packet->n_digests * WIRE_PAGE_BYTES;
-    return build_table(packet, payload);
-}
-
-const struct iovec *wire_pages_bulk(const struct wire_pages_out *packet, size_t *n_iov)
-{
-    *n_iov = packet->n_iov;
-    return packet->iov;
-}
-
-bool wire_pages_send(struct wire_pages_out *packet, struct wire_stream *stream, int64_t deadline_ns,
-                     GError **error)
-{
-    if (packet->n_pages == 0) {
-        return true;
-    }
-    uint32_t payload_bytes = build_table(packet, packet->payload);
-    if (!wire_send_raw(stream, WIRE_PAGES, packet->payload, payload_bytes, packet->iov,
-                       packet->n_iov, deadline_ns, error)) {
-        return false;
-    }
-    wire_count(&stream->pages_out, packet->n_pages);
-    packet_empty(packet);
-    return true;
 }
 
 /* ---- the page table ---- */
@@ -227,6 +40,11 @@ struct table {
     uint64_t features;
 };
 
+bool wire_encoding_is_encoded(enum wire_encoding encoding)
+{
+    return encoding == WIRE_PAGE_DELTA || encoding == WIRE_PAGE_ZSTD;
+}
+
 static bool is_encoding_agreed(uint64_t encoding, uint64_t features)
 {
     switch (encoding) {
@@ -239,6 +57,24 @@ static bool is_encoding_agreed(uint64_t encoding, uint64_t features)
         return features & (UINT64_C(1) << WIRE_FEATURE_ZSTD);
     default:
         return false;
+    }
+}
+
+/* The pages of all zstd runs are one frame, which the first of these runs carries. */
+static bool is_size_right(const struct wire_pages_in *packet, uint64_t encoding, uint64_t n_pages,
+                          uint64_t data_bytes)
+{
+    switch (encoding) {
+    case WIRE_PAGE_PLAIN:
+        return data_bytes == n_pages * WIRE_PAGE_BYTES;
+    case WIRE_PAGE_DELTA:
+        return data_bytes >= n_pages * WIRE_DELTA_HEAD_BYTES &&
+               data_bytes <= n_pages * WIRE_PAGE_BYTES;
+    case WIRE_PAGE_ZSTD:
+        return packet->n_zstd > 0 ? data_bytes == 0
+                                  : data_bytes >= 1 && data_bytes <= WIRE_MAX_ENCODED_BYTES;
+    default:
+        return data_bytes == 0;
     }
 }
 
@@ -263,11 +99,7 @@ static void parse_run(struct table *t, uint32_t index)
         wire_reader_fail(r, GW_ERROR_REFUSED, "runs.encoding",
                          "run %u has encoding %" PRIu64 ", which was not agreed", index, encoding);
     }
-    uint64_t plain_bytes = n_pages * WIRE_PAGE_BYTES;
-    bool is_right = encoding == WIRE_PAGE_PLAIN  ? data_bytes == plain_bytes
-                    : encoding == WIRE_PAGE_ZERO ? data_bytes == 0
-                                                 : data_bytes >= 1 && data_bytes <= plain_bytes;
-    if (!is_right) {
+    if (!is_size_right(t->packet, encoding, n_pages, data_bytes)) {
         wire_reader_fail(r, GW_ERROR_CORRUPT, "runs.data_bytes",
                          "run %u has %" PRIu64 " bytes for %" PRIu64 " pages", index, data_bytes,
                          n_pages);
@@ -287,6 +119,15 @@ static void parse_run(struct table *t, uint32_t index)
         t->packet->n_zero += (uint32_t)n_pages;
     } else {
         t->n_digests += (uint32_t)n_pages;
+    }
+    if (encoding == WIRE_PAGE_ZSTD) {
+        t->packet->n_zstd += (uint32_t)n_pages;
+    } else if (encoding == WIRE_PAGE_DELTA) {
+        t->packet->n_delta += (uint32_t)n_pages;
+    }
+    if (t->packet->n_zstd + t->packet->n_delta > WIRE_MAX_ENCODED_PAGES) {
+        wire_reader_fail(r, GW_ERROR_LIMIT, "runs.n_pages", "more than %u pages are encoded",
+                         WIRE_MAX_ENCODED_PAGES);
     }
     if (t->packet->n_pages > WIRE_MAX_PACKET_PAGES) {
         wire_reader_fail(r, GW_ERROR_LIMIT, "n_pages", "the runs have more than %u pages",
@@ -347,6 +188,8 @@ bool wire_pages_parse(const struct wire_record *record, struct wire_pages_in *pa
     assert(record->type->type == WIRE_PAGES);
     packet->n_pages = 0;
     packet->n_zero = 0;
+    packet->n_zstd = 0;
+    packet->n_delta = 0;
     packet->n_runs = 0;
     wire_reader_init(&t.reader, record->payload, record->payload_bytes);
     parse_table(&t, record->bulk_bytes, block_pages, opaque);
@@ -505,13 +348,16 @@ bool wire_pages_receive(struct wire_stream *stream, const struct wire_record *re
             wire_pages_zero_run(sink, packet->block, run);
             continue;
         }
-        if (run->encoding != WIRE_PAGE_PLAIN) {
-            wire_record_error(record, GW_ERROR_UNSUPPORTED, error,
-                              "field runs.encoding: %d is not implemented", (int)run->encoding);
-            return false;
-        }
         fresh_mask(sink, run, is_fresh);
         wire_pages_note_written(sink, run->first_page, run->n_pages);
+        if (wire_encoding_is_encoded(run->encoding)) {
+            /* Its bytes come after those of the runs before it. */
+            if (!chunk_read(&chunk, stream, packet->block, sink, n_bad, deadline_ns, error) ||
+                !wire_decode_run(stream, record, packet, run, sink, n_bad, deadline_ns, error)) {
+                return false;
+            }
+            continue;
+        }
         for (uint32_t k = 0; k < run->n_pages; k++) {
             chunk_add(&chunk, sink, run->first_page + k, is_fresh[k],
                       packet->digests[run->first_digest + k]);

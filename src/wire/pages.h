@@ -3,7 +3,9 @@
  * PAGES packets: up to 1 MiB of pages of one RAM block, each page with its own digest.
  *
  * Sending: wire_pages_begin, wire_pages_add for each page (zero test and digest in one pass over
- * the page), wire_pages_send. The pages' bytes are not copied: they go out of guest memory.
+ * the page), wire_pages_send. The pages' bytes are not copied: they go out of guest memory. A
+ * packet with an encoder (wire/encode.h) copies them into its buffer, so that nobody writes them
+ * while they are encoded, and wire_pages_encode makes them smaller before the packet is sent.
  * Receiving: wire_pages_parse checks the whole page table against the block, wire_pages_receive
  * reads plain pages straight into guest memory (or, those that were never written, by way of a
  * small buffer), fills zero pages, and verifies each page's digest.
@@ -18,9 +20,15 @@
 enum wire_encoding {
     WIRE_PAGE_PLAIN = 1,
     WIRE_PAGE_ZERO = 2,
-    WIRE_PAGE_DELTA = 3, /* reserved, WIRE_FEATURE_DELTA */
-    WIRE_PAGE_ZSTD = 4,  /* reserved, WIRE_FEATURE_ZSTD */
+    WIRE_PAGE_DELTA = 3, /* with WIRE_FEATURE_DELTA: against what stands at the destination */
+    WIRE_PAGE_ZSTD = 4,  /* with WIRE_FEATURE_ZSTD: all of a packet's in one frame */
 };
+
+/* What is encoded of one packet goes through buffers of this size at both ends. */
+#define WIRE_MAX_ENCODED_PAGES 64u
+#define WIRE_MAX_ENCODED_BYTES (WIRE_MAX_ENCODED_PAGES * WIRE_PAGE_BYTES)
+#define WIRE_MAX_WINDOW_LOG    18u /* of a zstd frame: 256 KiB */
+#define WIRE_DELTA_HEAD_BYTES  2u  /* before each page's delta: its size */
 
 #define WIRE_PAGES_FIXED_BYTES 24u
 #define WIRE_PAGES_RUN_BYTES   12u
@@ -33,6 +41,13 @@ struct wire_pages_out;
 struct wire_pages_out *wire_pages_out_new(void);
 void wire_pages_out_free(struct wire_pages_out *packet);
 void wire_pages_begin(struct wire_pages_out *packet, uint32_t round, uint32_t block);
+/* After begin, before the first page: this packet's pages are to be encoded. encoder: borrowed
+ * until the packet is sent. modes: bits of enum wire_encode_mode. */
+struct wire_encoder;
+void wire_pages_use(struct wire_pages_out *packet, struct wire_encoder *encoder, unsigned modes);
+/* Encodes what was added; once, before wire_pages_record_bytes and wire_pages_send. Nothing without
+ * an encoder. What does not become smaller stays plain. */
+void wire_pages_encode(struct wire_pages_out *packet);
 /* Adds one page; pages must be added in ascending order. host: its 4096 bytes, which may change
  * until the packet is sent (then the receiver may find it suspect). Returns false, adding nothing,
  * when the packet is full or the page too far from the first: send it and begin again. */
@@ -66,6 +81,8 @@ struct wire_pages_in {
     uint32_t block;
     uint32_t n_pages;
     uint32_t n_zero;
+    uint32_t n_zstd;
+    uint32_t n_delta;
     uint16_t n_runs;
     struct wire_page_run runs[WIRE_MAX_PACKET_PAGES];
     uint64_t digests[WIRE_MAX_PACKET_PAGES];
@@ -111,6 +128,8 @@ void wire_pages_note_written(const struct wire_pages_sink *sink, uint64_t first,
 bool wire_pages_receive(struct wire_stream *stream, const struct wire_record *record,
                         const struct wire_pages_in *packet, const struct wire_pages_sink *sink,
                         uint32_t *n_bad, int64_t deadline_ns, GError **error);
+
+bool wire_encoding_is_encoded(enum wire_encoding encoding); /* delta or zstd */
 
 /* The digest of one page, and the zero test (early out). */
 uint64_t wire_page_digest(const uint8_t *page);

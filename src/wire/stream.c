@@ -4,6 +4,7 @@
  *
  * Threads: see wire.h. Locks: send_lock is held while a record goes out; it is a leaf lock.
  */
+#include "wire/decode.h"
 #include "wire/stream_impl.h"
 
 #include <assert.h>
@@ -65,6 +66,7 @@ void wire_stream_free(struct wire_stream *stream)
     if (stream->index != NULL) {
         g_array_unref(stream->index);
     }
+    wire_decoder_free(stream->decoder);
     g_free(stream);
 }
 

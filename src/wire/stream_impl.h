@@ -47,6 +47,7 @@ struct wire_stream {
     bool is_in_broken;
     XXH3_state_t *chain_in;
     bool is_chain_unknown; /* records were passed over unread: END's digest cannot be checked */
+    struct wire_decoder *decoder; /* owned; NULL until an encoded run comes */
 
     /* atomic */
     _Atomic int phase;

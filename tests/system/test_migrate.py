@@ -199,6 +199,51 @@ def test_budgets_are_obeyed_and_reported(start_vm, mover):
     assert summary["predicted_blackout_ms"] > 0
 
 
+# ---- encodings -----------------------------------------------------------------------------------
+
+TCP = "tcp:127.0.0.1:0"  # over a UNIX socket memory would be shared
+
+
+def test_encoded_pages_arrive(start_vm, mover):
+    """The streams are decoded by the independent reader too."""
+    vm = start_vm("a", *memtick("mib=16 rate=50 fill=text"))
+    before = wait_ticks(vm)
+    for _ in range(3):
+        new, summary = mover.move(vm, "--compress", "zstd", "--delta", "8MiB", uri=TCP)
+        info = summary["migration"]
+        assert 0 < info["compression"]["compressed-size"] < info["compression"]["bytes"]
+        assert info["xbzrle-cache"]["cache-size"] == 8 << 20
+        assert info["xbzrle-cache"]["cache-miss"] > 0  # the second round found an empty cache
+        assert info["ram"]["pages-resent"] == 0
+        vm.close()
+        vm = new
+    assert wait_ticks(vm) > before and "BAD" not in vm.console()
+
+
+def test_pages_go_raw_when_asked_to(start_vm, mover):
+    vm = start_vm("a", *memtick("mib=16 rate=20 fill=text"))
+    wait_ticks(vm)
+    _, summary = mover.move(vm, "--compress", "off", "--delta", "off", "--max-bandwidth", "16MiB/s",
+                            "--max-blackout", "1s", uri=TCP)
+    assert "compression" not in summary["migration"]
+    assert "xbzrle-cache" not in summary["migration"]
+
+
+def test_a_slow_link_is_compressed_by_itself(start_vm, mover):
+    vm = start_vm("a", *memtick("mib=24 rate=1 fill=text"))
+    wait_ticks(vm)
+    _, summary = mover.move(vm, "--max-bandwidth", "4MiB/s", "--max-blackout", "2s", uri=TCP)
+    assert summary["migration"]["compression"]["pages"] > 1000
+    assert summary["bytes"] < 20 << 20
+
+
+def test_encodings_are_asked_for_correctly(start_vm):
+    vm = start_vm("a", *memtick("mib=8 rate=1"))
+    for option in ("--compress=lzma", "--delta=much", "--delta="):
+        done = vm.godwit("migrate", option, "tcp:127.0.0.1:1", check=False)
+        assert done.returncode == 2 and option.split("=")[0] in done.stderr
+
+
 # ---- snapshots -----------------------------------------------------------------------------------
 
 def test_a_snapshot_starts_any_number_of_guests(start_vm, godwit, tmp_path):

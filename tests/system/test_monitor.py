@@ -10,7 +10,8 @@ import bare
 COMMANDS = """qmp_capabilities query-version query-commands query-status stop cont quit
 system_powerdown system_reset query-cpus-fast query-memory-size-summary migrate migrate-incoming
 migrate_cancel migrate-set-parameters query-migrate-parameters query-migrate announce-self
-query-blackout query-latency resolve""".split()
+query-blackout query-latency resolve migrate-set-capabilities
+query-migrate-capabilities""".split()
 
 
 class Raw:
@@ -65,6 +66,15 @@ def test_answers(vm):
     vm.qmp.command("migrate-set-parameters", **{"downtime-limit": 77, "max-bandwidth": 1 << 20})
     parameters = vm.qmp.command("query-migrate-parameters")
     assert (parameters["downtime-limit"], parameters["max-bandwidth"]) == (77, 1 << 20)
+    assert parameters["multifd-compression"] == "auto" and parameters["delta"] == "auto"
+    assert parameters["xbzrle-cache-size"] == 64 << 20
+    vm.qmp.command("migrate-set-parameters",
+                   **{"multifd-compression": "none", "xbzrle-cache-size": 1 << 20})
+    vm.qmp.command("migrate-set-capabilities", capabilities=[{"capability": "xbzrle", "state": True}])
+    parameters = vm.qmp.command("query-migrate-parameters")
+    assert parameters["multifd-compression"] == "none" and parameters["delta"] == "on"
+    assert parameters["xbzrle-cache-size"] == 1 << 20
+    assert vm.qmp.command("query-migrate-capabilities") == [{"capability": "xbzrle", "state": True}]
     assert vm.qmp.command("query-blackout")["attempts"] == []
     assert isinstance(vm.qmp.command("query-latency"), list)
     vm.qmp.command("announce-self", rounds=1)

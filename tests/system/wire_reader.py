@@ -23,6 +23,7 @@ import sys
 import uuid
 
 import xxhash
+import zstandard
 
 PAGE_BYTES = 4096
 MAX_PAYLOAD = 4 << 20
@@ -35,7 +36,9 @@ ROLES = {1: "control", 2: "page", 3: "urgent", 4: "snapshot"}
 ROLE_LETTERS = {"control": "C", "page": "P", "urgent": "U", "snapshot": "S"}
 SECTION_KINDS = {1: "schema", 2: "device", 3: "rehearsal"}
 SIZES = {"u8": 1, "bool": 1, "u16": 2, "u32": 4, "u64": 8}
-PLAIN, ZERO = 1, 2
+PLAIN, ZERO, DELTA, ZSTD = 1, 2, 3, 4
+MAX_ENCODED_PAGES = 64
+MAX_WINDOW = 256 << 10
 
 
 class WireError(Exception):
@@ -44,6 +47,38 @@ class WireError(Exception):
 
 class Cut(WireError):
     """A stream that ends too early, but is right so far."""
+
+
+def unpack_zstd(frame, n_bytes):
+    """The content of exactly one frame that says exactly this size."""
+    try:
+        head = zstandard.get_frame_parameters(frame)
+        if head.content_size != n_bytes or head.window_size > MAX_WINDOW or head.dict_id:
+            raise WireError(f"zstd frame of {head.content_size} bytes, window {head.window_size}")
+        reader = zstandard.ZstdDecompressor().decompressobj()
+        content = reader.decompress(frame)
+    except zstandard.ZstdError as error:
+        raise WireError(f"zstd: {error}") from None
+    if len(content) != n_bytes or reader.unused_data:
+        raise WireError("zstd frame that is cut or followed by something")
+    return content
+
+
+def apply_delta(page, delta):
+    """The page after the pieces of a delta."""
+    page, at, i = bytearray(page), 0, 0
+    while i < len(delta):
+        if len(delta) - i < 4:
+            raise WireError("delta: no whole piece")
+        n_same, n_changed = (int.from_bytes(delta[i + k:i + k + 2], "little") for k in (0, 2))
+        piece = delta[i + 4:i + 4 + n_changed]
+        at += n_same
+        if not n_changed or len(piece) != n_changed or at + n_changed > PAGE_BYTES:
+            raise WireError("delta: a piece leaves its bounds")
+        page[at:at + n_changed] = piece
+        at += n_changed
+        i += 4 + n_changed
+    return bytes(page)
 
 
 def xxh3(data, seed=0):
@@ -188,7 +223,8 @@ class Stream:
         self.ram_map = None
         self.pages = {}  # (block, page): digest of what the receiver has, 0 for zero pages
         self.suspects = set()
-        self.n_pages = self.n_zero = 0
+        self.contents = {}  # (block, page): its bytes, for deltas
+        self.n_pages = self.n_zero = self.n_zstd = self.n_delta = 0
         # sections
         self.open = None
         self.next_section = 0
@@ -445,36 +481,71 @@ class Stream:
             first = first_page + offset
             if (i == 0 and offset) or first < end or n == 0 or first + n > limit or zero:
                 raise WireError(f"run {i}: {first}+{n}")
-            if {PLAIN: n * PAGE_BYTES, ZERO: 0}.get(encoding) != n_bytes:
+            limits = {PLAIN: (n * PAGE_BYTES,) * 2, ZERO: (0, 0), DELTA: (2 * n, n * PAGE_BYTES),
+                      ZSTD: (0, 0) if any(run[2] == ZSTD for run in runs)
+                      else (1, MAX_ENCODED_PAGES * PAGE_BYTES)}
+            low, high = limits.get(encoding, (1, 0))
+            if not low <= n_bytes <= high:
                 raise WireError(f"run {i}: encoding {encoding}, {n_bytes} bytes")
             end = first + n
-            runs.append((first, n, encoding))
-        n_plain = sum(n for _, n, encoding in runs if encoding == PLAIN)
-        if n_pages != sum(n for _, n, _ in runs) or n_digests != n_plain:
+            runs.append((first, n, encoding, n_bytes))
+        count = {kind: sum(run[1] for run in runs if run[2] == kind)
+                 for kind in (PLAIN, ZERO, DELTA, ZSTD)}
+        if n_pages != sum(count.values()) or n_digests != n_pages - count[ZERO]:
             raise WireError(f"field n_pages {n_pages}, n_digests {n_digests}")
-        if len(bulk) != n_plain * PAGE_BYTES or len(data) != 24 + 12 * n_runs + 8 * n_digests:
+        if count[DELTA] + count[ZSTD] > MAX_ENCODED_PAGES or (
+                self.role == "snapshot" and count[DELTA] + count[ZSTD]):
+            raise WireError(f"{count[DELTA] + count[ZSTD]} encoded pages")
+        if len(bulk) != sum(run[3] for run in runs) or len(data) != 24 + 12 * n_runs + 8 * n_digests:
             raise WireError("field length or bulk")
         at = 0
-        for first, n, encoding in runs:
-            for page in range(first, first + n):
-                if encoding == ZERO:
-                    self.set_page(block, page, 0, True)
-                    continue
-                digest = table.uint(8, "digests")
-                found = xxh3(bulk[at:at + PAGE_BYTES])
-                at += PAGE_BYTES
-                self.set_page(block, page, found, found == digest)
+        frame = b""
+        for first, n, encoding, n_bytes in runs:
+            run_data = bulk[at:at + n_bytes]
+            at += n_bytes
+            if encoding == ZSTD:
+                frame = frame or unpack_zstd(run_data, count[ZSTD] * PAGE_BYTES)
+                run_data, frame = frame[:n * PAGE_BYTES], frame[n * PAGE_BYTES:]
+            self.take_run(block, first, n, encoding, run_data, table)
         self.note_first(start)
         self.places.append({"offset": start, "sequence": self.sequence - 1, "block": block,
                             "first_page": first_page, "n_pages": end - first_page,
                             "head_bytes": 32 + len(data), "bulk_bytes": len(bulk)})
         self.n_pages += n_pages
-        self.n_zero += n_pages - n_plain
+        self.n_zero += count[ZERO]
+        self.n_zstd += count[ZSTD]
+        self.n_delta += count[DELTA]
         self.round_sums[0] += n_pages
         self.round_sums[1] += 1
         self.round_sums[2] += record_bytes
         return {"round": round_number, "block": block, "first_page": first_page,
-                "n_pages": n_pages, "n_zero": n_pages - n_plain}
+                "n_pages": n_pages, "n_zero": count[ZERO]}
+
+    def take_run(self, block, first, n, encoding, run_data, table):
+        at = 0
+        for page in range(first, first + n):
+            if encoding == ZERO:
+                self.contents.pop((block, page), None)
+                self.set_page(block, page, 0, True)
+                continue
+            digest = table.uint(8, "digests")
+            if encoding == DELTA:
+                n_bytes = int.from_bytes(run_data[at:at + 2], "little")
+                if len(run_data) < at + 2 + n_bytes:
+                    raise WireError(f"page {page}: its delta is cut")
+                base = self.contents.get((block, page), bytes(PAGE_BYTES))
+                content = apply_delta(base, run_data[at + 2:at + 2 + n_bytes])
+                at += 2 + n_bytes
+            else:
+                content = run_data[at:at + PAGE_BYTES]
+                at += PAGE_BYTES
+            self.contents[block, page] = content
+            found = xxh3(content)
+            # What a delta is made against may have come by another channel.
+            is_good = found == digest or (encoding == DELTA and not self.is_only_channel)
+            self.set_page(block, page, digest if is_good else found, is_good)
+        if at != len(run_data):
+            raise WireError(f"run of page {first}: {len(run_data) - at} bytes too many")
 
     def set_page(self, block, page, digest, is_good):
         self.pages[block, page] = digest
@@ -580,7 +651,8 @@ class Stream:
             "migration": str(self.migration), "role": self.role, "index": self.index,
             "sender": self.sender, "complete": self.is_complete, "bytes": self.at,
             "records": self.counts, "n_records": self.sequence, "n_pages": self.n_pages,
-            "n_zero_pages": self.n_zero, "n_suspect": len(self.suspects), "rounds": self.rounds,
+            "n_zero_pages": self.n_zero, "n_zstd_pages": self.n_zstd,
+            "n_delta_pages": self.n_delta, "n_suspect": len(self.suspects), "rounds": self.rounds,
             "sections": sections, "packets": self.packets,
         }
         for name in ("HELLO", "SCHEMA_VERDICT", "LOADED", "COMMIT", "RUNNING", "ABORT", "CANCEL"):
@@ -592,20 +664,21 @@ class Stream:
         return report
 
 
-def read_stream(source, allow_cut=False, on_record=None):
+def read_stream(source, allow_cut=False, on_record=None, is_only_channel=True):
     """Reads bytes or a path; returns the Stream. Raises WireError."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return read_bytes(memoryview(source), allow_cut, on_record)
+        return read_bytes(memoryview(source), allow_cut, on_record, is_only_channel)
     with open(source, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
-            return read_bytes(memoryview(b""), allow_cut, on_record)
+            return read_bytes(memoryview(b""), allow_cut, on_record, is_only_channel)
         # The map is closed with the last view of it.
         view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        return read_bytes(view, allow_cut, on_record)
+        return read_bytes(view, allow_cut, on_record, is_only_channel)
 
 
-def read_bytes(view, allow_cut, on_record):
+def read_bytes(view, allow_cut, on_record, is_only_channel):
     stream = Stream(view)
+    stream.is_only_channel = is_only_channel  # that carries pages
     try:
         stream.read(on_record)
     except Cut:
@@ -704,6 +777,7 @@ def read_migration(directory, allow_cut=False):
     channels are checked on what the destination received, or else on what was sent."""
     files = sorted(os.listdir(directory))
     labels = sorted({name.rsplit(".", 1)[0] for name in files if name.endswith((".sent", ".received"))})
+    is_only = not any("-page-1-" in label for label in labels)
     streams = {}
     for label in labels:
         paths = {end: os.path.join(directory, f"{label}.{end}") for end in ("sent", "received")}
@@ -711,7 +785,7 @@ def read_migration(directory, allow_cut=False):
         if len(found) == 2:
             check_pair(label, paths["sent"], paths["received"])
         try:
-            streams[label] = read_stream(found[0], allow_cut)
+            streams[label] = read_stream(found[0], allow_cut, is_only_channel=is_only)
         except WireError as error:
             raise type(error)(f"{label}: {error}") from None
     by_migration = {}

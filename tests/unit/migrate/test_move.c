@@ -158,6 +158,41 @@ static void bandwidth_limit_slows_it_down(void **state)
     move_clear(&move);
 }
 
+/* Both encodings, forced, with a guest that writes and rounds that deltas can be made in. */
+static void encoded_pages_arrive(void **state)
+{
+    const struct {
+        enum gw_encode_policy zstd, delta;
+        uint32_t channels;
+    } cases[] = {{GW_ENCODE_ON, GW_ENCODE_OFF, 1},
+                 {GW_ENCODE_OFF, GW_ENCODE_ON, 2},
+                 {GW_ENCODE_ON, GW_ENCODE_ON, 3}};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        struct move move;
+        struct gw_source_status status;
+
+        move_init(&move);
+        move.source_params.zstd = cases[i].zstd;
+        move.source_params.delta = cases[i].delta;
+        move.source_params.delta_cache_bytes = UINT64_C(16) << 20;
+        move.source_params.channels = cases[i].channels;
+        move_start_destination(&move);
+        move_start_source(&move);
+        move_finish(&move);
+        expect_source_state(&move, GW_SOURCE_COMPLETED);
+        check_one_owner(&move); /* compares the memory */
+        status = source_status_of(&move);
+        assert_int_equal(status.zstd.pages > 0, cases[i].zstd == GW_ENCODE_ON);
+        assert_true(status.zstd.out_bytes <= status.zstd.in_bytes);
+        assert_int_equal(status.delta_cache_bytes > 0, cases[i].delta == GW_ENCODE_ON);
+        assert_int_equal(status.delta_misses > 0, cases[i].delta == GW_ENCODE_ON);
+        assert_int_equal(status.pages_resent, 0);
+        assert_true(status.zstd.pages + status.delta.pages <= status.pages_plain);
+        move_clear(&move);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +203,7 @@ int main(void)
         cmocka_unit_test(memory_that_was_used_before_is_cleared),
         cmocka_unit_test(allocates_no_more_than_the_source_has),
         cmocka_unit_test(bandwidth_limit_slows_it_down),
+        cmocka_unit_test(encoded_pages_arrive),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
