@@ -2,13 +2,16 @@
 /*
  * Fuzz target: a whole destination, from the preamble to the running guest.
  *
- * Input: u8 mode (bit 0: a snapshot, else a live migration on one channel), then records for
- * stream_build. A live source waits for the answer where the protocol has one (verdict, round
- * acknowledgement, LOADED, RUNNING) so that what follows meets the state it is meant for.
- * Checked: the guest is run at most once, never before a load that passed all checks, never after
- * it was discarded; memory outside of the RAM blocks stays as it was (the sanitizer); the
- * destination ends whatever came.
+ * Input: u8 mode (bit 0: a snapshot, else a live migration on one channel; bit 1: descriptors
+ * travel with RAM_SHARE and COMMIT; bits 2..6 spoil them), then records for stream_build. A live
+ * source waits for the answer where the protocol has one (verdict, round acknowledgement, LOADED,
+ * RUNNING) so that what follows meets the state it is meant for. Checked: the guest is run at most
+ * once, never before a load that passed all checks, never after it was discarded; the source's own
+ * memory, which the destination may have mapped, is never written unless the guest was run; memory
+ * outside of the RAM blocks stays as it was (the sanitizer); the destination ends whatever came.
  */
+#include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,11 +19,24 @@
 #include "base/clock.h"
 #include "gadget.h"
 #include "godwit/migrate.h"
+#include "migrate/share.h"
 #include "stream_build.h"
 #include "wire/cursor.h"
 
 #define RAM_BYTES  (UINT64_C(256) << 10)
 #define GIVE_UP_MS 20000
+#define SEALS      (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+#define PATTERN    0x5A
+
+enum {
+    MODE_SNAPSHOT = 1,
+    MODE_SHARE = 2,
+    MODE_UNSEALED = 4,
+    MODE_ONE_FEWER = 8,
+    MODE_REVOKED = 16,
+    MODE_READ_ONLY = 32, /* COMMIT's */
+    MODE_OTHER = 64,     /* COMMIT's is no memory that was shown before */
+};
 
 struct world {
     struct gw_memory *memory;
@@ -110,6 +126,70 @@ static void set_up(struct world *world)
 
 /* ---- the source ------------------------------------------------------------------------------ */
 
+/* Memory that is offered. */
+struct lender {
+    unsigned mode;
+    struct share_key *key;
+    int key_fd, ram_fd, reader_fd, other_fd;
+    uint8_t *host;
+};
+
+static int ram_file(int seals)
+{
+    int fd = memfd_create("fuzz-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    fuzz_check(fd >= 0 && ftruncate(fd, (off_t)RAM_BYTES) == 0);
+    fuzz_check(fcntl(fd, F_ADD_SEALS, seals) == 0);
+    return fd;
+}
+
+static void lender_init(struct lender *lender, unsigned mode)
+{
+    char path[64];
+
+    lender->mode = mode;
+    lender->key = share_key_new(&lender->key_fd, NULL);
+    lender->ram_fd = ram_file(mode & MODE_UNSEALED ? 0 : SEALS);
+    lender->other_fd = ram_file(SEALS);
+    lender->host = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, lender->ram_fd, 0);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", lender->ram_fd);
+    lender->reader_fd = open(path, O_RDONLY | O_CLOEXEC);
+    fuzz_check(lender->key && lender->host != MAP_FAILED && lender->reader_fd >= 0);
+    memset(lender->host, PATTERN, RAM_BYTES);
+}
+
+static void lender_clear(struct lender *lender, bool has_run)
+{
+    for (size_t i = 0; i < RAM_BYTES && !has_run; i++)
+        fuzz_check(lender->host[i] == PATTERN);
+    munmap(lender->host, RAM_BYTES);
+    share_key_close(lender->key);
+    close(lender->key_fd);
+    close(lender->ram_fd);
+    close(lender->reader_fd);
+    close(lender->other_fd);
+}
+
+/* The descriptors that go beside a record of this type. */
+static size_t lend(const struct lender *lender, uint16_t type, int fds[2])
+{
+    if (!(lender->mode & MODE_SHARE))
+        return 0;
+    if (type == WIRE_RAM_SHARE) {
+        fds[0] = lender->key_fd;
+        fds[1] = lender->reader_fd;
+        return lender->mode & MODE_ONE_FEWER ? 1 : 2;
+    }
+    if (type != WIRE_COMMIT)
+        return 0;
+    if (lender->mode & MODE_REVOKED)
+        share_key_revoke(lender->key);
+    fds[0] = lender->mode & MODE_OTHER       ? lender->other_fd
+             : lender->mode & MODE_READ_ONLY ? lender->reader_fd
+                                             : lender->ram_fd;
+    return 1;
+}
+
 /* The record that answers a record of ours, 0 if none does. */
 static uint16_t answer_to(uint16_t type)
 {
@@ -161,9 +241,34 @@ static bool await(int fd, uint16_t type)
     }
 }
 
-static bool send_all(int fd, const uint8_t *bytes, size_t n)
+/* Sends one byte with descriptors beside it. */
+static bool send_beside(int fd, const uint8_t *byte, const int *fds, size_t n_fds)
 {
-    for (size_t done = 0; done < n;) {
+    union {
+        char bytes[CMSG_SPACE(2 * sizeof(int))];
+        struct cmsghdr aligned;
+    } control = {0};
+    struct iovec iov = {(void *)(uintptr_t)byte, 1};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = CMSG_SPACE(n_fds * sizeof(int))};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+    memcpy(CMSG_DATA(header), fds, n_fds * sizeof(int));
+    return sendmsg(fd, &message, MSG_NOSIGNAL) == 1;
+}
+
+static bool send_all(int fd, const uint8_t *bytes, size_t n, const int *fds, size_t n_fds)
+{
+    size_t done = 0;
+
+    if (n_fds && n && !send_beside(fd, bytes, fds, n_fds))
+        return false;
+    for (done = n_fds && n ? 1 : 0; done < n;) {
         ssize_t sent = send(fd, bytes + done, n - done, MSG_NOSIGNAL);
 
         if (sent <= 0)
@@ -173,7 +278,7 @@ static bool send_all(int fd, const uint8_t *bytes, size_t n)
     return true;
 }
 
-static void play_source(int fd, struct fuzz_input *in)
+static void play_source(int fd, const struct lender *lender, struct fuzz_input *in)
 {
     /* An answer that does not come: the records were not worth one. */
     const struct timeval patience = {.tv_usec = 20000};
@@ -185,12 +290,15 @@ static void play_source(int fd, struct fuzz_input *in)
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     stream_build_init(&build, WIRE_ROLE_CONTROL, 0, WIRE_SIDE_SOURCE);
-    bool is_open = send_all(fd, build.bytes->data, build.bytes->len) &&
+    bool is_open = send_all(fd, build.bytes->data, build.bytes->len, NULL, 0) &&
                    read_exactly(fd, preamble, sizeof preamble);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     g_byte_array_set_size(build.bytes, 0);
     while (is_open && (type = stream_build_record(&build, in)) != 0) {
-        is_open = send_all(fd, build.bytes->data, build.bytes->len);
+        int fds[2];
+        size_t n_fds = lend(lender, type, fds);
+
+        is_open = send_all(fd, build.bytes->data, build.bytes->len, fds, n_fds);
         g_byte_array_set_size(build.bytes, 0);
         if (is_open && answer_to(type))
             await(fd, answer_to(type));
@@ -218,7 +326,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct world world;
     struct fuzz_input in = {data, size};
-    bool is_snapshot = fuzz_take(&in, 1) & 1;
+    unsigned mode = (unsigned)fuzz_take(&in, 1);
+    bool is_snapshot = mode & MODE_SNAPSHOT;
+    struct lender lender;
     int fds[2];
 
     if (!world.memory)
@@ -233,13 +343,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g_autoptr(GError) error = NULL;
     struct gw_destination *destination = gw_destination_start(&world.vm, uri, NULL, NULL, &error);
     fuzz_check(destination != NULL);
+    lender_init(&lender, mode);
     if (!is_snapshot) {
-        play_source(fds[1], &in);
+        play_source(fds[1], &lender, &in);
     }
     /* Whatever came, it comes to an end: nobody speaks any more. */
     fuzz_check(gw_destination_wait(destination, clock_mono_ns() + GIVE_UP_MS * NS_PER_MS));
     if (!is_snapshot)
         close(fds[1]);
     gw_destination_free(destination);
+    lender_clear(&lender, world.has_run);
     return 0;
 }

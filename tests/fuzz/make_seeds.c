@@ -106,13 +106,15 @@ static void add_record(GByteArray *to, uint16_t type, unsigned switches, const G
         g_byte_array_append(to, bulk, (guint)bulk_units);
 }
 
-static void add_hello(GByteArray *to, uint64_t ram_bytes)
+#define FEATURES 0x8Fu /* all that a destination without shared memory knows */
+
+static void add_hello(GByteArray *to, uint64_t ram_bytes, uint64_t features)
 {
     g_autoptr(GByteArray) hello = g_byte_array_new();
-    static const struct {
+    const struct {
         uint64_t value;
         unsigned n_bytes;
-    } numbers[] = {{12, 4}, {256, 4}, {0, 4}, {0, 4}, {0x8F, 8},
+    } numbers[] = {{12, 4}, {256, 4}, {0, 4}, {0, 4}, {features, 8},
                    {0, 8},  {0, 4},   {0, 8}, {0, 8}, {0, 8}};
 
     for (size_t i = 0; i < G_N_ELEMENTS(numbers); i++)
@@ -251,6 +253,38 @@ static void add_packets(GByteArray *to, const GByteArray *live, guint n_bytes)
     add_zeros(to, WIRE_GOODBYE, 1 + 3, 1);
 }
 
+/* Memory that is shared: with the descriptors right, and each way wrong. */
+static void put_shared(const GByteArray *encoded, const GByteArray *state, uint64_t ram_bytes)
+{
+    static const struct {
+        const char *name;
+        uint8_t mode;
+        bool has_pages;
+    } modes[] = {{"shared", 2, false},          {"shared-pages", 2, true},
+                 {"shared-unsealed", 6, true},  {"shared-one-fewer", 10, true},
+                 {"shared-revoked", 18, false}, {"shared-read-only", 34, false},
+                 {"shared-other", 66, false}};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
+        g_autoptr(GByteArray) live = g_byte_array_new();
+        g_autoptr(GByteArray) share = g_byte_array_new();
+
+        add_number(live, modes[i].mode, 1);
+        add_hello(live, ram_bytes, FEATURES | 1u << WIRE_FEATURE_RAM_SHARE);
+        add_section(live, 1, "schema", 0, encoded);
+        add_number(share, 1, 4);
+        add_number(share, 0, 4);
+        add_number(share, 0, 8);
+        add_record(live, WIRE_RAM_SHARE, 0, share, NULL, 0);
+        add_ram_map(live, ram_bytes);
+        add_round(live, 1, true, modes[i].has_pages);
+        add_switchover(live, 1, state);
+        add_zeros(live, WIRE_COMMIT, 20, 1);
+        add_zeros(live, WIRE_GOODBYE, 1 + 3, 1);
+        put("destination", modes[i].name, live->data, live->len);
+    }
+}
+
 static void put_streams(void)
 {
     const uint64_t ram_bytes = UINT64_C(256) << 10;
@@ -269,7 +303,7 @@ static void put_streams(void)
     g_autoptr(GByteArray) encoded = gw_schema_encode(schema);
 
     add_number(live, 0, 1);
-    add_hello(live, ram_bytes);
+    add_hello(live, ram_bytes, FEATURES);
     add_section(live, 1, "schema", 0, encoded);
     add_ram_map(live, ram_bytes);
     add_round(live, 1, false, true);
@@ -285,8 +319,10 @@ static void put_streams(void)
     add_packets(packets, live, n_committed);
     put("destination", "live-packets", packets->data, packets->len);
 
+    put_shared(encoded, state, ram_bytes);
+
     add_number(snapshot, 1, 1);
-    add_hello(snapshot, ram_bytes);
+    add_hello(snapshot, ram_bytes, FEATURES);
     add_section(snapshot, 1, "schema", 0, encoded);
     add_ram_map(snapshot, ram_bytes);
     add_round(snapshot, 1, true, true);

@@ -187,12 +187,23 @@ static void memory_changes_hands(void **state)
     }
 }
 
+static unsigned n_descriptors(void)
+{
+    g_autoptr(GDir) dir = g_dir_open("/proc/self/fd", 0, NULL);
+    unsigned n = 0;
+
+    while (g_dir_read_name(dir))
+        n++;
+    return n;
+}
+
 /* Twenty times, each move after the first by descriptors that themselves came from elsewhere; then
  * once by copying, for which the dirty log must start right. */
 static void it_goes_back_and_forth(void **state)
 {
     struct share_move share;
     struct fake_vm *from, *to;
+    unsigned n_before = 0;
 
     share_init(&share);
     from = &share.move.pair.source;
@@ -230,6 +241,11 @@ static void it_goes_back_and_forth(void **state)
         fake_vm_run(to);
         from = to;
         to = next;
+        /* Both machines have taken and given by then; nothing piles up. */
+        if (i == 1)
+            n_before = n_descriptors();
+        else if (i > 1 && i < 20)
+            assert_int_equal(n_descriptors(), n_before);
     }
     assert_false(share.move.pair.ran_twice);
     share_clear(&share);
@@ -258,6 +274,31 @@ static void nothing_can_be_written_before_commit(void **state)
     share_finish(&share);
     expect_source_state(&share.move, GW_SOURCE_COMPLETED);
     assert_int_equal(share.move.pair.destination.n_after, 1);
+    check_share(&share);
+    share_clear(&share);
+}
+
+/* From COMMIT on the source does not even give pages back to the host: they are the guest's. */
+static void try_to_discard(void *opaque, bool was_running, struct gw_ledger *ledger)
+{
+    struct fake_vm *vm = opaque;
+    struct gw_ram_block *ram = gw_memory_block(vm->pair->source.memory, 0);
+    g_autoptr(GError) error = NULL;
+
+    assert_false(gw_memory_discard(ram, 0, ram->size_bytes, &error));
+    assert_non_null(strstr(error->message, "its memory was handed over"));
+    vm->n_runs++;
+    fake_vm_run(vm);
+}
+
+static void the_source_discards_nothing_after_commit(void **state)
+{
+    struct share_move share;
+
+    share_init(&share);
+    share.move.pair.destination.vm.run_at_destination = try_to_discard;
+    share_finish(&share);
+    expect_source_state(&share.move, GW_SOURCE_COMPLETED);
     check_share(&share);
     share_clear(&share);
 }
@@ -611,6 +652,7 @@ int main(void)
         cmocka_unit_test(memory_changes_hands),
         cmocka_unit_test(it_goes_back_and_forth),
         cmocka_unit_test(nothing_can_be_written_before_commit),
+        cmocka_unit_test(the_source_discards_nothing_after_commit),
         cmocka_unit_test(it_can_be_forbidden),
         cmocka_unit_test(tcp_cannot),
         cmocka_unit_test(filters_let_descriptors_pass),
