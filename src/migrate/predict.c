@@ -38,6 +38,8 @@ void predict_round(struct predict *predict, uint64_t n_bytes, uint64_t active_ns
 
     if (n_bytes == 0 && predict->bytes_per_s == 0)
         predict->bytes_per_s = PREDICT_GUESS_BYTES_PER_S;
+    if (n_bytes < PREDICT_MIN_SAMPLE_BYTES)
+        predict->small_round_ns = active_ns;
     if (n_bytes == 0 || (predict->bytes_per_s && n_bytes < PREDICT_MIN_SAMPLE_BYTES))
         return;
     /* The acknowledgement's way back is not drain time; the prediction adds it once. */
@@ -77,19 +79,43 @@ static uint64_t fixed_ns(const struct predict *predict)
     return saturating_add(ns, predict->resume_ns);
 }
 
+/* The stopped round, without what its acknowledgement takes to come back: LOADED overtakes it. */
+static uint64_t last_pages_ns(const struct predict *predict, uint64_t remaining_bytes)
+{
+    uint64_t ns =
+        saturating_add(predict_drain_ns(predict, remaining_bytes), predict->round_trip_ns / 2);
+
+    return ns > predict->small_round_ns ? ns : predict->small_round_ns;
+}
+
 uint64_t predict_blackout_ns(const struct predict *predict, uint64_t remaining_bytes)
 {
     if (predict->bytes_per_s == 0)
         return PREDICT_UNKNOWN;
-    return saturating_add(fixed_ns(predict), predict_drain_ns(predict, remaining_bytes));
+    return saturating_add(fixed_ns(predict), last_pages_ns(predict, remaining_bytes));
+}
+
+bool predict_wants_round(struct predict *predict, uint64_t remaining_bytes)
+{
+    __uint128_t round_ns, left;
+
+    if (predict->n_extra_rounds >= PREDICT_MAX_EXTRA_ROUNDS || predict->bytes_per_s == 0 ||
+        remaining_bytes < PREDICT_MIN_WORTH_BYTES)
+        return false;
+    round_ns = saturating_add(last_pages_ns(predict, remaining_bytes), predict->round_trip_ns / 2);
+    left = round_ns * predict->dirty_bytes_per_s / NS_PER_S;
+    if (left > remaining_bytes / 2)
+        return false;
+    predict->n_extra_rounds++;
+    return true;
 }
 
 uint64_t predict_allowance_bytes(const struct predict *predict, uint64_t budget_ns)
 {
-    uint64_t ns = fixed_ns(predict);
+    uint64_t ns = saturating_add(fixed_ns(predict), predict->round_trip_ns / 2);
     __uint128_t n_bytes;
 
-    if (ns >= budget_ns || predict->bytes_per_s == 0)
+    if (predict_blackout_ns(predict, 0) >= budget_ns || predict->bytes_per_s == 0)
         return 0;
     n_bytes = (__uint128_t)(budget_ns - ns) * predict->bytes_per_s / NS_PER_S;
     return n_bytes > UINT64_MAX ? UINT64_MAX : (uint64_t)n_bytes;
@@ -101,7 +127,7 @@ uint64_t predict_left_ns(const struct predict *predict, uint64_t remaining_bytes
     uint64_t allowance = predict_allowance_bytes(predict, budget_ns);
     uint64_t left_ns = 0;
 
-    if (predict->bytes_per_s == 0 || fixed_ns(predict) >= budget_ns)
+    if (predict->bytes_per_s == 0 || predict_blackout_ns(predict, 0) >= budget_ns)
         return PREDICT_UNKNOWN;
     for (unsigned round = 0; round < 1000 && remaining_bytes > allowance; round++) {
         uint64_t round_ns = predict_drain_ns(predict, remaining_bytes);
@@ -127,6 +153,8 @@ void predict_put_off(struct predict *predict, uint64_t now_ns)
     predict->stop_ns -= predict->stop_ns / 2;
     predict->flush_ns -= predict->flush_ns / 2;
     predict->save_ns -= predict->save_ns / 2;
+    predict->small_round_ns -= predict->small_round_ns / 2;
+    predict->n_extra_rounds = 0;
     if (predict->backoff_ns == 0)
         predict->backoff_ns = PREDICT_FIRST_BACKOFF_NS;
     else if (predict->backoff_ns < PREDICT_MAX_BACKOFF_NS)

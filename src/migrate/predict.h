@@ -2,10 +2,12 @@
 /*
  * Prediction: what the blackout would be if the guest were stopped now, and when to dare it.
  *
- * Model (DESIGN 7): predicted blackout = stopping vCPUs + last dirty fetch + remaining bytes /
- * measured drain rate + flush + state save + state bytes / drain rate + state load + one round trip
- * + resume. Each term is the last measurement of it in this migration, or the embedder's forecast,
- * or a stated guess. After an attempt that was put off the next one waits a back-off that doubles.
+ * Model (DESIGN 7): predicted blackout = stopping vCPUs + last dirty fetch + flush + state save +
+ * the last pages + state bytes / drain rate + state load + one round trip (LOADED, COMMIT) +
+ * resume. The last pages take remaining bytes / measured drain rate + half a round trip, and no
+ * less than the last small round did: threads that wake up cost more than the bytes. Each term is
+ * the last measurement of it in this migration, or the embedder's forecast, or a stated guess.
+ * After an attempt that was put off the next one waits a back-off that doubles.
  *
  * Threads: owned by the source's control thread. Pure: no clock is read here.
  */
@@ -15,8 +17,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define PREDICT_GUESS_STOP_NS     UINT64_C(1000000)
-#define PREDICT_GUESS_RESUME_NS   UINT64_C(500000)
+#define PREDICT_GUESS_STOP_NS     UINT64_C(100000)
+#define PREDICT_GUESS_RESUME_NS   UINT64_C(150000)
 #define PREDICT_FIRST_BACKOFF_NS  UINT64_C(100000000)
 #define PREDICT_MAX_BACKOFF_NS    UINT64_C(10000000000)
 #define PREDICT_UNKNOWN           UINT64_MAX
@@ -25,14 +27,20 @@
 /* A round shorter than this says little about the rate: latency dominates it. */
 #define PREDICT_MIN_SAMPLE_BYTES  (UINT64_C(1) << 20)
 
+/* What another round is not worth a millisecond of the guest's network for. */
+#define PREDICT_MIN_WORTH_BYTES  (UINT64_C(64) << 10)
+#define PREDICT_MAX_EXTRA_ROUNDS 8u
+
 struct predict {
     uint64_t stop_ns, fetch_ns, flush_ns, save_ns, load_ns, resume_ns, round_trip_ns;
     uint64_t state_bytes;
     uint64_t bytes_per_s;       /* acknowledged; 0: not yet known */
+    uint64_t small_round_ns;    /* the last round that was too short to say something about it */
     uint64_t dirty_bytes_per_s; /* last round's */
     uint64_t backoff_ns;        /* of the last attempt that was put off; 0: none yet */
     uint64_t not_before_ns;     /* CLOCK_MONOTONIC: the next attempt waits until then */
     uint32_t n_failed;
+    uint32_t n_extra_rounds; /* since the budget is met: see predict_wants_round */
 };
 
 void predict_init(struct predict *predict);
@@ -44,6 +52,9 @@ void predict_dirtied(struct predict *predict, uint64_t n_bytes, uint64_t interva
 /* Blackout if it switched over with remaining_bytes to go; PREDICT_UNKNOWN before the first
  * measured round. */
 uint64_t predict_blackout_ns(const struct predict *predict, uint64_t remaining_bytes);
+/* The budget is met: would a round more, with the guest running, leave at most half of what is to
+ * send now? Counts how often it has said yes, which is PREDICT_MAX_EXTRA_ROUNDS times at most. */
+bool predict_wants_round(struct predict *predict, uint64_t remaining_bytes);
 /* Time to send n_bytes, PREDICT_UNKNOWN when no rate is known. */
 uint64_t predict_drain_ns(const struct predict *predict, uint64_t n_bytes);
 /* Bytes that may remain at the switchover within the budget; 0 when even none would be too many. */

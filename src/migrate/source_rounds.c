@@ -4,8 +4,9 @@
  *
  * Algorithm: pending holds the pages that must still be sent. When no round is in flight it is
  * completed from the dirty log; if the predicted blackout for what is in it meets the budget (and
- * a back-off is over) the switchover begins, otherwise pending and sending change places and the
- * lanes send the round. A round that was not acknowledged is put back whole.
+ * a back-off is over) and one more round would not halve it the switchover begins, otherwise
+ * pending and sending change places and the lanes send the round. A round that was not acknowledged
+ * is put back whole.
  *
  * Invariant: every page whose newest content the destination may lack is in pending, in sending
  * while the round is open, or in the dirty log.
@@ -202,6 +203,11 @@ void source_next_round(struct gw_source *source)
     remaining_bytes = source->pending->n_set * GW_PAGE_SIZE;
     source->predicted_ns = predict_blackout_ns(&source->predict, remaining_bytes);
     if (source->predicted_ns <= max_blackout_ns && now_ns >= source->predict.not_before_ns) {
+        /* Short as it would be: rounds that leave less and less are shorter still. */
+        if (predict_wants_round(&source->predict, remaining_bytes)) {
+            source_start_round(source, 0);
+            return;
+        }
         source_dispatch(source, SOURCE_EV_BUDGET_MET);
         return;
     }

@@ -56,6 +56,8 @@ class Bridge:
         self.name = name
         ip("link", "set", "lo", "up")
         ip("link", "add", name, "type", "bridge", "forward_delay", "0", "stp_state", "0")
+        # Of its own: else the address changes with the TAPs that come and go, and answers are lost.
+        ip("link", "set", name, "address", "52:54:00:67:77:ff")
         ip("address", "add", address, "dev", name)
         ip("link", "set", name, "up")
 

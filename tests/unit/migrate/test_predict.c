@@ -45,10 +45,49 @@ static void adds_all_terms(void **state)
     predict.load_ns = 10000;
     predict.round_trip_ns = 100000;
     predict.resume_ns = 1000000;
-    assert_int_equal(predict_blackout_ns(&predict, 0), 1111111);
-    assert_int_equal(predict_blackout_ns(&predict, 100 * MIB), 1111111 + NS_PER_S);
+    /* The round trip once for LOADED and COMMIT, and half of it for the last pages. */
+    assert_int_equal(predict_blackout_ns(&predict, 0), 1111111 + 50000);
+    assert_int_equal(predict_blackout_ns(&predict, 100 * MIB), 1111111 + 50000 + NS_PER_S);
     predict.state_bytes = 50 * MIB;
-    assert_int_equal(predict_blackout_ns(&predict, 0), 1111111 + NS_PER_S / 2);
+    assert_int_equal(predict_blackout_ns(&predict, 0), 1111111 + 50000 + NS_PER_S / 2);
+}
+
+static void a_small_round_is_the_least_the_last_pages_take(void **state)
+{
+    struct predict predict = with_rate(100 * MIB);
+
+    predict_round(&predict, 4096, 300000);
+    assert_int_equal(predict.bytes_per_s, 100 * MIB); /* it says nothing about the rate */
+    assert_int_equal(predict_blackout_ns(&predict, 0), 300000);
+    assert_int_equal(predict_blackout_ns(&predict, 4096), 300000);
+    assert_int_equal(predict_blackout_ns(&predict, MIB), NS_PER_S / 100);
+    /* What is spent on it leaves nothing for bytes when the budget is as short. */
+    assert_int_equal(predict_allowance_bytes(&predict, 300000), 0);
+    assert_true(predict_allowance_bytes(&predict, 2 * NS_PER_MS) >= 4096);
+    predict_put_off(&predict, 0);
+    assert_int_equal(predict_blackout_ns(&predict, 0), 150000);
+}
+
+static void a_round_more_must_halve_what_is_left(void **state)
+{
+    struct predict predict = with_rate(100 * MIB);
+
+    predict_dirtied(&predict, 10 * MIB, NS_PER_S);
+    assert_true(predict_wants_round(&predict, 50 * MIB)); /* leaves 5 */
+    assert_true(predict_wants_round(&predict, 5 * MIB));
+    assert_false(predict_wants_round(&predict, PREDICT_MIN_WORTH_BYTES - 1));
+    predict_dirtied(&predict, 51 * MIB, NS_PER_S);
+    assert_false(predict_wants_round(&predict, 50 * MIB));
+    /* Small rounds cost their latency, in which the guest dirties. */
+    predict_dirtied(&predict, 10 * MIB, NS_PER_S);
+    predict_round(&predict, 4096, 100 * NS_PER_MS);
+    assert_false(predict_wants_round(&predict, MIB));
+    predict.small_round_ns = 0;
+    for (unsigned i = predict.n_extra_rounds; i < PREDICT_MAX_EXTRA_ROUNDS; i++)
+        assert_true(predict_wants_round(&predict, MIB));
+    assert_false(predict_wants_round(&predict, MIB)); /* not for ever */
+    predict_put_off(&predict, 0);
+    assert_true(predict_wants_round(&predict, MIB));
 }
 
 static void allowance_is_the_inverse(void **state)
@@ -117,6 +156,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unknown_before_the_first_round),
         cmocka_unit_test(adds_all_terms),
+        cmocka_unit_test(a_small_round_is_the_least_the_last_pages_take),
+        cmocka_unit_test(a_round_more_must_halve_what_is_left),
         cmocka_unit_test(allowance_is_the_inverse),
         cmocka_unit_test(says_when_it_does_not_converge),
         cmocka_unit_test(small_rounds_do_not_count),
