@@ -65,8 +65,8 @@ struct code_cache {
     uint16_t *offsets; /* of each op's instruction, from the start of its page */
     uint32_t n_ops;
     uint32_t n_pages;
-    uint64_t generation;      /* counts wholesale flushes */
-    struct code_page **pages; /* CODE_MAX_PAGES, allocated as they come into use */
+    uint64_t generation;     /* counts wholesale flushes */
+    struct code_page *pages; /* CODE_MAX_PAGES */
     struct code_page *hash[CODE_HASH_SIZE];
     struct code_page *unsure[CODE_MAX_UNSURE];
     unsigned n_unsure;     /* CODE_MAX_UNSURE + 1: too many, all code is unsure */
