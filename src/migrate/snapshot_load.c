@@ -3,11 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "memory/place.h"
 #include "migrate/engine.h"
 #include "migrate/snapshot_parts.h"
 
@@ -72,8 +73,30 @@ void snapshot_count_unit(struct snapshot_reader_counters *counters,
                        __ATOMIC_RELAXED);
 }
 
+/* Fresh memory takes pages by way of a buffer sooner than a read into it, which clears every page
+ * that it then fills. */
+static bool place_unit(struct loader *loader, struct wire_unit_reader *reader,
+                       const struct wire_unit *unit, uint8_t *bytes, GError **error)
+{
+    struct gw_ram_block *block = loader->config->blocks[unit->block];
+
+    if (!wire_unit_read_bulk(reader, unit, NULL, bytes, error))
+        return false;
+    for (uint32_t i = 0; i < reader->packet.n_runs; i++) {
+        const struct wire_page_run *run = &reader->packet.runs[i];
+        size_t n_bytes = (size_t)run->n_pages * WIRE_PAGE_BYTES;
+
+        if (run->encoding != WIRE_PAGE_PLAIN)
+            continue;
+        if (!memory_place(block, run->first_page * WIRE_PAGE_BYTES, bytes, n_bytes, error))
+            return false;
+        bytes += n_bytes;
+    }
+    return true;
+}
+
 static bool load_unit(struct loader *loader, struct wire_unit_reader *reader,
-                      const struct wire_unit *unit, GError **error)
+                      const struct wire_unit *unit, uint8_t *bytes, GError **error)
 {
     const struct snapshot_reader_config *config = loader->config;
     struct wire_pages_sink sink = {.host = config->blocks[unit->block]->host,
@@ -90,7 +113,9 @@ static bool load_unit(struct loader *loader, struct wire_unit_reader *reader,
         else
             wire_pages_note_written(&sink, run->first_page, run->n_pages);
     }
-    if (!wire_unit_read_bulk(reader, unit, sink.host, NULL, error))
+    if (!(memory_can_place(config->blocks[unit->block])
+              ? place_unit(loader, reader, unit, bytes, error)
+              : wire_unit_read_bulk(reader, unit, sink.host, NULL, error)))
         return false;
     for (uint32_t i = 0; i < reader->n_digests; i++)
         loader->digests[unit->sequence + 1 - reader->n_digests + i -
@@ -118,8 +143,11 @@ static void *loader_main(void *opaque)
                                       .fd = loader->fd,
                                       .block_pages = snapshot_block_pages,
                                       .opaque = (void *)(uintptr_t)loader->config};
+    uint8_t *bytes = aligned_alloc(GW_PAGE_SIZE, WIRE_MAX_BULK);
     uint64_t i;
 
+    if (!bytes)
+        g_error("out of memory");
     wire_unit_reader_init(&reader);
     while (!__atomic_load_n(&loader->is_stopping, __ATOMIC_RELAXED) &&
            (i = __atomic_fetch_add(&loader->next, 1, __ATOMIC_RELAXED)) < snapshot->n_units) {
@@ -127,18 +155,18 @@ static void *loader_main(void *opaque)
 
         if (loader->wants_stop(loader->opaque))
             g_set_error_literal(&error, GW_ERROR, GW_ERROR_CANCELLED, "cancelled");
-        if (error || !load_unit(loader, &reader, &snapshot->units[i], &error))
+        if (error || !load_unit(loader, &reader, &snapshot->units[i], bytes, &error))
             loader_fail(loader, error);
     }
     wire_unit_reader_clear(&reader);
+    free(bytes);
     return NULL;
 }
 
 uint32_t snapshot_n_threads(const struct snapshot_reader_config *config)
 {
-    long n = config->n_threads ? config->n_threads : sysconf(_SC_NPROCESSORS_ONLN);
-
-    return (uint32_t)CLAMP(n, 1, MAX_THREADS);
+    /* While one waits for the disk another one copies: also on a single processor. */
+    return config->n_threads ? MIN(config->n_threads, MAX_THREADS) : MAX_THREADS;
 }
 
 bool snapshot_load(const struct snapshot_reader_config *config,

@@ -18,7 +18,7 @@ struct snapshot_reader_config {
     struct gw_ram_block *const *blocks; /* by the snapshot's index; NULL entries: none */
     uint32_t n_blocks;
     uint64_t **written; /* load: by the same index, see struct wire_pages_sink; may be NULL */
-    uint32_t n_threads; /* 0: by the number of processors */
+    uint32_t n_threads; /* 0: the default */
 };
 
 struct snapshot_reader_counters { /* atomic */

@@ -520,9 +520,9 @@ struct snapshot_writer *snapshot_writer_new(const struct snapshot_writer_config 
     int fd = gw_channel_file_fd(wire_stream_channel(config->stream));
 
     writer->config = *config;
-    if (writer->config.n_threads == 0)
-        writer->config.n_threads = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    writer->config.n_threads = CLAMP(writer->config.n_threads, 1, MAX_THREADS);
+    /* While one waits for the disk another one digests: also on a single processor. */
+    if (writer->config.n_threads == 0 || writer->config.n_threads > MAX_THREADS)
+        writer->config.n_threads = MAX_THREADS;
     /* In place only where the stream begins with the file. */
     writer->fd = fd >= 0 && lseek(fd, 0, SEEK_CUR) == (off_t)wire_stream_offset_out(config->stream)
                      ? fd

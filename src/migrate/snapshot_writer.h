@@ -21,7 +21,7 @@ struct snapshot_writer;
 struct snapshot_writer_config {
     struct gw_memory *memory;
     struct wire_stream *stream;
-    uint32_t n_threads; /* 0: by the number of processors */
+    uint32_t n_threads; /* 0: the default */
     /* Does the user want it to end? Any thread. */
     bool (*wants_stop)(void *opaque);
     void *opaque;

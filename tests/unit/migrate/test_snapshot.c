@@ -372,6 +372,30 @@ static void lazy_restores_bring_everything(void **state)
     }
 }
 
+static void discarded_pages_stay_away(void **state)
+{
+    struct gw_ram_block *block;
+    struct move move;
+    g_autofree char *uri = NULL;
+
+    move_init(&move);
+    fake_vm_park(&move.pair.source);
+    block = gw_memory_block(move.pair.source.memory, 0);
+    for (uint64_t page = 0; page < block->n_pages; page++)
+        put_number(block, page, page + 1);
+    uri = g_strdup_printf("file:%s/snapshot", move.pair.dir);
+    save(&move, uri, GW_SOURCE_SAVED);
+    restore_lazily(&move, uri);
+    fake_vm_park(&move.pair.destination);
+    block = gw_memory_block(move.pair.destination.memory, 0);
+    assert_true(gw_memory_discard(block, 0, block->size_bytes, NULL));
+    for (uint64_t limit = after_ms(PATIENCE_MS); destination_status_of(&move).missing_bytes;)
+        assert_true(clock_mono_ns() < limit);
+    for (uint64_t page = 0; page < block->n_pages; page++)
+        assert_int_equal(*(uint64_t *)(void *)(block->host + page * GW_PAGE_SIZE), 0);
+    move_clear(&move);
+}
+
 static void streams_are_never_lazy(void **state)
 {
     struct move move;
@@ -466,6 +490,7 @@ int main(void)
         cmocka_unit_test(live_snapshots_are_of_one_instant),
         cmocka_unit_test(discarded_pages_are_in_a_live_snapshot),
         cmocka_unit_test(lazy_restores_bring_everything),
+        cmocka_unit_test(discarded_pages_stay_away),
         cmocka_unit_test(streams_are_never_lazy),
         cmocka_unit_test(a_damaged_page_is_never_given),
         cmocka_unit_test(a_guest_that_is_still_coming_can_be_saved),
