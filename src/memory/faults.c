@@ -25,7 +25,9 @@ struct faults {
     void *opaque;
     int uffd;
     int wake_fd; /* eventfd that ends the thread */
+    /* Owned by who starts and frees it. */
     pthread_t thread;
+    bool has_thread;
 };
 
 static const struct {
@@ -79,7 +81,7 @@ static void *thread_main(void *opaque)
     }
 }
 
-static bool start_thread(struct faults *faults, GError **error)
+bool faults_start(struct faults *faults, GError **error)
 {
     sigset_t all, before;
 
@@ -94,6 +96,7 @@ static bool start_thread(struct faults *faults, GError **error)
         return false;
     }
     pthread_setname_np(faults->thread, "gw-faults");
+    faults->has_thread = true;
     return true;
 }
 
@@ -132,10 +135,8 @@ struct faults *faults_new(struct gw_memory *memory, enum faults_kind kind, fault
                               .opaque = opaque,
                               .uffd = gw_steal_fd(&uffd),
                               .wake_fd = -1};
-    if (!register_blocks(faults, error) || !start_thread(faults, error)) {
-        gw_clear_fd(&faults->uffd);
-        gw_clear_fd(&faults->wake_fd);
-        g_free(faults);
+    if (!register_blocks(faults, error)) {
+        faults_free(faults);
         return NULL;
     }
     return faults;
@@ -146,8 +147,10 @@ void faults_free(struct faults *faults)
     if (!faults) {
         return;
     }
-    fd_event_signal(faults->wake_fd);
-    pthread_join(faults->thread, NULL);
+    if (faults->has_thread) {
+        fd_event_signal(faults->wake_fd);
+        pthread_join(faults->thread, NULL);
+    }
     /* Closing it ends every registration and protection, and lets go whoever waits. */
     gw_clear_fd(&faults->uffd);
     gw_clear_fd(&faults->wake_fd);

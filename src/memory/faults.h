@@ -26,9 +26,12 @@ enum faults_kind { FAULTS_MISSING = 1, FAULTS_WRITES };
 struct faults;
 typedef void (*fault_fn)(void *opaque, struct gw_ram_block *block, uint64_t page);
 
-/* Watches every block of the memory. WRITES: nothing is protected yet. */
+/* Watches every block of the memory. WRITES: nothing is protected yet. Nobody is told of anything
+ * before faults_start, which comes when the callback has what it needs; it fails like _new does,
+ * and then _free follows. */
 struct faults *faults_new(struct gw_memory *memory, enum faults_kind kind, fault_fn fn,
                           void *opaque, GError **error);
+bool faults_start(struct faults *faults, GError **error);
 /* Ends the thread. Whoever waits goes on: to a page that is not there as to a zero one. NULL: ok.
  */
 void faults_free(struct faults *faults);

@@ -377,7 +377,7 @@ bool snapshot_writer_arm(struct snapshot_writer *writer, const struct gw_page_se
                          GError **error)
 {
     writer->faults = faults_new(writer->config.memory, FAULTS_WRITES, on_write, writer, error);
-    if (!writer->faults)
+    if (!writer->faults || !faults_start(writer->faults, error))
         return false;
     writer->states = g_malloc0(writer->n_chunks);
     for (uint32_t i = 0; i < N_COPIES; i++) {
@@ -588,7 +588,8 @@ bool snapshot_writer_run(struct snapshot_writer *writer, const struct wire_round
     if (!wire_send(stream, WIRE_ROUND_BEGIN, begin, GW_NO_DEADLINE, error) ||
         !wire_snapshot_align(stream, error))
         return false;
-    writer->set = set;
+    if (!writer->faults)
+        writer->set = set; /* else it is that of the instant */
     /* Past the page cache: a snapshot is not read again soon, and the disk is not kept waiting
      * until the cache is full. */
     flags = writer->fd >= 0 ? fcntl(writer->fd, F_GETFL) : -1;

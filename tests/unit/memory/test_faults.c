@@ -47,6 +47,7 @@ static bool rig_init(struct rig *rig, enum faults_kind kind, fault_fn fn)
         g_error_free(error);
         gw_memory_free(rig->memory);
     }
+    assert_true(!rig->faults || faults_start(rig->faults, NULL));
     return rig->faults != NULL;
 }
 
@@ -198,7 +199,7 @@ static void *write_main(void *opaque)
     struct rig *rig = opaque;
 
     for (uint64_t page = 0; page < N_PAGES; page++)
-        *(volatile uint64_t *)(void *)at(rig, page) += 1000;
+        __atomic_fetch_add((uint64_t *)(void *)at(rig, page), 1000, __ATOMIC_RELAXED);
     return NULL;
 }
 
