@@ -11,7 +11,7 @@ MESON_ARGS := $(if $(SAN),-Db_sanitize=$(SAN) -Db_lundef=false)
 
 help:
 	@echo 'make build    set up the machine and build into $(BUILD)/'
-	@echo 'make demo     move a running Debian guest between two processes, back and forth'
+	@echo 'make demo     move a running Debian guest between two processes, back and forth; MACHINE=pc'
 	@echo 'make check    static checks, unit tests, system tests; SAN=address,undefined or SAN=thread'
 	@echo 'make fuzz     list the fuzz targets; FUZZ=NAME TIME=SECONDS runs one'
 	@echo 'make bench    measurements beside QEMU and iperf3; never part of the tests'
@@ -27,9 +27,11 @@ setup:
 build:
 	@$(call prepare,demo)
 
+# virt runs everywhere; pc wants a KVM that runs stock kernels.
+MACHINE ?= virt
 demo:
-	@$(call prepare,demo)
-	@GODWIT_BUILD=$(abspath $(BUILD)) scripts/demo $(DEMO_ARGS)
+	@$(call prepare,$(if $(filter pc,$(MACHINE)),demo-pc,demo))
+	@GODWIT_BUILD=$(abspath $(BUILD)) scripts/demo --machine $(MACHINE) $(DEMO_ARGS)
 
 check:
 	@$(call prepare,check)

@@ -6,16 +6,35 @@
 
 GUEST_SUITE=trixie
 GUEST_MODULES="virtio_blk failover net_failover virtio_net virtio-rng virtio_balloon"
+PC_MODULES="button evdev" # and the power button's
 
 # What each part must hold to count as present.
 guest_part_files() {
     case $1 in
     kernel) echo vmlinux VERSION $(printf 'modules/%s.ko ' $GUEST_MODULES) ;;
     opensbi) echo fw_dynamic.bin fw_jump.bin ;;
-    busybox) echo busybox ;;
+    pc-kernel) echo vmlinuz VERSION $(printf 'modules/%s.ko ' $GUEST_MODULES $PC_MODULES) ;;
+    busybox | pc-busybox) echo busybox ;;
     esac
 }
 GUEST_PARTS="kernel opensbi busybox"
+# For machine pc, which only x86-64 hosts have.
+[ "$(uname -m)" != x86_64 ] || PC_PARTS="pc-kernel pc-busybox"
+
+guest_part_arch() {
+    case $1 in
+    pc-*) echo amd64 ;;
+    *) echo riscv64 ;;
+    esac
+}
+
+# The parts that $PURPOSE wants; the demo moves one machine, the tests both.
+guest_parts_wanted() {
+    case $PURPOSE in
+    demo) echo "$GUEST_PARTS" ;;
+    *) echo "$GUEST_PARTS ${PC_PARTS:-}" ;;
+    esac
+}
 
 guest_part_present() {
     local file
@@ -26,7 +45,7 @@ guest_part_present() {
 
 guest_parts_missing() {
     local part
-    for part in $GUEST_PARTS; do
+    for part in ${1:-$(guest_parts_wanted)}; do
         guest_part_present "$part" || echo "$part"
     done
 }
@@ -38,14 +57,16 @@ deb_extract() {
     dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$dir" --wildcards --no-same-owner "$@"
 }
 
-unpack_kernel() {
-    local deb=$1 dir=$2 module
+# unpack_linux DEB DIR NAME MODULE...: the kernel as NAME, the modules beside it.
+unpack_linux() {
+    local deb=$1 dir=$2 name=$3 module
     local patterns=(./boot/vmlinu[xz]-*)
-    for module in $GUEST_MODULES; do
+    shift 3
+    for module in "$@"; do
         patterns+=("*/$module.ko*")
     done
     deb_extract "$deb" "$dir" "${patterns[@]}"
-    mv "$dir"/boot/vmlinu[xz]-* "$dir/vmlinux"
+    mv "$dir"/boot/vmlinu[xz]-* "$dir/$name"
     mkdir "$dir/modules"
     find "$dir" -path "$dir/modules" -prune -o -name '*.ko*' -print | while read -r module; do
         mv "$module" "$dir/modules/"
@@ -55,6 +76,14 @@ unpack_kernel() {
     fi
     find "$dir" -mindepth 1 -maxdepth 1 -type d ! -name modules -exec rm -rf {} +
     dpkg-deb -f "$deb" Package | sed 's/^linux-image-//' >"$dir/VERSION"
+}
+
+unpack_kernel() {
+    unpack_linux "$1" "$2" vmlinux $GUEST_MODULES
+}
+
+unpack_pc-kernel() {
+    unpack_linux "$1" "$2" vmlinuz $GUEST_MODULES $PC_MODULES
 }
 
 unpack_opensbi() {
@@ -71,15 +100,23 @@ unpack_busybox() {
     mv "$2/busybox.bin" "$2/busybox"
 }
 
+unpack_pc-busybox() {
+    unpack_busybox "$@"
+}
+
+# kernel_package APT-DIR META: the package with the version in its name that META depends on.
+kernel_package() {
+    private_apt "$1" apt-cache depends --no-recommends --no-suggests "$2" |
+        sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
+}
+
 # The package that holds a part today; the kernel's name carries its version.
 guest_part_package() {
     case $1 in
-    kernel)
-        private_apt "$2" apt-cache depends --no-recommends --no-suggests linux-image-riscv64 |
-            sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
-        ;;
+    kernel) kernel_package "$2" linux-image-riscv64 ;;
+    pc-kernel) kernel_package "$2" linux-image-cloud-amd64 ;;
     opensbi) echo opensbi ;;
-    busybox) echo busybox-static ;;
+    busybox | pc-busybox) echo busybox-static ;;
     esac
 }
 
@@ -104,12 +141,26 @@ guest_part_fetch() {
     guest_part_present "$part"
 }
 
-# Fetch all the missing parts at once; the lists are fetched once for all of them.
+# Fetch all the missing parts, those of one architecture at once.
 guest_parts_fetch() {
-    local parts=$1 apt="$CACHE/apt-guest" part failed=0
+    local arch part failed=0
+    local -A of=()
     mkdir -p "$CACHE/guest"
-    rm -rf "$CACHE"/guest/.staging-* "$apt"
-    if ! private_apt_init "$apt" riscv64 "$GUEST_SUITE"; then
+    rm -rf "$CACHE"/guest/.staging-*
+    for part in $1; do
+        of[$(guest_part_arch "$part")]+=" $part"
+    done
+    for arch in "${!of[@]}"; do
+        guest_parts_fetch_arch "$arch" "${of[$arch]}" || failed=1
+    done
+    return $failed
+}
+
+# The lists are fetched once for all the parts.
+guest_parts_fetch_arch() {
+    local arch=$1 parts=$2 apt="$CACHE/apt-guest" part failed=0
+    rm -rf "$apt"
+    if ! private_apt_init "$apt" "$arch" "$GUEST_SUITE"; then
         echo "cannot read Debian's $GUEST_SUITE package lists through this machine's apt sources:" >&2
         grep -hE '^(E|W|Err):' "$apt/update.log" | head -n 3 >&2
         return 1

@@ -3,9 +3,11 @@
 import pytest
 
 import x86
+from gwlab import kvm
 from gwlab.vm import wait_until
 
-pytestmark = pytest.mark.skipif(x86.why_not() is not None, reason=str(x86.why_not()))
+pytestmark = pytest.mark.skipif(kvm.why_no_programs() is not None,
+                                reason=str(kvm.why_no_programs()))
 
 # Writes a number to both ends of RAM below the hole and above it, and to its own page, reads all
 # of them back, says "o" and goes on with the next number; "!" and no more when one differs.

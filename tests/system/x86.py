@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: MIT
 """Bare-metal programs for machine pc, assembled with the host's own assembler."""
-import functools
-import platform
 import subprocess
 
 OPTIONS = ("--machine", "pc", "--memory", "64M")
@@ -28,18 +26,6 @@ PRELUDE = """
     jmp 1b
 .endm
 """
-
-
-@functools.cache
-def why_not():
-    """None where machine pc runs bare-metal programs, else the reason for a skip."""
-    if platform.machine() != "x86_64":
-        return "the processor is no x86-64"
-    try:
-        with open("/dev/kvm", "r+b", buffering=0):
-            return None
-    except OSError as error:
-        return f"/dev/kvm: {error.strerror}"
 
 
 def assemble(folder, name, text):
