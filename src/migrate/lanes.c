@@ -2,7 +2,7 @@
 /* The sending lanes of a source: one thread for each channel that carries pages. */
 #include "migrate/lanes.h"
 
-#include "base/bitmap.h"
+#include "base/summary.h"
 #include "wire/pages.h"
 
 #define CHUNK_PAGES UINT64_C(256)
@@ -57,6 +57,24 @@ static bool chunk_place(const struct gw_memory *memory, uint64_t chunk, uint32_t
         }
         chunk -= n_chunks;
     }
+    return false;
+}
+
+/* Whether a chunk of the block may hold a page of the round. If not, every lane goes on behind the
+ * empty ones: a round costs by what is in it. The set does not change meanwhile. */
+static bool has_pages(struct round_work *work, uint32_t index, uint64_t first, uint64_t chunk)
+{
+    const struct summary map = {work->set->words[index], work->set->groups[index],
+                                gw_memory_block(work->memory, index)->n_pages};
+    uint64_t next = summary_next_set(&map, first);
+    uint64_t target = chunk + (next - first) / CHUNK_PAGES;
+    uint64_t cursor = __atomic_load_n(&work->next_chunk, __ATOMIC_RELAXED);
+
+    if (next < first + CHUNK_PAGES && next < map.n_bits)
+        return true;
+    while (cursor < target && !__atomic_compare_exchange_n(&work->next_chunk, &cursor, target, true,
+                                                           __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        continue;
     return false;
 }
 
@@ -146,16 +164,19 @@ static bool part_send_chunk(struct part *part, uint32_t index, uint64_t first, G
 static bool part_send(struct part *part, GError **error)
 {
     uint32_t block;
-    uint64_t first;
+    uint64_t first, chunk;
 
     if (!wire_send(part->stream, WIRE_ROUND_BEGIN, &part->work->begin, GW_NO_DEADLINE, error))
         return false;
     part->end.round = part->work->begin.round;
-    while (chunk_place(part->work->memory,
-                       __atomic_fetch_add(&part->work->next_chunk, 1, __ATOMIC_RELAXED), &block,
-                       &first))
-        if (!part_send_chunk(part, block, first, error))
+    for (;;) {
+        chunk = __atomic_fetch_add(&part->work->next_chunk, 1, __ATOMIC_RELAXED);
+        if (!chunk_place(part->work->memory, chunk, &block, &first))
+            break;
+        if (has_pages(part->work, block, first, chunk) &&
+            !part_send_chunk(part, block, first, error))
             return false;
+    }
     if (!part_flush(part, error))
         return false;
     return wire_send(part->stream, WIRE_ROUND_END, &part->end, GW_NO_DEADLINE, error);

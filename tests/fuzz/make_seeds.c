@@ -7,6 +7,7 @@
  * What the fuzzer itself has found useful lies beside them under its hash; see tests/fuzz/run.
  */
 #include <elf.h>
+#include <zstd.h>
 
 #include "fuzz.h"
 #include "fuzz_machine.h"
@@ -203,6 +204,49 @@ static void add_pages(GByteArray *to, uint32_t round)
     add_number(to, 0x5A, 1);
 }
 
+/* Two pages of block 2 as one run of the encoding, with the bytes of its bulk. */
+static void add_encoded(GByteArray *to, unsigned encoding, const uint8_t *bulk, size_t bulk_bytes)
+{
+    g_autoptr(GByteArray) pages = g_byte_array_new();
+
+    add_number(pages, 1, 4);
+    add_number(pages, 2, 4);
+    add_number(pages, 3, 8);
+    add_number(pages, 1, 2);
+    add_number(pages, 2, 2);
+    add_number(pages, 2, 4);
+    add_number(pages, 0, 4);
+    add_number(pages, 2, 2);
+    add_number(pages, encoding, 2);
+    add_number(pages, bulk_bytes, 4);
+    add_number(pages, 0, 8);
+    add_number(pages, 0, 8);
+    add_number(to, WIRE_PAGES, 1);
+    add_number(to, BUILD_HAS_BULK, 1);
+    add_number(to, pages->len, 2);
+    add_number(to, bulk_bytes, 2);
+    g_byte_array_append(to, pages->data, pages->len);
+    g_byte_array_append(to, bulk, (guint)bulk_bytes);
+}
+
+static void put_encoded_pages(void)
+{
+    static const uint8_t deltas[] = {5, 0, 16, 0, 1, 0, 7, 9, 0, 0, 0, 5, 0, 1, 2, 3, 4, 5};
+    g_autofree uint8_t *content = g_malloc0(2 * WIRE_PAGE_BYTES);
+    g_autoptr(GByteArray) input = g_byte_array_new();
+    uint8_t frame[512];
+
+    for (size_t i = 0; i < 600; i++)
+        content[i * 13] = (uint8_t)(i % 7);
+    size_t n = ZSTD_compress(frame, sizeof frame, content, 2 * WIRE_PAGE_BYTES, 1);
+    fuzz_check(!ZSTD_isError(n));
+    add_number(input, 1, 1);
+    add_number(input, 0xFF, 1); /* all features are agreed */
+    add_encoded(input, 4, frame, n);
+    add_encoded(input, 3, deltas, sizeof deltas);
+    put("pages", "encoded", input->data, input->len);
+}
+
 static void add_round(GByteArray *to, uint32_t round, bool is_stopped, bool has_pages)
 {
     g_autoptr(GByteArray) begin = g_byte_array_new();
@@ -338,6 +382,7 @@ static void put_streams(void)
     add_pages(pages, 1);
     add_pages(pages, 2);
     put("pages", "two-packets", pages->data, pages->len);
+    put_encoded_pages();
 
     g_autoptr(GByteArray) raw = g_byte_array_new();
     struct stream_build build;
