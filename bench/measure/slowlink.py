@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""A 100 Mb/s link (tbf), a guest whose pages compress and are dirtied again: time and bytes, beside
+raw pages and beside QEMU raw, with xbzrle and with multifd and zstd."""
+import statistics
+import subprocess
+
+from gwlab import LabError, net
+from gwlab.qemu import Qemu
+from gwlab.vm import Vm
+
+from measure.transfer import payload
+
+MIB = 96
+MEMORY = "256M"
+RATE = "100mbit"
+CASES = {  # name: what the guest does
+    "text": f"mib={MIB} rate=4 fill=text pattern=hot",
+    "sparse": f"mib={MIB} rate=4 fill=sparse pattern=hot",
+}
+ROW = "{:<34} {:>9} {:>9} {:>9} {:>9}"
+
+
+def shape():
+    """The loopback device of our namespace becomes a slow wire with ordinary frames."""
+    net.ip("link", "set", "lo", "up", "mtu", "1500")
+    done = subprocess.run(["tc", "qdisc", "replace", "dev", "lo", "root", "tbf", "rate", RATE,
+                           "burst", "32kb", "latency", "50ms"], stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise LabError(f"tc: {done.stderr.strip()}")
+
+
+def unshape():
+    subprocess.run(["tc", "qdisc", "del", "dev", "lo", "root"], check=False)
+    net.ip("link", "set", "lo", "mtu", "65536")
+
+
+def godwit(folder, append, *options):
+    machine = ["--bios", "none", "--memory", MEMORY]
+    uri = f"tcp:127.0.0.1:{net.free_port()}"
+    with Vm("src", *machine, "--kernel", payload(), "--append", append, folder=folder) as source:
+        source.wait_console(r"tick \d+ pass", 180)
+        with Vm("dst", *machine, "--incoming", uri, folder=folder) as destination:
+            destination.qmp.command("query-status")
+            summary = source.migrate(uri, *options, timeout=600)
+            return summary["total_ms"] / 1e3, summary["bytes"]
+
+
+def qemu(folder, append, capabilities, **parameters):
+    uri = f"tcp:127.0.0.1:{net.free_port()}"
+    with Qemu("qsrc", "-bios", "none", "-kernel", payload(), "-append", append, memory=MEMORY,
+              folder=folder) as source:
+        source.wait_console(r"tick \d+ pass", 180)
+        with Qemu("qdst", "-bios", "none", memory=MEMORY, folder=folder,
+                  incoming=True) as destination:
+            for vm in (source, destination):
+                vm.capabilities(**capabilities)
+                vm.parameters(**{"max-bandwidth": 10**11, **parameters})
+            destination.listen(uri)
+            info = source.move(uri, destination, timeout=600)
+            return info["total-time"] / 1e3, info["ram"]["transferred"]
+
+
+RUNS = {
+    "godwit, by itself": lambda f, a: godwit(f, a),
+    "godwit, zstd": lambda f, a: godwit(f, a, "--compress", "zstd"),
+    "godwit, raw": lambda f, a: godwit(f, a, "--compress", "off", "--delta", "off"),
+    "QEMU, raw": lambda f, a: qemu(f, a, {}),
+    "QEMU, xbzrle": lambda f, a: qemu(f, a, {"xbzrle": True}, **{"xbzrle-cache-size": 64 << 20}),
+    "QEMU, multifd zstd": lambda f, a: qemu(f, a, {"multifd": True}, **{
+        "multifd-channels": 1, "multifd-compression": "zstd"}),
+}
+
+
+def measure(folder, repeat):
+    results = {"mib": MIB, "link": RATE, "runs": {}}
+    shape()
+    try:
+        for case, append in CASES.items():
+            print(ROW.format(f"{case}: {append}", "seconds", "MiB sent", "of raw", "of QEMU raw"))
+            rows = {}
+            for name, run in RUNS.items():
+                seen = [run(folder, append) for _ in range(repeat or 1)]
+                rows[name] = {"seconds": [s for s, _ in seen], "bytes": [b for _, b in seen]}
+            middle = {name: statistics.median(row["seconds"]) for name, row in rows.items()}
+            for name, row in rows.items():
+                print(ROW.format(name, f"{middle[name]:.1f}",
+                                 f"{statistics.median(row['bytes']) / 2**20:.1f}",
+                                 f"{middle[name] / middle['godwit, raw']:.2f}",
+                                 f"{middle[name] / middle['QEMU, raw']:.2f}"), flush=True)
+            results["runs"][case] = rows
+    finally:
+        unshape()
+    return results
