@@ -289,8 +289,11 @@ static void deltas_go_against_what_was_sent(void **state)
             case 4: /* to zero: the destination's content is another one from now on */
                 memset(at, 0, WIRE_PAGE_BYTES);
                 break;
-            default: /* all of it */
+            case 2: /* all of it */
                 memset(at, (int)(round * 16 + page) | 1, WIRE_PAGE_BYTES);
+                break;
+            default: /* nearly what it was before it was zero */
+                memset(at, (int)((round - 3) * 16 + page) | 1, WIRE_PAGE_BYTES);
                 break;
             }
         }
