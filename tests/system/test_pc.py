@@ -196,6 +196,23 @@ def test_a_paused_guest_moves_and_goes_on(start_vm, tmp_path):
     assert "!" not in vm.console()
 
 
+def test_a_running_guest_is_saved_at_one_instant_and_restored_lazily(start_vm, tmp_path):
+    """The program notices when its places are not all of one pass, or not there."""
+    program = x86.assemble(tmp_path, "p", CHECKER)
+    vm = start_vm("a", *HOLE, "--kernel", program)
+    vm.wait_console("o")
+    for i in range(4):
+        path = tmp_path / f"{i}.gw"
+        vm.godwit("save", path, "--live")
+        assert vm.migration()["live"] is True, vm.migration()["note"]
+        again = start_vm(f"r{i}", *HOLE, "--restore", path, "--lazy")
+        again.wait_console("oo")
+        assert "!" not in again.console() and "note" not in again.migration()
+        again.close()
+    vm.wait_console("oo", start=len(vm.console()))
+    assert "!" not in vm.console()
+
+
 def test_a_snapshot_holds_both_sides_of_the_hole(start_vm, tmp_path):
     program = x86.assemble(tmp_path, "p", CHECKER)
     vm = start_vm("a", *HOLE, "--kernel", program)

@@ -2,8 +2,12 @@
 /* Snapshots: saved to a file, restored from it, and refused whenever a byte of them is wrong. */
 #include "harness.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "wire/snapshot.h"
 
 static void save(struct move *move, const char *uri, enum gw_source_state expected)
 {
@@ -452,6 +456,79 @@ static void a_damaged_page_is_never_given(void **state)
     move_clear(&move);
 }
 
+static uint64_t fake_pages(void *opaque, uint32_t block)
+{
+    return (block == 0 ? FAKE_RAM_BYTES : FAKE_HIGH_BYTES) >> GW_PAGE_SHIFT;
+}
+
+/* Reads every unit of an open snapshot; returns how many could not be read. */
+static unsigned n_bad_units(struct wire_stream *stream, int fd,
+                            const struct wire_snapshot *snapshot, const char *expected)
+{
+    struct wire_unit_reader reader = {.stream = stream, .fd = fd, .block_pages = fake_pages};
+    g_autofree uint8_t *bytes = g_malloc(WIRE_MAX_BULK);
+    unsigned n_bad = 0;
+
+    wire_unit_reader_init(&reader);
+    for (uint64_t i = 0; i < snapshot->n_units; i++) {
+        g_autoptr(GError) error = NULL;
+
+        if (wire_unit_read_head(&reader, &snapshot->units[i], &error) &&
+            wire_unit_read_bulk(&reader, &snapshot->units[i], NULL, bytes, &error))
+            continue;
+        n_bad++;
+        if (!strstr(error->message, expected))
+            fail_msg("%s", error->message);
+    }
+    wire_unit_reader_clear(&reader);
+    return n_bad;
+}
+
+/* What becomes of the file while it is read in place. */
+static void changes_of_an_open_file_are_found(void **state)
+{
+    g_autofree char *uri = NULL, *path = NULL, *other = NULL, *bytes = NULL;
+    struct wire_snapshot *snapshot;
+    struct gw_listener *listener;
+    struct gw_channel *channel;
+    struct wire_stream *stream;
+    struct move move;
+    gsize n_bytes;
+    int fd;
+
+    move_init(&move);
+    fake_vm_park(&move.pair.source);
+    path = g_strdup_printf("%s/snapshot", move.pair.dir);
+    uri = g_strdup_printf("file:%s", path);
+    other = g_strdup_printf("file:%s/other", move.pair.dir);
+    save(&move, other, GW_SOURCE_SAVED);
+    gw_source_free(move.source);
+    save(&move, uri, GW_SOURCE_SAVED);
+    listener = gw_listener_new(uri, NULL, NULL);
+    channel = gw_listener_accept(listener, GW_NO_DEADLINE, NULL);
+    stream = wire_stream_accept(channel, GW_NO_DEADLINE, NULL);
+    assert_non_null(stream);
+    fd = gw_channel_file_fd(channel);
+    assert_true(fd >= 0);
+    assert_true(wire_snapshot_open(stream, fd, fake_pages, NULL, &snapshot, NULL));
+    assert_non_null(snapshot);
+    assert_true(snapshot->n_units > 2);
+    assert_int_equal(n_bad_units(stream, fd, snapshot, ""), 0);
+    /* The other one has the same pages at the same places, in a stream of its own. */
+    assert_true(g_file_get_contents(other + strlen("file:"), &bytes, &n_bytes, NULL));
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, bytes, n_bytes, 0), n_bytes);
+    assert_int_equal(n_bad_units(stream, fd, snapshot, "check does not match"), snapshot->n_units);
+    assert_int_equal(ftruncate(fd, (off_t)snapshot->units[0].offset), 0);
+    assert_int_equal(n_bad_units(stream, fd, snapshot, "the file has become shorter"),
+                     snapshot->n_units);
+    close(fd);
+    wire_snapshot_free(snapshot);
+    wire_stream_free(stream);
+    gw_listener_free(listener);
+    move_clear(&move);
+}
+
 static void a_guest_that_is_still_coming_can_be_saved(void **state)
 {
     struct gw_source *second;
@@ -493,6 +570,7 @@ int main(void)
         cmocka_unit_test(discarded_pages_stay_away),
         cmocka_unit_test(streams_are_never_lazy),
         cmocka_unit_test(a_damaged_page_is_never_given),
+        cmocka_unit_test(changes_of_an_open_file_are_found),
         cmocka_unit_test(a_guest_that_is_still_coming_can_be_saved),
     };
 
