@@ -70,6 +70,9 @@ struct device_ops {
     /* The guest arrived here by a move: tell the network where it is, once (the machine repeats
      * it). NULL: nothing to say. */
     void (*announce)(struct device *dev);
+    /* A guest will come: waits, without the lock, until its host side works, at most until
+     * deadline_ns. NULL: nothing to wait for. */
+    void (*wait_ready)(struct device *dev, uint64_t deadline_ns);
     /* The next three: network devices, and a move (virtio/net_move.c); NULL for others. */
     /* Stopped, and the guest is another host's: frames go to `to` (copied) until the last was said.
      * False: it has none to hand on. NULL: says the last now if it has not; a start may follow. */

@@ -56,6 +56,9 @@ struct netdev_ops {
      * another process on this host may need in order to go on with the guest (listening ports);
      * frames stay queued. May be NULL. */
     void (*set_running)(struct netdev *net, bool is_running);
+    /* Waits until what is sent would go out, at most until deadline_ns (CLOCK_MONOTONIC). Any
+     * thread, without the client's lock; before frames are sent. May be NULL. */
+    void (*wait_ready)(struct netdev *net, uint64_t deadline_ns);
     /* The client is known: make sources. Any thread, without its lock. May be NULL. */
     void (*attach)(struct netdev *net);
     void (*free)(struct netdev *net); /* not with the client's lock held */

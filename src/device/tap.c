@@ -6,6 +6,10 @@
  * so that checksums and segmentation are left to whoever can do them best. Frames wait in the
  * kernel's queue of the interface until the guest takes them.
  *
+ * Ready: an interface gets its carrier when we attach, but the kernel tells the bridge behind it
+ * later, up to a second, and until then the bridge drops all that comes from here: a guest that
+ * arrived by a move would be neither announced nor heard.
+ *
  * Locks: everything that changes is in the kernel; the sources run with the client's lock.
  */
 #include <errno.h>
@@ -19,9 +23,12 @@
 
 #include <linux/if.h>
 #include <linux/if_tun.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <linux/virtio_net.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fdio.h"
 #include "device/netdev_internal.h"
 
@@ -113,6 +120,39 @@ static void tap_set_rx_offloads(struct netdev *net, unsigned offloads)
         ioctl(tap->fd, TUNSETOFFLOAD, 0ul);
 }
 
+/* Up, and the carrier not yet told to who waits for it. */
+static bool is_carrier_pending(int query_fd, struct ifreq *request)
+{
+    return ioctl(query_fd, SIOCGIFFLAGS, request) == 0 && (request->ifr_flags & IFF_UP) &&
+           !(request->ifr_flags & IFF_RUNNING);
+}
+
+static void tap_wait_ready(struct netdev *net, uint64_t deadline_ns)
+{
+    struct tap *tap = (struct tap *)net;
+    struct sockaddr_nl links = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+    struct ifreq request = {0};
+    gw_autofd int events =
+        socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_ROUTE);
+    gw_autofd int query = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    /* Without them we do not learn it, and go on as if it were so. */
+    if (events < 0 || query < 0 || ioctl(tap->fd, TUNGETIFF, &request) < 0 ||
+        bind(events, (struct sockaddr *)&links, sizeof links) < 0)
+        return;
+    while (is_carrier_pending(query, &request)) {
+        struct pollfd poll_fd = {.fd = events, .events = POLLIN};
+        uint64_t now_ns = clock_mono_ns();
+        uint8_t message[4096];
+
+        if (now_ns >= deadline_ns ||
+            poll(&poll_fd, 1, (int)((deadline_ns - now_ns) / NS_PER_MS) + 1) < 0)
+            return;
+        while (recv(events, message, sizeof message, 0) > 0)
+            continue;
+    }
+}
+
 static void tap_free(struct netdev *net)
 {
     struct tap *tap = (struct tap *)net;
@@ -130,6 +170,7 @@ static const struct netdev_ops tap_ops = {
     .want_readable = tap_want_readable,
     .want_writable = tap_want_writable,
     .set_rx_offloads = tap_set_rx_offloads,
+    .wait_ready = tap_wait_ready,
     .attach = tap_attach,
     .free = tap_free,
 };

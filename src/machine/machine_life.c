@@ -22,6 +22,9 @@
 
 /* How long a user's stop may wait for a disk. The blackout's own limit comes from the engine. */
 #define USER_STOP_LIMIT_NS (10 * NS_PER_S)
+/* How long a machine that waits for a guest waits for its network first: the kernel tells a bridge
+ * of a new port within a second. */
+#define READY_LIMIT_NS     (3 * NS_PER_S / 2)
 /* A part of the blackout shorter than this is not worth a line of its own in the ledger. */
 #define LEDGER_MIN_NS      UINT64_C(20000)
 
@@ -238,6 +241,11 @@ static bool op_await(struct machine *machine, GError **error)
     for (guint i = 0; i < machine->devices->len; i++)
         device_reset(g_ptr_array_index(machine->devices, i));
     machine->board->cpu->reset(machine->cpu);
+    for (guint i = 0; i < machine->devices->len; i++) {
+        struct device *dev = g_ptr_array_index(machine->devices, i);
+        if (dev->ops->wait_ready)
+            dev->ops->wait_ready(dev, clock_mono_ns() + READY_LIMIT_NS);
+    }
     return machine_post(machine, LIFE_EV_AWAIT, error);
 }
 

@@ -28,7 +28,7 @@ def flood(tmp_path):
     return run
 
 
-def test_a_flood_of_pings_through_moves_back_and_forth(flood):
+def test_a_flood_of_pings_through_moves(flood):
     found = flood(6, 2000)
     assert len(found["moves"]) == 6 and found["sent"] > 1000
     assert found["lost"] == [], found

@@ -443,6 +443,7 @@ static const struct virtio_ops ops = {
                .prepare_stop = net_prepare_stop,
                .stop = net_stop,
                .announce = net_announce,
+               .wait_ready = net_wait_ready,
                .forward = net_forward,
                .arrive = net_arrive,
                .take_frame = net_take_frame,

@@ -94,6 +94,7 @@ void net_forward_frames(struct net *net);
 void net_hold_is_over(struct device *dev, void *opaque);
 void net_send_rarp(struct net *net);
 /* Of struct device_ops. */
+void net_wait_ready(struct device *dev, uint64_t deadline_ns);
 bool net_forward(struct device *dev, const struct device_forward *to);
 bool net_arrive(struct device *dev, bool is_running, bool expects_frames);
 void net_take_frame(struct device *dev, const void *frame, uint32_t n_bytes, bool is_last);

@@ -240,6 +240,14 @@ void net_send_rarp(struct net *net)
         net->n_dropped++; /* the machine repeats it */
 }
 
+void net_wait_ready(struct device *dev, uint64_t deadline_ns)
+{
+    struct net *net = (struct net *)virtio_from_device(dev);
+
+    if (net->back->ops->wait_ready)
+        net->back->ops->wait_ready(net->back, deadline_ns);
+}
+
 bool net_arrive(struct device *dev, bool is_running, bool expects_frames)
 {
     struct net *net = (struct net *)virtio_from_device(dev);
