@@ -152,7 +152,7 @@ def measure(folder, repeat):
             side.folder = own
             try:
                 found = moves(side, (repeat or 5) if copies == 1 else min(repeat or 3, 3))
-            except LabError as error:
+            except (LabError, OSError) as error:
                 results[name] = {"error": str(error)}
                 print(ROW.format(side.name, mib // 1024, "failed", "", "", ""), error, flush=True)
                 continue
