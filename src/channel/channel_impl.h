@@ -116,6 +116,13 @@ struct gw_channel *channel_fd_new(const struct fd_channel_config *config, GError
 
 /* Filters: take next; on failure next is freed. */
 struct gw_channel *channel_rate_new(struct gw_channel *next, struct gw_rate_limit *limit);
+/* rate.c: the arithmetic of the limit, which knows no clock. Takes n_bytes out of the bucket;
+ * returns when they may be written (in the past: now). */
+int64_t rate_take(struct gw_rate_limit *limit, uint64_t bytes_per_s, size_t n_bytes,
+                  int64_t now_ns);
+void rate_give_back(struct gw_rate_limit *limit, uint64_t bytes_per_s, size_t n_bytes);
+/* How much is written at a time. */
+size_t rate_piece_bytes(uint64_t bytes_per_s);
 struct gw_channel *channel_fault_new(struct gw_channel *next, const char *spec,
                                      const struct gw_framing *framing, GError **error);
 struct gw_channel *channel_trace_new(struct gw_channel *next, const char *directory,
