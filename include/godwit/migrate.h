@@ -215,7 +215,9 @@ struct gw_migrate_params {
     uint64_t max_blackout_ns;     /* default 300 ms */
     uint64_t max_time_ns;         /* 0: unlimited; when it is spent the migration is cancelled */
     uint64_t max_bandwidth_bytes; /* per second, all channels together; 0: unlimited */
-    uint32_t channels;            /* page channels, default 1, at most 64 */
+    uint32_t channels;            /* page channels, at most 64; 0, the default: as many as the cores
+                                     of both hosts carry, fewer while they carry as much. A
+                                     destination's number bounds what it proposes for that */
     uint64_t silence_limit_ns;    /* default 10 s; also bounds connecting and the handshake */
     /* Optional: told of each channel as soon as it is open; may stack a filter on it (fault, trace)
      * and returns the channel to use. It takes over `channel`. NULL refuses it. */
@@ -286,7 +288,8 @@ struct gw_encode_status {
 struct gw_source_status {
     enum gw_source_state state;
     uint8_t migration_id[16];
-    uint32_t n_channels;      /* page channels open */
+    uint32_t n_channels;      /* page channels open; 0: pages travel on the control channel, because
+                                 there can be only one */
     uint64_t round;           /* from 1; 0 before the first */
     uint64_t ram_bytes;       /* size of guest memory */
     uint64_t bytes_sent;      /* everything, as counted before encoding to the link */
@@ -320,6 +323,9 @@ struct gw_source_status {
     uint64_t delta_cache_bytes;          /* limit of the cache; 0: no deltas were made */
     uint64_t delta_misses;               /* pages tried of which nothing was kept */
     uint64_t delta_overflows;            /* deltas that were not small enough */
+    uint64_t cpu_ns;            /* that the engine's threads have spent (not the guest's) */
+    uint64_t peer_cpu_ns;       /* the same of the destination; 0 until COMPLETED or if not told */
+    uint32_t n_active_channels; /* page channels that are used now; the last round uses all */
 };
 
 /* Starts a migration of vm to uri (docs: channel.h lists the schemes) on threads of its own. vm and
@@ -387,6 +393,7 @@ struct gw_destination_status {
     /* -- since 1.1 -- */
     char note[256];         /* a sentence about what was done otherwise than asked; or empty */
     uint64_t missing_bytes; /* lazy: of the file, still to be read while the guest runs */
+    uint64_t cpu_ns;        /* that the engine's threads have spent on it */
 };
 
 /* Listens at uri for a source (tcp:, unix:), or reads a snapshot from it (file:, exec:, fd:), on

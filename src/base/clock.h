@@ -38,6 +38,12 @@ static inline uint64_t clock_real_ns(void)
     return clock_ns(CLOCK_REALTIME);
 }
 
+/* CPU time of the calling thread. A system call. */
+static inline uint64_t clock_thread_cpu_ns(void)
+{
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
 static inline struct timespec clock_timespec(uint64_t ns)
 {
     struct timespec ts = {.tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S)};

@@ -46,7 +46,7 @@ static const char *text_of(const json_t *object, const char *key)
 /* ---- budgets --------------------------------------------------------------------------------- */
 
 struct budgets {
-    char *max_blackout, *max_bandwidth, *max_time, *ram, *compress, *delta;
+    char *max_blackout, *max_bandwidth, *max_time, *ram, *compress, *delta, *channels;
 };
 
 static bool put_duration(json_t *args, const char *name, const char *option, const char *text)
@@ -132,6 +132,21 @@ static bool put_delta(json_t *args, const char *text)
     return true;
 }
 
+/* "auto" or a number. */
+static bool put_channels(json_t *args, const char *text)
+{
+    guint64 n = 0;
+
+    if (!text)
+        return true;
+    if (strcmp(text, "auto") != 0 && !g_ascii_string_to_unsigned(text, 10, 1, 64, &n, NULL)) {
+        cli_complain("--channels: \"%s\" is not auto and not a number from 1 to 64", text);
+        return false;
+    }
+    json_object_set_new(args, "multifd-channels", json_integer((json_int_t)n));
+    return true;
+}
+
 /* NULL: something was wrong (and said). */
 static json_t *budget_args(const struct budgets *budgets)
 {
@@ -141,7 +156,7 @@ static json_t *budget_args(const struct budgets *budgets)
         put_duration(args, "max-time", "max-time", budgets->max_time) &&
         put_rate(args, "max-bandwidth", "max-bandwidth", budgets->max_bandwidth) &&
         put_ram(args, budgets->ram) && put_compress(args, budgets->compress) &&
-        put_delta(args, budgets->delta))
+        put_delta(args, budgets->delta) && put_channels(args, budgets->channels))
         return args;
     json_decref(args);
     return NULL;
@@ -314,6 +329,8 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
         {"delta", 0, 0, G_OPTION_ARG_STRING, &budgets.delta,
          "Send what changed in a page: auto (while it pays), off, or always with a cache of SIZE",
          "SIZE"},
+        {"channels", 0, 0, G_OPTION_ARG_STRING, &budgets.channels,
+         "Connections for pages, 1 to 64 (auto: as both hosts see fit)", "N|auto"},
         {"json", 'j', 0, G_OPTION_ARG_NONE, &is_json, "JSON lines; the last is the summary", NULL},
         {"quit", 'q', 0, G_OPTION_ARG_NONE, &wants_quit, "End the source's process when it is done",
          NULL},
@@ -330,6 +347,7 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
     g_free(budgets.ram);
     g_free(budgets.compress);
     g_free(budgets.delta);
+    g_free(budgets.channels);
     if (!args)
         return CLI_USAGE;
     status = start_and_follow(argv[1], "migrate", argv[2], args, false, is_json);

@@ -158,6 +158,24 @@ static void print_encoded(const char *name, const json_t *counts, const char *ra
                number(counts, "pages"), number(counts, rate), number(counts, "work-ns") / MS);
 }
 
+/* A snapshot has no channels to speak of. */
+static void print_cost(const json_t *info)
+{
+    double n_channels = number(info, "channels");
+
+    if (json_is_true(json_object_get(info, "snapshot")) || !json_object_get(info, "channels"))
+        return;
+    if (n_channels > 0)
+        printf("%.0f page channel(s)", n_channels);
+    else
+        printf("1 channel for everything: this kind of URI can have no more");
+    printf(", %.2f s of CPU time here (%.2f s per GiB)", number(info, "cpu-ns") / 1e9,
+           number(info, "cpu-seconds-per-gib"));
+    if (json_object_get(info, "peer-cpu-ns"))
+        printf(", %.2f s at the destination", number(info, "peer-cpu-ns") / 1e9);
+    putchar('\n');
+}
+
 void progress_end(struct progress *progress, const json_t *info, const json_t *ledger)
 {
     const json_t *ram = json_object_get(info, "ram");
@@ -176,6 +194,7 @@ void progress_end(struct progress *progress, const json_t *info, const json_t *l
            number(ram, "transferred") / MIB, number(ram, "normal"), number(ram, "duplicate"));
     print_encoded("zstd", json_object_get(info, "compression"), "compression-rate");
     print_encoded("delta", json_object_get(info, "xbzrle-cache"), "encoding-rate");
+    print_cost(info);
     if (number(info, "failed-attempts") > 0)
         printf("%.0f earlier switchover(s) put off\n", number(info, "failed-attempts"));
     if (*text_of(info, "note"))

@@ -127,7 +127,6 @@ struct migration *migration_new(struct machine *machine, GMainContext *context)
     migration->listeners = g_array_new(FALSE, FALSE, sizeof(struct listener));
     migration->params = (struct gw_migrate_params){
         .max_blackout_ns = GW_DEFAULT_MAX_BLACKOUT_NS,
-        .channels = 1,
         .silence_limit_ns = GW_DEFAULT_SILENCE_LIMIT_NS,
     };
     machine_set_discarded_fn(machine, on_discarded, migration);

@@ -310,6 +310,7 @@ void destination_publish_progress(struct gw_destination *destination)
     destination->status.pages_plain = __atomic_load_n(&destination->pages_plain, __ATOMIC_RELAXED);
     destination->status.pages_zero = __atomic_load_n(&destination->pages_zero, __ATOMIC_RELAXED);
     destination->status.pages_suspect = __atomic_load_n(&destination->n_suspect, __ATOMIC_RELAXED);
+    destination->status.cpu_ns = __atomic_load_n(&destination->cpu_ns, __ATOMIC_RELAXED);
     destination->status.pages_damaged = __atomic_load_n(&destination->n_damaged, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&destination->lock);
 }
@@ -331,6 +332,7 @@ static void destination_tick(struct gw_destination *destination)
         destination_state(destination) != GW_DESTINATION_RUNNING)
         destination_ping(destination);
     destination_look_at_ledger(destination);
+    engine_book_cpu(&destination->cpu_seen_ns, &destination->cpu_ns);
     destination_publish_progress(destination);
 }
 

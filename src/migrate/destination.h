@@ -36,7 +36,8 @@ struct page_lane {
     struct link *link; /* NULL for pages on control */
     uint32_t channel;
     struct wire_pages_in *packet;
-    uint8_t *fresh; /* WIRE_CHUNK_PAGES pages on their way to memory that was never touched */
+    uint8_t *fresh;  /* WIRE_CHUNK_PAGES pages on their way to memory that was never touched */
+    uint64_t cpu_ns; /* of the reader, as far as it is booked */
     struct wire_round_check check;
     pthread_mutex_t busy; /* held while a packet is being written into guest memory */
 };
@@ -95,10 +96,12 @@ struct gw_destination {
     uint32_t is_receiving; /* accepted: rounds may come */
     uint64_t n_suspect, n_damaged, pages_plain, pages_zero, bytes_received; /* lanes write */
     struct snapshot_reader_counters restored; /* read by the index of a snapshot */
+    uint64_t cpu_ns;                          /* of the engine's threads; they write */
 
     /* owned by the control thread */
     uint8_t id[WIRE_ID_BYTES];
     uint64_t generation;
+    uint64_t cpu_seen_ns;  /* of the control thread, as far as it is booked */
     uint64_t keepalive_ns; /* of this migration's links, as the stricter side wants it */
     uint64_t start_ns;
     GArray *remembered; /* struct remembered */
@@ -106,6 +109,8 @@ struct gw_destination {
     struct wire_section_reader *sections; /* used by the control link's reader only */
     struct page_lane control_lane;        /* likewise */
     GPtrArray *lanes;                     /* struct page_lane */
+    uint64_t peer_features;               /* of its HELLO, when ours is made */
+    uint32_t max_lanes;                   /* that our HELLO has accepted */
     uint32_t n_lanes;                     /* that must end each round */
     struct clock_offset clock;            /* source's CLOCK_MONOTONIC */
     int64_t realtime_offset_ns;           /* source's CLOCK_REALTIME minus ours, of the best ping */

@@ -358,6 +358,7 @@ static void on_control(struct gw_destination *destination, struct mail *mail)
     destination->control =
         link_new(g_steal_pointer(&mail->stream), CHANNEL_CONTROL, destination->generation,
                  &destination->box, &destination_link_ops, destination, destination->keepalive_ns);
+    destination->peer_features = mail->message.hello.features;
     destination_dispatch(destination, DESTINATION_EV_HELLO);
     destination_on_hello(destination, mail);
 }

@@ -197,6 +197,15 @@ void destination_on_commit(struct gw_destination *destination, const struct mail
     destination_dispatch(destination, DESTINATION_EV_COMMIT);
 }
 
+static void say_cost(struct gw_destination *destination)
+{
+    struct wire_cost cost = {.cpu_ns = __atomic_load_n(&destination->cpu_ns, __ATOMIC_RELAXED),
+                             .n_bytes =
+                                 __atomic_load_n(&destination->bytes_received, __ATOMIC_RELAXED)};
+
+    link_post(destination->control, WIRE_COST, &cost);
+}
+
 static void send_ledger(struct gw_destination *destination)
 {
     g_autofree struct ledger_span *spans = NULL;
@@ -246,6 +255,7 @@ void destination_run(struct gw_destination *destination)
                                destination->clock.is_known ? destination->clock.error_ns : 0);
     if (destination->is_live) {
         link_post(destination->control, WIRE_RUNNING, &running);
+        say_cost(destination);
         destination->ledger_limit_ns = running.monotonic_ns + DESTINATION_MARKS_NS;
     }
     destination_share_keep(destination);

@@ -237,6 +237,8 @@ bool destination_on_page_record(struct page_lane *lane, struct wire_record *reco
         wire_record_error(record, GW_ERROR_CORRUPT, error, "pages were agreed to travel elsewhere");
         return false;
     }
+    if (destination->is_live) /* else the control thread, which books its own */
+        engine_book_cpu(&lane->cpu_ns, &destination->cpu_ns);
     switch (record->type->type) {
     case WIRE_ROUND_BEGIN:
         return on_round_begin(lane, record, error);

@@ -147,6 +147,8 @@ void destination_clear_migration(struct gw_destination *destination)
     destination->has_peer = destination->has_schema = destination->has_ram_map = false;
     g_clear_pointer(&destination->sections, wire_section_reader_free);
     destination->sections = wire_section_reader_new();
+    destination->control_lane.cpu_ns = 0; /* its reader will be a new thread */
+    destination->cpu_ns = 0;
     destination->control_lane.check = (struct wire_round_check){0};
     destination->acked_round = 0;
     destination->is_receiving = 0;
@@ -177,14 +179,26 @@ void destination_clear_migration(struct gw_destination *destination)
     pthread_mutex_unlock(&destination->lock);
 }
 
+/* What we answer to a source that asks for our opinion, or does not: then as many as it wants. */
+static uint32_t accepted_lanes(const struct gw_destination *destination, uint64_t peer_features)
+{
+    if (destination->is_single || !destination->is_live)
+        return 0;
+    if (!(peer_features & (1u << WIRE_FEATURE_AUTO_CHANNELS)))
+        return WIRE_MAX_CHANNELS;
+    return destination->params.channels ? MIN(destination->params.channels, WIRE_MAX_CHANNELS)
+                                        : engine_channels_for_cores(g_get_num_processors());
+}
+
 static struct wire_hello destination_hello(struct gw_destination *destination)
 {
     return (struct wire_hello){
         .page_shift = GW_PAGE_SHIFT,
         .max_packet_pages = WIRE_MAX_PACKET_PAGES,
-        .page_channels = destination->is_single ? 0 : WIRE_MAX_CHANNELS,
+        .page_channels = destination->max_lanes,
         .features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
                     (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER) |
+                    (1u << WIRE_FEATURE_AUTO_CHANNELS) |
                     ((destination->vm.packet ? 1u : 0u) << WIRE_FEATURE_PACKET_FORWARD) |
                     (destination->params.ram != GW_RAM_COPY ? 1u << WIRE_FEATURE_RAM_SHARE : 0) |
                     ENCODING_FEATURES,
@@ -201,8 +215,10 @@ static struct wire_hello destination_hello(struct gw_destination *destination)
 
 void destination_handshake(struct gw_destination *destination)
 {
-    struct wire_hello hello = destination_hello(destination);
+    struct wire_hello hello;
 
+    destination->max_lanes = accepted_lanes(destination, destination->peer_features);
+    hello = destination_hello(destination);
     destination->setup_deadline_ns = clock_mono_ns() + destination->silence_ns;
     destination->next_ping_ns = clock_mono_ns();
     destination->features = hello.features;
@@ -381,9 +397,7 @@ void destination_on_hello(struct gw_destination *destination, struct mail *mail)
     destination->peer = mail->message.hello;
     mail->message.hello = (struct wire_hello){0};
     destination->has_peer = true;
-    destination->n_lanes = destination->is_single || !destination->is_live
-                               ? 0
-                               : MIN(destination->peer.page_channels, WIRE_MAX_CHANNELS);
+    destination->n_lanes = MIN(destination->peer.page_channels, destination->max_lanes);
     peer_silence_ns = (uint64_t)destination->peer.silence_limit_ms * NS_PER_MS;
     /* The page channels are opened later, with the same interval. */
     if (peer_silence_ns && peer_silence_ns / 4 < destination->keepalive_ns)

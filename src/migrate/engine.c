@@ -47,6 +47,7 @@ size_t engine_message_bytes(uint16_t type)
         {WIRE_CLOCK_PONG, sizeof(struct wire_clock_pong)},
         {WIRE_REHEARSAL_REPORT, sizeof(struct wire_rehearsal_report)},
         {WIRE_LEDGER, sizeof(struct wire_ledger)},
+        {WIRE_COST, sizeof(struct wire_cost)},
         {WIRE_GOODBYE, sizeof(struct wire_goodbye)},
         {WIRE_END, sizeof(struct wire_end)},
         {WIRE_KEEPALIVE, sizeof(struct wire_keepalive)},
@@ -172,6 +173,19 @@ void mailbox_close(struct mailbox *box)
     box->is_closed = true;
     pthread_cond_broadcast(&box->has_mail);
     pthread_mutex_unlock(&box->lock);
+}
+
+void engine_book_cpu(uint64_t *seen_ns, uint64_t *total_ns)
+{
+    uint64_t now_ns = clock_thread_cpu_ns();
+
+    __atomic_fetch_add(total_ns, now_ns - *seen_ns, __ATOMIC_RELAXED);
+    *seen_ns = now_ns;
+}
+
+uint32_t engine_channels_for_cores(uint32_t n_cores)
+{
+    return n_cores < 2 ? 1 : CLAMP(n_cores / 2, 2, ENGINE_MAX_AUTO_CHANNELS);
 }
 
 void engine_failure_set(struct gw_migrate_failure *failure, enum gw_side side, int code,

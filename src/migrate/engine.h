@@ -49,6 +49,7 @@ union engine_message {
     struct wire_clock_pong clock_pong;
     struct wire_rehearsal_report rehearsal_report;
     struct wire_ledger ledger;
+    struct wire_cost cost;
     struct wire_goodbye goodbye;
     struct wire_end end;
     struct wire_keepalive keepalive;
@@ -115,6 +116,15 @@ void mailbox_wake(struct mailbox *box);
 /* The next mail, or NULL when the deadline has passed. */
 struct mail *mailbox_take(struct mailbox *box, uint64_t deadline_ns);
 void mailbox_close(struct mailbox *box);
+
+/* Adds what the calling thread has spent since *seen_ns to *total_ns (atomic; any thread reads).
+ * For once a packet or a mail, not for once a page. */
+void engine_book_cpu(uint64_t *seen_ns, uint64_t *total_ns);
+
+/* How many page channels this host would open: one carries about what one core can copy, and half
+ * of the cores are left to the guests. */
+uint32_t engine_channels_for_cores(uint32_t n_cores);
+#define ENGINE_MAX_AUTO_CHANNELS 8u
 
 /* Fills a failure from an error. GW_ERROR_PEER errors keep their message. */
 void engine_failure_set(struct gw_migrate_failure *failure, enum gw_side side, int code,

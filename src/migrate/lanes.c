@@ -12,14 +12,16 @@ struct round_work {
     const struct gw_memory *memory;
     const struct gw_page_set *set;
     struct wire_round_begin begin;
+    uint64_t n_chunks;
     uint64_t next_chunk; /* atomic: the cursor over the chunks of all blocks */
-    uint64_t pages_plain, pages_zero, round_pages; /* atomic, relaxed: counters */
+    uint64_t pages_plain, pages_zero, round_pages, cpu_ns; /* atomic, relaxed: counters */
 };
 
 struct lane {
     struct lanes *lanes;
     struct wire_stream *stream;
     uint32_t channel;
+    uint32_t index;
     uint32_t max_packet_pages;
     pthread_t thread;
     struct wire_pages_out *packet;
@@ -40,8 +42,19 @@ struct lanes {
     uint32_t n_busy;    /* lanes in a round */
     bool is_stopping;
 
+    uint32_t n_active; /* atomic; written with lock held, for who waits for it to grow */
+
     GPtrArray *lanes; /* struct lane; control thread */
 };
+
+static uint64_t count_chunks(const struct gw_memory *memory)
+{
+    uint64_t n_chunks = 0;
+
+    for (uint32_t i = 0; i < gw_memory_n_blocks(memory); i++)
+        n_chunks += (gw_memory_block(memory, i)->n_pages + CHUNK_PAGES - 1) / CHUNK_PAGES;
+    return n_chunks;
+}
 
 /* Finds the block and first page of a chunk number; false behind the last. */
 static bool chunk_place(const struct gw_memory *memory, uint64_t chunk, uint32_t *block,
@@ -81,11 +94,13 @@ static bool has_pages(struct round_work *work, uint32_t index, uint64_t first, u
 /* One lane's part of a round. */
 struct part {
     struct round_work *work;
+    struct lane *lane;
     struct wire_stream *stream;
     struct wire_pages_out *packet;
     struct encoding_lane *encoding;
     uint32_t max_packet_pages;
-    uint32_t block; /* of the packet */
+    uint64_t cpu_ns; /* of this thread, as far as it is booked */
+    uint32_t block;  /* of the packet */
     bool has_packet;
     struct wire_round_end end;
 };
@@ -110,6 +125,7 @@ static bool part_flush(struct part *part, GError **error)
     __atomic_fetch_add(&part->work->pages_zero, n_zero, __ATOMIC_RELAXED);
     __atomic_fetch_add(&part->work->pages_plain, n_pages - n_zero, __ATOMIC_RELAXED);
     __atomic_fetch_add(&part->work->round_pages, n_pages, __ATOMIC_RELAXED);
+    engine_book_cpu(&part->cpu_ns, &part->work->cpu_ns);
     return true;
 }
 
@@ -161,23 +177,65 @@ static bool part_send_chunk(struct part *part, uint32_t index, uint64_t first, G
     return true;
 }
 
+static bool is_all_taken(struct round_work *work)
+{
+    return __atomic_load_n(&work->next_chunk, __ATOMIC_RELAXED) >= work->n_chunks;
+}
+
+/* A lane that is not to take chunks now waits until it is, or none is left. What it has collected
+ * goes out before. */
+static bool part_await_turn(struct part *part, GError **error)
+{
+    struct lane *lane = part->lane;
+    struct lanes *lanes = lane->lanes;
+
+    if (lane->index < __atomic_load_n(&lanes->n_active, __ATOMIC_RELAXED))
+        return true;
+    if (!part_flush(part, error))
+        return false;
+    pthread_mutex_lock(&lanes->lock);
+    while (lane->index >= lanes->n_active && !is_all_taken(part->work) && !lanes->is_stopping)
+        pthread_cond_wait(&lanes->changed, &lanes->lock);
+    pthread_mutex_unlock(&lanes->lock);
+    return true;
+}
+
+/* No chunk is left: who waits for a turn need not. */
+static void part_tell_waiting(struct part *part)
+{
+    struct lanes *lanes = part->lane->lanes;
+
+    pthread_mutex_lock(&lanes->lock);
+    pthread_cond_broadcast(&lanes->changed);
+    pthread_mutex_unlock(&lanes->lock);
+}
+
+/* The next chunk of the round for this part; false: none is left, or *is_ok is false. */
+static bool part_take(struct part *part, uint32_t *block, uint64_t *first, uint64_t *chunk,
+                      bool *is_ok, GError **error)
+{
+    *is_ok = part_await_turn(part, error);
+    if (!*is_ok)
+        return false;
+    *chunk = __atomic_fetch_add(&part->work->next_chunk, 1, __ATOMIC_RELAXED);
+    return chunk_place(part->work->memory, *chunk, block, first);
+}
+
 static bool part_send(struct part *part, GError **error)
 {
     uint32_t block;
     uint64_t first, chunk;
+    bool is_ok;
 
     if (!wire_send(part->stream, WIRE_ROUND_BEGIN, &part->work->begin, GW_NO_DEADLINE, error))
         return false;
     part->end.round = part->work->begin.round;
-    for (;;) {
-        chunk = __atomic_fetch_add(&part->work->next_chunk, 1, __ATOMIC_RELAXED);
-        if (!chunk_place(part->work->memory, chunk, &block, &first))
-            break;
+    while (part_take(part, &block, &first, &chunk, &is_ok, error))
         if (has_pages(part->work, block, first, chunk) &&
             !part_send_chunk(part, block, first, error))
             return false;
-    }
-    if (!part_flush(part, error))
+    part_tell_waiting(part);
+    if (!is_ok || !part_flush(part, error))
         return false;
     return wire_send(part->stream, WIRE_ROUND_END, &part->end, GW_NO_DEADLINE, error);
 }
@@ -190,6 +248,7 @@ static void *lane_main(void *opaque)
     for (uint64_t n_done = 0;; n_done++) {
         g_autoptr(GError) error = NULL;
         struct part part = {.work = &lanes->work,
+                            .lane = lane,
                             .stream = lane->stream,
                             .packet = lane->packet,
                             .encoding = lane->encoding,
@@ -203,6 +262,7 @@ static void *lane_main(void *opaque)
         pthread_mutex_unlock(&lanes->lock);
         if (is_stopping)
             break;
+        part.cpu_ns = clock_thread_cpu_ns();
         is_sent = part_send(&part, &error);
         pthread_mutex_lock(&lanes->lock);
         lanes->n_busy--;
@@ -226,6 +286,7 @@ struct lanes *lanes_new(const struct gw_memory *memory, struct encoding *encodin
     lanes->ops = ops;
     lanes->opaque = opaque;
     lanes->work.memory = memory;
+    lanes->work.n_chunks = count_chunks(memory);
     lanes->lanes = g_ptr_array_new();
     pthread_mutex_init(&lanes->lock, NULL);
     cond_init_mono(&lanes->changed);
@@ -240,6 +301,7 @@ void lanes_add(struct lanes *lanes, struct wire_stream *stream, uint32_t channel
     lane->lanes = lanes;
     lane->stream = stream;
     lane->channel = channel;
+    lane->index = lanes->lanes->len;
     lane->max_packet_pages = max_packet_pages;
     lane->packet = wire_pages_out_new();
     lane->encoding = encoding_lane_new(lanes->encoding);
@@ -263,14 +325,28 @@ void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin
     __atomic_store_n(&lanes->work.round_pages, 0, __ATOMIC_RELAXED);
     lanes->n_started++;
     lanes->n_busy = lanes->lanes->len;
+    __atomic_store_n(&lanes->n_active, lanes->lanes->len, __ATOMIC_RELAXED);
+    pthread_cond_broadcast(&lanes->changed);
+    pthread_mutex_unlock(&lanes->lock);
+}
+
+void lanes_set_active(struct lanes *lanes, uint32_t n_active)
+{
+    if (n_active == __atomic_load_n(&lanes->n_active, __ATOMIC_RELAXED))
+        return;
+    pthread_mutex_lock(&lanes->lock);
+    __atomic_store_n(&lanes->n_active, n_active, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&lanes->changed);
     pthread_mutex_unlock(&lanes->lock);
 }
 
 void lanes_abandon_round(struct lanes *lanes)
 {
+    pthread_mutex_lock(&lanes->lock);
     /* Half of the range: far behind every chunk, and no fetch_add wraps it. */
     __atomic_store_n(&lanes->work.next_chunk, UINT64_MAX / 2, __ATOMIC_RELAXED);
+    pthread_cond_broadcast(&lanes->changed);
+    pthread_mutex_unlock(&lanes->lock);
 }
 
 bool lanes_wait_idle(struct lanes *lanes, uint64_t deadline_ns)
@@ -291,6 +367,7 @@ void lanes_get_counters(struct lanes *lanes, struct lanes_counters *counters)
     counters->pages_plain = __atomic_load_n(&lanes->work.pages_plain, __ATOMIC_RELAXED);
     counters->pages_zero = __atomic_load_n(&lanes->work.pages_zero, __ATOMIC_RELAXED);
     counters->round_pages = __atomic_load_n(&lanes->work.round_pages, __ATOMIC_RELAXED);
+    counters->cpu_ns = __atomic_load_n(&lanes->work.cpu_ns, __ATOMIC_RELAXED);
 }
 
 void lanes_free(struct lanes *lanes)

@@ -4,9 +4,10 @@
  *
  * Model: a round is a set of pages that nobody changes while it is sent. Lanes take chunks of 256
  * page numbers from a shared cursor, so that a slow channel simply takes fewer. Every lane frames
- * the round on its own channel by ROUND_BEGIN and ROUND_END. Page bytes go out of guest memory in
- * place, unless encoding them pays (migrate/encoding.h); no lock, allocation or system call is made
- * per page.
+ * the round on its own channel by ROUND_BEGIN and ROUND_END. Fewer than all lanes may be let take
+ * chunks (lanes_set_active); the others wait until they may or the round is over. Page bytes go out
+ * of guest memory in place, unless encoding them pays (migrate/encoding.h); no lock, allocation or
+ * system call is made per page.
  *
  * Threads: the functions are called by the control thread; on_sent and on_failed come on a lane's
  * thread. The counters may be read from any thread.
@@ -28,6 +29,7 @@ struct lanes_ops {
 struct lanes_counters {
     uint64_t pages_plain, pages_zero; /* in total */
     uint64_t round_pages;             /* sent in this round */
+    uint64_t cpu_ns;                  /* that the lanes' threads have spent in rounds, in total */
 };
 
 /* memory and encoding are borrowed. */
@@ -37,9 +39,12 @@ struct lanes *lanes_new(const struct gw_memory *memory, struct encoding *encodin
 void lanes_add(struct lanes *lanes, struct wire_stream *stream, uint32_t channel,
                uint32_t max_packet_pages);
 uint32_t lanes_n(const struct lanes *lanes);
-/* Starts a round on all lanes. set must not change until every lane has said on_sent. */
+/* Starts a round on all lanes, all active. set must not change until every lane has said on_sent.
+ */
 void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin,
                        const struct gw_page_set *set);
+/* How many lanes, the first ones, take chunks of the round from now on. */
+void lanes_set_active(struct lanes *lanes, uint32_t n_active);
 /* The lanes end the round early: what they had not taken is not sent. */
 void lanes_abandon_round(struct lanes *lanes);
 /* Waits until no lane sends, at most until the deadline; false: some lane still does. */

@@ -251,6 +251,11 @@ static void source_on_record(struct gw_source *source, struct mail *mail)
     case WIRE_RUNNING:
         source_on_running(source, mail);
         break;
+    case WIRE_COST:
+        pthread_mutex_lock(&source->lock);
+        source->status.peer_cpu_ns = mail->message.cost.cpu_ns;
+        pthread_mutex_unlock(&source->lock);
+        break;
     case WIRE_LEDGER:
         source_on_ledger(source, mail);
         break;
@@ -369,12 +374,14 @@ static void source_tick(struct gw_source *source)
         source_finish_running(source);
     } else if (state == GW_SOURCE_ROUNDS) {
         source_sample_dirty(source);
+        source_tune(source);
         source_next_round(source);
     } else if (state == GW_SOURCE_IN_DOUBT && now_ns >= source->next_ask_ns) {
         source_ask(source);
     }
     if (source->control && now_ns >= source->next_ping_ns)
         source_ping(source);
+    engine_book_cpu(&source->cpu_seen_ns, &source->cpu_ns);
     source_publish_progress(source);
 }
 
@@ -393,6 +400,8 @@ static uint64_t source_next_deadline(struct gw_source *source)
         deadline_ns = MIN(deadline_ns, source->next_look_ns);
     else if (state == GW_SOURCE_ROUNDS && !source->is_sampled)
         deadline_ns = MIN(deadline_ns, source->last_collect_ns + SOURCE_SAMPLE_NS);
+    if (state == GW_SOURCE_ROUNDS && source->is_round_open)
+        deadline_ns = MIN(deadline_ns, tune_next_ns(&source->tune));
     if (state == GW_SOURCE_IN_DOUBT)
         deadline_ns = MIN(deadline_ns, source->next_ask_ns);
     if (source->running)
@@ -466,7 +475,7 @@ static struct gw_source *source_new(const struct gw_vm *vm, const char *uri,
         source->params.silence_limit_ns = GW_DEFAULT_SILENCE_LIMIT_NS;
     if (!source->params.delta_cache_bytes)
         source->params.delta_cache_bytes = GW_DEFAULT_DELTA_CACHE_BYTES;
-    source->params.channels = CLAMP(source->params.channels, 1, WIRE_MAX_CHANNELS);
+    source->params.channels = MIN(source->params.channels, WIRE_MAX_CHANNELS);
     source->is_snapshot = is_snapshot;
     source->share.key_fd = -1;
     source->silence_ns = source->params.silence_limit_ns;

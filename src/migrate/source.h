@@ -19,6 +19,7 @@
 #include "migrate/link.h"
 #include "migrate/predict.h"
 #include "migrate/share.h"
+#include "migrate/tune.h"
 
 #define SOURCE_LAST_PAGES    "last pages"
 #define SOURCE_AWAIT_LOADED  "await loaded"
@@ -71,6 +72,7 @@ struct gw_source {
     GPtrArray *page_links; /* struct link */
     struct encoding *encoding;
     struct lanes *lanes;
+    struct tune tune; /* how many of the lanes are used */
     struct clock_offset clock;
     uint32_t ping_id;
     uint64_t next_ping_ns;
@@ -119,6 +121,9 @@ struct gw_source {
     uint64_t n_forwarded, n_not_forwarded; /* atomic */
     uint64_t next_ask_ns, ask_backoff_ns;
 
+    uint64_t cpu_ns;        /* atomic: of the engine's threads but the lanes */
+    uint64_t cpu_seen_ns;   /* of the control thread, as far as it is booked */
+    uint64_t lanes_cpu_ns;  /* of lanes that are closed by now */
     uint64_t closed_bytes;  /* sent on links that are closed by now */
     uint64_t lost_limit_ns; /* a page channel ended: act at this time; UINT64_MAX: none did */
     int lost_code;
@@ -170,6 +175,8 @@ void source_on_resend(struct gw_source *source, const struct mail *mail);
 void source_next_round(struct gw_source *source);
 void source_start_round(struct gw_source *source, uint32_t flags);
 void source_sample_dirty(struct gw_source *source);
+/* Looks whether fewer lanes would do. */
+void source_tune(struct gw_source *source);
 void source_publish_progress(struct gw_source *source);
 
 /* source_switchover.c */

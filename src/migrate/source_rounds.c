@@ -69,6 +69,7 @@ void source_start_round(struct gw_source *source, uint32_t flags)
     pthread_mutex_lock(&source->lock);
     source->status.round = source->round;
     pthread_mutex_unlock(&source->lock);
+    tune_round(&source->tune, source->round_start_ns);
     lanes_start_round(source->lanes, &begin, source->sending);
     if (source->observer.event)
         source->observer.event(source->observer.opaque, GW_MIGRATE_EVENT_ROUND, source->round);
@@ -170,6 +171,17 @@ void source_sample_dirty(struct gw_source *source)
     source->n_sampled = n_new;
     source->burst_bytes_per_s =
         n_new * GW_PAGE_SIZE * 1000 / MAX((now_ns - source->last_collect_ns) / NS_PER_MS, 1);
+}
+
+void source_tune(struct gw_source *source)
+{
+    struct lanes_counters counters;
+
+    if (!source->is_round_open || !source->tune.is_auto)
+        return;
+    lanes_get_counters(source->lanes, &counters);
+    lanes_set_active(source->lanes, tune_look(&source->tune, clock_mono_ns(),
+                                              counters.pages_plain * GW_PAGE_SIZE));
 }
 
 static bool source_collect(struct gw_source *source)
@@ -274,6 +286,17 @@ static void publish_encoding(struct gw_source *source, struct gw_source_status *
     status->delta_overflows = encoded.total.n_overflows;
 }
 
+/* CPU time of the engine's threads so far. */
+static uint64_t source_cpu_ns(struct gw_source *source)
+{
+    struct lanes_counters counters = {0};
+
+    if (source->lanes)
+        lanes_get_counters(source->lanes, &counters);
+    return __atomic_load_n(&source->cpu_ns, __ATOMIC_RELAXED) + source->lanes_cpu_ns +
+           counters.cpu_ns;
+}
+
 void source_publish_progress(struct gw_source *source)
 {
     const struct predict *predict = &source->predict;
@@ -281,6 +304,7 @@ void source_publish_progress(struct gw_source *source)
     struct lanes_counters counters = {0};
     struct wire_counters control = {0};
     uint64_t max_blackout_ns, max_time_ns, remaining_bytes, page_bytes, early_rate;
+    uint64_t cpu_ns = source_cpu_ns(source);
 
     if (!source->lanes || gw_source_state_is_final((enum gw_source_state)source_state(source)))
         return;
@@ -292,6 +316,8 @@ void source_publish_progress(struct gw_source *source)
         wire_stream_counters(link_stream(source->control), &control);
     early_rate = sent_per_s(source, page_bytes ? page_bytes : control.bytes_out);
     pthread_mutex_lock(&source->lock);
+    status->cpu_ns = cpu_ns;
+    status->n_active_channels = MIN(source->tune.n_active, status->n_channels);
     status->bytes_sent = control.bytes_out + page_bytes;
     status->page_bytes_sent = page_bytes;
     status->pages_plain = counters.pages_plain;

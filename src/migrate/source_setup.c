@@ -193,7 +193,26 @@ static char *host_name(void)
 /* What we want; the destination may accept fewer. 0: pages travel on control. */
 static uint32_t wanted_page_channels(const struct gw_source *source)
 {
-    return gw_channel_uri_is_multi(source->uri) ? source->params.channels : 0;
+    if (!gw_channel_uri_is_multi(source->uri))
+        return 0;
+    return source->params.channels ? source->params.channels
+                                   : engine_channels_for_cores(g_get_num_processors());
+}
+
+static uint64_t offered_features(const struct gw_source *source)
+{
+    uint64_t features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
+                        (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER);
+
+    if (source->params.channels == 0)
+        features |= 1u << WIRE_FEATURE_AUTO_CHANNELS;
+    if (source->vm.forward_packets)
+        features |= 1u << WIRE_FEATURE_PACKET_FORWARD;
+    if (source->share.key)
+        features |= 1u << WIRE_FEATURE_RAM_SHARE;
+    if (!source->is_snapshot)
+        features |= ENCODING_FEATURES;
+    return features;
 }
 
 struct wire_hello source_hello(struct gw_source *source)
@@ -202,11 +221,7 @@ struct wire_hello source_hello(struct gw_source *source)
         .page_shift = GW_PAGE_SHIFT,
         .max_packet_pages = WIRE_MAX_PACKET_PAGES,
         .page_channels = wanted_page_channels(source),
-        .features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
-                    (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER) |
-                    ((source->vm.forward_packets ? 1u : 0u) << WIRE_FEATURE_PACKET_FORWARD) |
-                    (source->share.key ? 1u << WIRE_FEATURE_RAM_SHARE : 0) |
-                    (source->is_snapshot ? 0 : ENCODING_FEATURES),
+        .features = offered_features(source),
         .required = 1u << WIRE_FEATURE_RESEND,
         .silence_limit_ms = (uint32_t)MIN(source->silence_ns / NS_PER_MS, UINT32_MAX),
         .max_blackout_ns = source->params.max_blackout_ns,
@@ -288,6 +303,7 @@ static bool source_open_lanes(struct gw_source *source, uint32_t n_channels)
         lanes_add(lanes, link_stream(source->control), WIRE_NO_CHANNEL,
                   source->peer.max_packet_pages);
     source->lanes = lanes;
+    tune_init(&source->tune, lanes_n(lanes), source->params.channels == 0);
     pthread_mutex_lock(&source->lock);
     source->status.n_channels = n_channels;
     pthread_mutex_unlock(&source->lock);
@@ -398,6 +414,12 @@ void source_close_links(struct gw_source *source, bool is_orderly)
         link_finish(source->control, limit_ns);
     __atomic_fetch_add(&source->generation, 1,
                        __ATOMIC_RELAXED); /* what is still in the mailbox speaks of the past */
+    if (source->lanes) {
+        struct lanes_counters counters;
+
+        lanes_get_counters(source->lanes, &counters);
+        source->lanes_cpu_ns += counters.cpu_ns;
+    }
     g_clear_pointer(&source->lanes, lanes_free);
     for (guint i = 0; i < source->page_links->len; i++)
         link_free(g_ptr_array_index(source->page_links, i));

@@ -127,6 +127,15 @@ static void put_note(json_t *object, const char *note)
         json_object_set_new(object, "note", json_string(note));
 }
 
+/* What moving it costs this side: CPU time of the engine's threads, the guest's not included. */
+static void put_cost(json_t *info, uint64_t cpu_ns, uint64_t n_bytes)
+{
+    put_int(info, "cpu-ns", cpu_ns);
+    if (n_bytes)
+        json_object_set_new(info, "cpu-seconds-per-gib",
+                            json_real((double)cpu_ns / NS_PER_S / ((double)n_bytes / (1 << 30))));
+}
+
 static json_t *source_ram(const struct gw_source_status *s)
 {
     uint64_t normal_bytes = s->pages_plain * GW_PAGE_SIZE;
@@ -185,6 +194,11 @@ static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
     put_note(info, s->note);
     put_int(info, "packets-forwarded", s->packets_forwarded);
     put_int(info, "packets-dropped", s->packets_dropped);
+    put_int(info, "channels", s->n_channels);
+    put_int(info, "active-channels", s->n_active_channels);
+    put_cost(info, s->cpu_ns, s->bytes_sent);
+    if (s->peer_cpu_ns)
+        put_int(info, "peer-cpu-ns", s->peer_cpu_ns);
     put_failure(info, &s->failure);
     return info;
 }
@@ -215,6 +229,8 @@ static json_t *destination_info(const struct gw_destination_status *s, const cha
     put_int(info, "migrations", s->migrations);
     put_int(info, "missing-bytes", s->missing_bytes);
     put_note(info, s->note);
+    put_int(info, "channels", s->n_channels);
+    put_cost(info, s->cpu_ns, s->bytes_received);
     json_object_set_new(info, "source-told", json_boolean(s->is_source_told));
     put_failure(info, &s->failure);
     return info;

@@ -53,6 +53,7 @@ enum wire_type {
     WIRE_PAD = 0x8005,
     WIRE_INDEX = 0x8006,
     WIRE_LOCATOR = 0x8007,
+    WIRE_COST = 0x8008,
 };
 
 /* Bits of wire_hello.features; names in wire_feature_name(). Append only. */
@@ -66,6 +67,7 @@ enum wire_feature {
     WIRE_FEATURE_DELTA = 6,          /* delta runs */
     WIRE_FEATURE_PACKET_FORWARD = 7, /* PACKET */
     WIRE_FEATURE_RAM_SHARE = 8,      /* RAM changes hands by its memory descriptors */
+    WIRE_FEATURE_AUTO_CHANNELS = 9,  /* page_channels is what each side thinks best */
 };
 
 #define WIRE_NO_CHANNEL      UINT16_C(0xFFFF) /* in wire_round_ack.channel: the control channel */
@@ -263,6 +265,11 @@ struct wire_phase {
     char *name;
     uint64_t start_ns; /* destination's CLOCK_MONOTONIC */
     uint64_t length_ns;
+};
+
+struct wire_cost {
+    uint64_t cpu_ns;  /* that the engine's threads have spent */
+    uint64_t n_bytes; /* that have come */
 };
 
 struct wire_ledger {

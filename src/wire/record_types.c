@@ -202,6 +202,7 @@ MESSAGE(packet, NULL, ANY32(wire_packet, nic), U32(wire_packet, flags, 0, WIRE_P
 MESSAGE(keepalive, NULL, ANY64(wire_keepalive, monotonic_ns));
 MESSAGE(phase, NULL, NAME(wire_phase, name, 0), ANY64(wire_phase, start_ns),
         ANY64(wire_phase, length_ns));
+MESSAGE(cost, NULL, ANY64(wire_cost, cpu_ns), ANY64(wire_cost, n_bytes));
 MESSAGE(ledger, NULL, LIST(wire_ledger, phases, WIRE_MAX_PHASES, &phase_desc));
 MESSAGE(index_entry, NULL, ANY64(wire_index_entry, offset), ANY64(wire_index_entry, sequence),
         U32(wire_index_entry, block, 0, WIRE_MAX_RAM_BLOCKS - 1),
@@ -298,6 +299,7 @@ static const struct wire_record_type types[] = {
     ROW(PAD,               S,    SRC,  SRB,   0, 0, WIRE_SNAPSHOT_ALIGN - 1, NULL),
     ROW(INDEX,             S,    SRC,  WIRE_IN_BLACKOUT, 0, 4, 2621444, &index_desc),
     ROW(LOCATOR,           S,    SRC,  WIRE_IN_BLACKOUT, 0, 68, 68, &locator_desc),
+    ROW(COST,              C,    DST,  WIRE_IN_COMMITTED, 0, 16, 16, &cost_desc),
 };
 /* clang-format on */
 
@@ -338,6 +340,7 @@ static const char *const feature_names[] = {
     [WIRE_FEATURE_DELTA] = "delta",
     [WIRE_FEATURE_PACKET_FORWARD] = "packet-forward",
     [WIRE_FEATURE_RAM_SHARE] = "ram-share",
+    [WIRE_FEATURE_AUTO_CHANNELS] = "auto-channels",
 };
 
 const char *wire_feature_name(unsigned bit)

@@ -225,6 +225,7 @@ class Stream:
         self.suspects = set()
         self.contents = {}  # (block, page): its bytes, for deltas
         self.n_pages = self.n_zero = self.n_zstd = self.n_delta = 0
+        self.page_rounds = {}  # (block, page): the last round in which it came on this channel
         # sections
         self.open = None
         self.next_section = 0
@@ -549,6 +550,7 @@ class Stream:
 
     def set_page(self, block, page, digest, is_good):
         self.pages[block, page] = digest
+        self.page_rounds[block, page] = self.round
         if is_good:
             self.suspects.discard((block, page))
         elif self.role == "snapshot" and self.round_flags & 1:
@@ -764,10 +766,18 @@ def check_packets(streams):
 
 
 def check_suspects(streams):
-    """Pages of the source's last word on each page: none may be suspect when LOADED was said."""
+    """The last word on each page, on whichever channel it came: none may be suspect when LOADED was
+    said. No page came on two channels in one round that was its last."""
+    last = {}  # (block, page): (round, is it suspect)
+    for stream in streams:
+        for page, number in stream.page_rounds.items():
+            known = last.get(page, (0, False))
+            if number == known[0] and stream.role == "page":
+                raise WireError(f"block {page[0]} page {page[1]} came twice in round {number}")
+            if number > known[0]:
+                last[page] = number, page in stream.suspects
     if any("LOADED" in stream.messages for stream in streams):
-        order = sorted((s for s in streams if s.sender == "source"), key=lambda s: s.index)
-        suspects = set().union(*(s.suspects for s in order)) if order else set()
+        suspects = {page for page, (_, is_suspect) in last.items() if is_suspect}
         if suspects:
             raise WireError(f"LOADED with {len(suspects)} suspect pages, first {min(suspects)}")
 

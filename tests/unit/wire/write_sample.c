@@ -147,8 +147,9 @@ static void send_handover(struct fixture_ends *control, struct fixture_ends *pag
     drain(control->destination, 1);
     SEND(control->destination, WIRE_RUNNING,
          (struct wire_running){.attempt = 1, .is_running = true});
+    SEND(control->destination, WIRE_COST, (struct wire_cost){.cpu_ns = 1, .n_bytes = 2});
     SEND(control->destination, WIRE_LEDGER, (struct wire_ledger){0});
-    drain(control->source, 2);
+    drain(control->source, 3);
 }
 
 static void say_goodbye(struct fixture_ends *ends)
