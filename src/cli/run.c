@@ -321,6 +321,13 @@ static gboolean on_signal(gpointer opaque)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
+static bool enter_sandbox(struct run *run, GError **error)
+{
+    const unsigned long *requests = machine_cpu_requests(run->machine);
+
+    return sandbox_drop_calls(error) && (!requests || sandbox_drop_requests(requests, error));
+}
+
 static bool start(struct run *run, GError **error)
 {
     GMainContext *context = g_main_loop_get_context(run->loop);
@@ -336,7 +343,7 @@ static bool start(struct run *run, GError **error)
     machine_add_listener(run->machine, on_machine_notice, run);
     migration_add_listener(run->migration, on_migration_notice, run);
     if ((!run->config.is_incoming && !open_monitors(run, error)) ||
-        (has_sandbox(run) && !sandbox_drop_calls(error)))
+        (has_sandbox(run) && !enter_sandbox(run, error)))
         return false;
     g_unix_signal_add(SIGTERM, on_signal, run);
     g_unix_signal_add(SIGINT, on_signal, run);

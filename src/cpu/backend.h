@@ -73,6 +73,9 @@ struct cpu_backend_ops {
     const char *vcpu_name;
     /* Can it work here? NULL: everywhere. */
     bool (*check_host)(GError **error);
+    /* The device requests (ioctl) it makes after create, the frequent ones first, ending with 0;
+     * NULL: none. A sandbox may forbid all others of their kind. */
+    const unsigned long *requests;
     struct cpu_backend *(*create)(const struct cpu_config *config, GError **error);
     void (*free)(struct cpu_backend *cpu);
     void (*start)(struct cpu_backend *cpu);

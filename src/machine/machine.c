@@ -312,6 +312,11 @@ unsigned machine_cpu_thread(struct machine *machine, unsigned vcpu)
     return 0;
 }
 
+const unsigned long *machine_cpu_requests(const struct machine *machine)
+{
+    return machine->board->cpu->requests;
+}
+
 const char *machine_target(const struct machine *machine)
 {
     return machine->board->target;

@@ -98,6 +98,8 @@ unsigned machine_n_cpus(const struct machine *machine);
 void machine_cpu_stats(struct machine *machine, unsigned vcpu, struct cpu_stats *stats);
 /* Thread id of a vCPU on the host, or 0 when it is not known. */
 unsigned machine_cpu_thread(struct machine *machine, unsigned vcpu);
+/* What its vCPUs ask of the host's devices once it is built; NULL: nothing (cpu/backend.h). */
+const unsigned long *machine_cpu_requests(const struct machine *machine);
 /* QEMU's name of the instruction set: "riscv64". */
 const char *machine_target(const struct machine *machine);
 const struct gw_state_registry *machine_registry(const struct machine *machine);

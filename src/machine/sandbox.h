@@ -28,5 +28,8 @@ bool sandbox_confine_files(const char *const *folders, const char *const *files,
                            GError **error);
 /* A forbidden call fails with EPERM from now on, in every thread. */
 bool sandbox_drop_calls(GError **error);
+/* Of the device requests (ioctl) of one kind, that of the first one given, all but these fail with
+ * EPERM from now on, in every thread. allowed: ends with 0; what comes often stands first. */
+bool sandbox_drop_requests(const unsigned long *allowed, GError **error);
 
 #endif

@@ -138,10 +138,56 @@ static void backend_get_stats(const struct cpu_backend *cpu, unsigned vcpu, stru
     };
 }
 
+/* Running, interrupts, dirty logs; then saving, loading and resetting. Nothing here makes a VM, a
+ * vCPU or a device, or gives a VM another property. */
+static const unsigned long requests[] = {
+    KVM_RUN,
+    KVM_IRQ_LINE,
+    KVM_SIGNAL_MSI,
+    KVM_RESET_DIRTY_RINGS,
+    KVM_GET_DIRTY_LOG,
+    KVM_CLEAR_DIRTY_LOG,
+    KVM_SET_USER_MEMORY_REGION, /* starts and stops a slot's dirty log */
+    KVM_IOEVENTFD,
+    KVM_IRQFD,
+    KVM_SET_GSI_ROUTING,
+    KVM_KVMCLOCK_CTRL,
+    KVM_GET_REGS,
+    KVM_SET_REGS,
+    KVM_GET_SREGS2,
+    KVM_SET_SREGS2,
+    KVM_GET_LAPIC,
+    KVM_SET_LAPIC,
+    KVM_GET_XCRS,
+    KVM_SET_XCRS,
+    KVM_GET_XSAVE,
+    KVM_GET_XSAVE2,
+    KVM_SET_XSAVE,
+    KVM_GET_VCPU_EVENTS,
+    KVM_SET_VCPU_EVENTS,
+    KVM_GET_DEBUGREGS,
+    KVM_SET_DEBUGREGS,
+    KVM_GET_MP_STATE,
+    KVM_SET_MP_STATE,
+    KVM_GET_MSRS,
+    KVM_SET_MSRS,
+    KVM_SET_CPUID2,
+    KVM_GET_IRQCHIP,
+    KVM_SET_IRQCHIP,
+    KVM_GET_PIT2,
+    KVM_SET_PIT2,
+    KVM_GET_CLOCK,
+    KVM_SET_CLOCK,
+    KVM_GET_TSC_KHZ,
+    KVM_SET_TSC_KHZ,
+    0,
+};
+
 const struct cpu_backend_ops cpu_kvm = {
     .name = "kvm",
     .vcpu_name = "vcpu",
     .check_host = kvm_check_host,
+    .requests = requests,
     .create = backend_create,
     .free = backend_free,
     .start = kvm_threads_run,

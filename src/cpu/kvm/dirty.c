@@ -165,13 +165,16 @@ static uint32_t take_locked(struct kvm_vcpu *vcpu)
 
     if (n == 0 && vcpu->is_ring_skewed && kvm_ring_skip_gap(vcpu->ring, mask, &vcpu->ring_next)) {
         vcpu->is_ring_skewed = false;
+        vcpu->cpu->dirty.has_lost = true;
         n = take_once_locked(vcpu);
     }
     __atomic_store_n(&vcpu->n_dirtied, vcpu->n_dirtied + n, __ATOMIC_RELAXED);
     return n;
 }
 
-static void protect_taken_locked(struct cpu_backend *cpu)
+/* Protects again what was taken; returns how many entries the kernel took back. A signal ends the
+ * call early. */
+static uint32_t give_back_once(struct cpu_backend *cpu)
 {
     int rc;
 
@@ -180,6 +183,33 @@ static void protect_taken_locked(struct cpu_backend *cpu)
     while (rc < 0 && (errno == EINTR || errno == EAGAIN));
     if (rc < 0)
         g_critical("KVM_RESET_DIRTY_RINGS: %s", g_strerror(errno));
+    return rc > 0 ? (uint32_t)rc : 0;
+}
+
+/* False: the kernel does not take all of n entries back. It begins at its own place in the ring,
+ * and that is not where ours began. */
+static bool give_back_locked(struct cpu_backend *cpu, uint32_t n)
+{
+    for (unsigned idle = 0; n > 0 && idle < 3;) {
+        uint32_t back = give_back_once(cpu);
+        idle = back ? 0 : idle + 1;
+        n -= MIN(n, back);
+    }
+    return n == 0;
+}
+
+/* The kernel waits for entries that were overwritten before they were taken: those before ours, as
+ * many as it takes until it moves on. */
+static void resync_locked(struct kvm_vcpu *vcpu)
+{
+    uint32_t n_entries = vcpu->cpu->dirty.n_entries;
+
+    for (uint32_t m = 1; m <= n_entries; m++) {
+        struct kvm_dirty_gfn *gfn = &vcpu->ring[(vcpu->ring_next - m) & (n_entries - 1)];
+        __atomic_store_n(&gfn->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
+        if (give_back_once(vcpu->cpu) > 0)
+            break;
+    }
 }
 
 /* Writes were lost: every page counts as written, and all are protected again. */
@@ -203,8 +233,11 @@ static uint32_t take_all_locked(struct cpu_backend *cpu)
 
     for (unsigned i = 0; i < cpu->n_vcpus; i++)
         n += take_locked(&cpu->vcpus[i]);
-    if (n > 0)
-        protect_taken_locked(cpu);
+    if (!give_back_locked(cpu, n)) {
+        cpu->dirty.has_lost = true;
+        for (unsigned i = 0; i < cpu->n_vcpus; i++)
+            resync_locked(&cpu->vcpus[i]);
+    }
     if (cpu->dirty.has_lost)
         recover_locked(cpu);
     return n;
@@ -223,11 +256,12 @@ void kvm_dirty_ring_full(struct kvm_vcpu *vcpu)
 
     __atomic_store_n(&vcpu->n_ring_full, vcpu->n_ring_full + 1, __ATOMIC_RELAXED);
     pthread_mutex_lock(&cpu->dirty.lock);
-    if (take_all_locked(cpu) == 0 && vcpu->is_ring_skewed) {
-        /* Nothing is there and the kernel says full: it is a whole ring ahead. */
-        for (uint32_t i = 0; i < cpu->dirty.n_entries; i++)
-            __atomic_store_n(&vcpu->ring[i].flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
-        protect_taken_locked(cpu);
+    if (take_all_locked(cpu) == 0) { /* nothing is there, and the kernel says full */
+        vcpu->is_ring_skewed = true;
+        if (take_all_locked(cpu) == 0) {
+            resync_locked(vcpu);
+            recover_locked(cpu);
+        }
     }
     pthread_mutex_unlock(&cpu->dirty.lock);
 }

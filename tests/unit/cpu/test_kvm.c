@@ -515,6 +515,46 @@ static void bad_state_is_refused_and_hurts_nothing(void **unused)
     pc_free(to);
 }
 
+/* Replaces the first 8 bytes that read `from` in the section of vCPU 0. */
+static void replace(const char *id, GByteArray *data, uint64_t from, uint64_t to)
+{
+    if (strcmp(id, "vcpu/0") != 0)
+        return;
+    for (guint i = 0; i + 8 <= data->len; i++) {
+        uint64_t word;
+        memcpy(&word, data->data + i, sizeof word);
+        if (word == from) {
+            memcpy(data->data + i, &to, sizeof to);
+            return;
+        }
+    }
+    fail_msg("%#" G_GINT64_MODIFIER "x was not found", from);
+}
+
+/* An MSR is four bytes of index and eight of value: PAT gets another index. */
+static void rename_pat(const char *id, struct gw_state_load *move, uint32_t device,
+                       GByteArray *data)
+{
+    replace(id, data, UINT64_C(0x0007040600000277), UINT64_C(0x0007040612345678));
+}
+
+static void an_msr_that_cannot_be_set_is_named(void **unused)
+{
+    NEED_KVM();
+    g_autoptr(GError) error = NULL;
+    struct tiny_pc *from = pc_new(1), *to = pc_new(1);
+
+    assert_false(move_state(from, to, rename_pat, &error));
+    assert_string_equal(error->message,
+                        "device vcpu/0: vCPU 0: MSR 0x12345678 is 0x7040600070406, which "
+                        "this host's KVM does not know");
+    LOAD_COUNTER(to);
+    cpu_kvm.start(to->cpu);
+    WAIT_FOR(to, to->said->len > 3);
+    pc_free(from);
+    pc_free(to);
+}
+
 /* ---- dirty log ---- */
 
 enum { FIRST_DIRTIED = 0x20, N_DIRTIED = 0x80 }; /* pages that the guest below writes */
@@ -693,6 +733,7 @@ int main(void)
         cmocka_unit_test(routes_are_numbered_above_the_pins),
         cmocka_unit_test(a_moved_guest_counts_on),
         cmocka_unit_test(bad_state_is_refused_and_hurts_nothing),
+        cmocka_unit_test(an_msr_that_cannot_be_set_is_named),
         cmocka_unit_test(bitmap_misses_no_write),
         cmocka_unit_test(ring_misses_no_write),
         cmocka_unit_test(a_full_ring_misses_no_write),

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -87,6 +88,29 @@ static void forbidden_calls_fail_in_every_thread(void **state)
     in_a_child(drop_calls, NULL);
 }
 
+/* Requests of the terminals' kind ('T'): one that is on the list, one that is not. */
+static int drop_requests(void *opaque)
+{
+    const unsigned long allowed[] = {TCGETS, FIONBIO, 0};
+    int pipes[2], n;
+
+    EXPECT(pipe(pipes) == 0 && ioctl(pipes[0], FIONREAD, &n) == 0);
+    EXPECT(sandbox_drop_requests(allowed, NULL));
+    EXPECT(ioctl(pipes[0], FIONREAD, &n) == -1 && errno == EPERM);
+    n = 1;
+    EXPECT(ioctl(pipes[0], FIONBIO, &n) == 0);
+    EXPECT(ioctl(pipes[0], TCGETS, NULL) == -1 && errno == ENOTTY);
+    /* Other kinds and other calls go on as before. */
+    EXPECT(ioctl(pipes[0], _IO(0xae, 1), 0) == -1 && errno == ENOTTY);
+    EXPECT(write(pipes[1], "x", 1) == 1);
+    return 0;
+}
+
+static void requests_that_are_not_listed_fail(void **state)
+{
+    in_a_child(drop_requests, NULL);
+}
+
 static int confine_nothing_but_execution(void *opaque)
 {
     bool is_confined;
@@ -145,6 +169,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forbidden_calls_fail_in_every_thread),
+        cmocka_unit_test(requests_that_are_not_listed_fail),
         cmocka_unit_test(nothing_can_be_executed),
         cmocka_unit_test(files_are_confined_to_folders),
     };
