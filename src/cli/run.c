@@ -22,12 +22,14 @@ struct run {
     char *board, *name, *cpu, *dirty_log, *memory, *bios, *kernel, *initrd, *append, *console,
         *incoming, *restore;
     char *sandbox;
+    char *monitor_path;
     char **qmp_paths, **confine;
     int n_cpus;
     gboolean is_paused, is_prefaulted, is_lazy, no_reboot, no_shutdown;
     struct machine_config config;
     struct termios terminal; /* as it was found */
     bool has_terminal;
+    bool has_sockets; /* atomic: the monitors' are ours */
 
     GMainLoop *loop;
     struct machine *machine;
@@ -202,14 +204,20 @@ static bool make_config(struct run *run, GError **error)
 
 /* ---- what happens ---------------------------------------------------------------------------- */
 
-/* A vCPU or a device waits for memory that will never come: nothing that waits for them may be
- * done, and nothing of the guest may happen any more. */
-static void end_at_once(struct run *run)
+/* A vCPU or a device waits for memory that will never come. Nothing that waits for them may be
+ * done, and nothing of the guest may happen any more. On whatever thread found out. */
+static void on_memory_lost(void *opaque, const char *reason)
 {
-    monitor_free(run->monitor);
+    struct run *run = opaque;
+
+    cli_complain("the guest cannot go on: %s", reason);
     if (run->has_terminal)
         tcsetattr(STDIN_FILENO, TCSADRAIN, &run->terminal);
-    fflush(NULL);
+    if (__atomic_load_n(&run->has_sockets, __ATOMIC_ACQUIRE)) {
+        unlink(run->monitor_path);
+        for (char **extra = run->qmp_paths; extra && *extra; extra++)
+            unlink(*extra);
+    }
     _exit(CLI_FAILED);
 }
 
@@ -224,9 +232,7 @@ static void on_machine_notice(void *opaque, const struct machine_notice *notice)
         break;
     case MACHINE_NOTICE_BROKEN:
         cli_complain("the guest cannot go on: %s", notice->detail);
-        if (notice->is_stuck)
-            end_at_once(run);
-        else if (!run->no_shutdown)
+        if (!run->no_shutdown)
             finish(run, CLI_FAILED);
         break;
     case MACHINE_NOTICE_ESCAPE:
@@ -269,14 +275,15 @@ static bool open_monitors(struct run *run, GError **error)
         .quit = on_quit,
         .opaque = run,
     };
-    g_autofree char *path = cli_monitor_path(run->name, true, error);
+    const char *path = run->monitor_path;
 
     run->monitor = monitor_new(&config);
-    if (!path || !monitor_listen(run->monitor, path, error))
+    if (!monitor_listen(run->monitor, path, error))
         return false;
     for (char **extra = run->qmp_paths; extra && *extra; extra++)
         if (strcmp(*extra, path) != 0 && !monitor_listen(run->monitor, *extra, error))
             return false;
+    __atomic_store_n(&run->has_sockets, true, __ATOMIC_RELEASE);
     return true;
 }
 
@@ -339,6 +346,10 @@ static bool start(struct run *run, GError **error)
     run->machine = machine_new(&run->config, context, error);
     if (!run->machine)
         return false;
+    run->monitor_path = cli_monitor_path(run->name, true, error);
+    if (!run->monitor_path)
+        return false;
+    machine_set_lost_fn(run->machine, on_memory_lost, run);
     run->migration = migration_new(run->machine, context);
     machine_add_listener(run->machine, on_machine_notice, run);
     migration_add_listener(run->migration, on_migration_notice, run);
@@ -371,6 +382,7 @@ static void clear(struct run *run)
     for (size_t i = 0; i < G_N_ELEMENTS(owned); i++)
         g_clear_pointer(owned[i], g_free);
     g_clear_pointer(&run->sandbox, g_free);
+    g_clear_pointer(&run->monitor_path, g_free);
     g_clear_pointer(&run->qmp_paths, g_strfreev);
     g_clear_pointer(&run->confine, g_strfreev);
 }

@@ -105,6 +105,8 @@ struct machine {
     char *broken_reason;
     void (*discarded)(void *opaque, const GError *why);
     void *discarded_opaque;
+    void (*lost)(void *opaque, const char *reason);
+    void *lost_opaque;
 
     /* owned by the main thread */
     GArray *listeners;

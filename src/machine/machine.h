@@ -49,7 +49,6 @@ struct machine_notice {
     unsigned exit_code;
     const char *reason; /* QEMU's word: "guest-reset"; or NULL */
     const char *detail; /* a sentence, or NULL */
-    bool is_stuck;      /* BROKEN: parts of the machine wait for ever, nobody may wait for them */
 };
 
 typedef void (*machine_notice_fn)(void *opaque, const struct machine_notice *notice);
@@ -117,6 +116,11 @@ void machine_announce(struct machine *machine, const struct machine_announce *ho
 const struct gw_vm *machine_vm(struct machine *machine);
 /* COMMIT went out and the link is lost. */
 void machine_set_doubt(struct machine *machine);
+/* Called (any thread) when memory of a guest that was restored lazily is lost (struct gw_vm): parts
+ * of the machine wait for ever, and so does who waits for them, be it on the way out. fn ends the
+ * process. */
+void machine_set_lost_fn(struct machine *machine, void (*fn)(void *opaque, const char *reason),
+                         void *opaque);
 /* Called (any thread) when an incoming guest was discarded before it ran. */
 void machine_set_discarded_fn(struct machine *machine, void (*fn)(void *opaque, const GError *why),
                               void *opaque);

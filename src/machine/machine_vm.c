@@ -225,11 +225,26 @@ static void vm_discarded(void *opaque, const GError *why)
         fn(fn_opaque, why);
 }
 
-/* Whoever waits for that memory waits for ever, so the parts cannot be stopped. */
 static void vm_memory_lost(void *opaque, const char *reason)
 {
-    machine_notify(opaque, &(struct machine_notice){
-                               .kind = MACHINE_NOTICE_BROKEN, .detail = reason, .is_stuck = true});
+    struct machine *machine = opaque;
+
+    pthread_mutex_lock(&machine->lock);
+    void (*fn)(void *, const char *) = machine->lost;
+    void *fn_opaque = machine->lost_opaque;
+    pthread_mutex_unlock(&machine->lock);
+    if (!fn)
+        g_error("guest memory is lost: %s", reason); /* and aborts */
+    fn(fn_opaque, reason);
+}
+
+void machine_set_lost_fn(struct machine *machine, void (*fn)(void *opaque, const char *reason),
+                         void *opaque)
+{
+    pthread_mutex_lock(&machine->lock);
+    machine->lost = fn;
+    machine->lost_opaque = opaque;
+    pthread_mutex_unlock(&machine->lock);
 }
 
 void machine_set_hold(struct machine *machine, bool is_held)

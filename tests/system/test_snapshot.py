@@ -255,6 +255,16 @@ def test_a_damaged_page_ends_a_lazy_guest_loudly(start_vm, snapshot, where):
     assert "godwit: the incoming guest was lost: snapshot: " in eager.log()
 
 
+def test_a_damaged_lazy_guest_can_be_ended_at_any_time(start_vm, snapshot):
+    """Whoever waits for the page, or for who waits for it, does not keep the process from ending."""
+    flip(snapshot, place_of_a_page(snapshot)[0])
+    for i in range(6):
+        vm = start_vm(f"r{i}", *LIKE, "--restore", snapshot, "--lazy")
+        if i % 2:
+            vm.kill(signal.SIGTERM)
+        vm.wait_exit()
+
+
 @pytest.mark.parametrize("options", [(), ("--lazy",)], ids=["eager", "lazy"])
 def test_what_is_cut_or_has_a_wrong_index_never_runs(start_vm, snapshot, options):
     whole = snapshot.read_bytes()
