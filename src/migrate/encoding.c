@@ -13,6 +13,7 @@ struct encoding {
 
     /* written while no lane is in a round */
     struct delta_cache *cache; /* made when a round first wants deltas */
+    unsigned n_lanes;
 
     /* guarded by lock */
     pthread_mutex_t lock;
@@ -24,7 +25,7 @@ struct encoding_lane {
     struct encoding *encoding;
     struct wire_encoder *encoder; /* made when a packet first wants it */
     struct delta_cache *cache;    /* the one the encoder knows */
-    bool is_hopeless;             /* there was no memory for an encoder */
+    bool is_hopeless;             /* there is no memory for an encoder */
     unsigned modes;               /* of the packet */
     struct wire_encode_stats stats;
     uint64_t packed_ns;
@@ -41,9 +42,12 @@ struct encoding *encoding_new(const struct encoding_params *params, uint32_t n_l
 
     pthread_mutex_init(&encoding->lock, NULL);
     encoding->cache_bytes = params->cache_bytes;
+    /* A lane that cannot encode would not note in the cache what it sends. */
     encode_choice_init(&encoding->choice, agreed(params->zstd, params->features, WIRE_FEATURE_ZSTD),
-                       agreed(params->delta, params->features, WIRE_FEATURE_DELTA), n_lanes,
-                       clock_mono_ns());
+                       n_lanes > ENCODING_MAX_LANES
+                           ? ENCODE_OFF
+                           : agreed(params->delta, params->features, WIRE_FEATURE_DELTA),
+                       n_lanes, clock_mono_ns());
     return encoding;
 }
 
@@ -94,6 +98,7 @@ struct encoding_lane *encoding_lane_new(struct encoding *encoding)
     struct encoding_lane *lane = g_new0(struct encoding_lane, 1);
 
     lane->encoding = encoding;
+    lane->is_hopeless = encoding && encoding->n_lanes++ >= ENCODING_MAX_LANES;
     return lane;
 }
 

@@ -19,6 +19,9 @@
 
 #define ENCODING_FEATURES ((UINT64_C(1) << WIRE_FEATURE_ZSTD) | (UINT64_C(1) << WIRE_FEATURE_DELTA))
 
+/* Lanes that encode; each takes about 1.2 MiB for it. Others of the same migration stay raw. */
+#define ENCODING_MAX_LANES 16u
+
 struct encoding;
 struct encoding_lane;
 

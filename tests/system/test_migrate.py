@@ -208,15 +208,19 @@ def test_encoded_pages_arrive(start_vm, mover):
     """The streams are decoded by the independent reader too."""
     vm = start_vm("a", *memtick("mib=16 rate=50 fill=text"))
     before = wait_ticks(vm)
-    for _ in range(3):
+    n_moves = n_misses = 0
+    # A guest that had no processor meanwhile has written nothing that a second round could carry.
+    while n_moves < 3 or (n_misses == 0 and n_moves < 30):
         new, summary = mover.move(vm, "--compress", "zstd", "--delta", "8MiB", uri=TCP)
         info = summary["migration"]
         assert 0 < info["compression"]["compressed-size"] < info["compression"]["bytes"]
         assert info["xbzrle-cache"]["cache-size"] == 8 << 20
-        assert info["xbzrle-cache"]["cache-miss"] > 0  # the second round found an empty cache
+        n_misses += info["xbzrle-cache"]["cache-miss"]  # the second round finds an empty cache
+        n_moves += 1
         assert info["ram"]["pages-resent"] == 0
         vm.close()
         vm = new
+    assert n_misses > 0
     assert wait_ticks(vm) > before and "BAD" not in vm.console()
 
 

@@ -169,15 +169,27 @@ void check_ledger(const struct gw_ledger *ledger, uint32_t index, bool is_handed
     assert_int_equal(sum_ns, attempt->blackout_ns);
 }
 
+/* The source may know of the end before the destination does, which then still serves the last
+ * attempt and says so. That is no failure of the next one. */
+static bool is_too_early(struct move *move)
+{
+    struct gw_source_status status = source_status_of(move);
+
+    return status.state == GW_SOURCE_FAILED && strstr(status.failure.reason, "serves another");
+}
+
 void check_next_attempt_works(struct move *move)
 {
-    gw_source_free(move->source);
-    move->source = NULL;
+    uint64_t limit_ns = after_ms(PATIENCE_MS);
+
     g_clear_pointer(&move->source_uri, g_free);
     move->cancel_at = 0;
     move->refuse_from = 0;
-    move_start_source(move);
-    move_finish(move);
+    do {
+        g_clear_pointer(&move->source, gw_source_free);
+        move_start_source(move);
+        move_finish(move);
+    } while (is_too_early(move) && clock_mono_ns() < limit_ns);
     if (source_state_of(move) != GW_SOURCE_COMPLETED)
         fail_msg("the next attempt failed: %s", source_status_of(move).failure.reason);
     check_one_owner(move);

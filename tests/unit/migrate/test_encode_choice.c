@@ -311,6 +311,38 @@ static void an_older_destination_gets_raw_pages(void **state)
     }
 }
 
+/* 64 lanes: not more memory than 16 of them take. */
+static void encoders_are_bounded(void **state)
+{
+    const struct encoding_params params = {.zstd = ENCODE_ON,
+                                           .delta = ENCODE_ON,
+                                           .cache_bytes = UINT64_C(1) << 20,
+                                           .features = ENCODING_FEATURES};
+    struct encoding *encoding = encoding_new(&params, 64);
+    struct encoding_lane *lanes[64];
+    struct wire_pages_out *packet = wire_pages_out_new();
+    static uint8_t page[WIRE_PAGE_BYTES] = {1};
+    struct encoding_counters counters;
+
+    encoding_begin_round(encoding, 2);
+    for (unsigned i = 0; i < 64; i++) {
+        lanes[i] = encoding_lane_new(encoding);
+        wire_pages_begin(packet, 2, 0);
+        encoding_lane_begin(lanes[i], packet);
+        assert_true(wire_pages_add(packet, i, page));
+        encoding_lane_pack(lanes[i], packet);
+        encoding_lane_sent(lanes[i], wire_pages_record_bytes(packet));
+    }
+    encoding_get_counters(encoding, &counters);
+    assert_int_equal(counters.total.zstd.n_pages, ENCODING_MAX_LANES);
+    assert_int_equal(counters.total.delta.n_tried, 0);
+    for (unsigned i = 0; i < 64; i++) {
+        encoding_lane_free(lanes[i]);
+    }
+    wire_pages_out_free(packet);
+    encoding_free(encoding);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -324,6 +356,7 @@ int main(void)
         cmocka_unit_test(deltas_are_tried_on_a_slow_link_only),
         cmocka_unit_test(deltas_that_save_nothing_are_given_up),
         cmocka_unit_test(an_older_destination_gets_raw_pages),
+        cmocka_unit_test(encoders_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -186,7 +186,8 @@ static void encoded_pages_arrive(void **state)
         assert_int_equal(status.zstd.pages > 0, cases[i].zstd == GW_ENCODE_ON);
         assert_true(status.zstd.out_bytes <= status.zstd.in_bytes);
         assert_int_equal(status.delta_cache_bytes > 0, cases[i].delta == GW_ENCODE_ON);
-        assert_int_equal(status.delta_misses > 0, cases[i].delta == GW_ENCODE_ON);
+        /* Whether the guest wrote anything in between is its own affair. */
+        assert_true(status.delta_misses == 0 || cases[i].delta == GW_ENCODE_ON);
         assert_int_equal(status.pages_resent, 0);
         assert_true(status.zstd.pages + status.delta.pages <= status.pages_plain);
         move_clear(&move);
