@@ -6,13 +6,14 @@ SAN ?=
 BUILD ?= $(if $(findstring thread,$(SAN)),build-tsan,$(if $(SAN),build-asan,build))
 MESON_ARGS := $(if $(SAN),-Db_sanitize=$(SAN) -Db_lundef=false)
 
-.PHONY: help demo check fuzz bench build setup format clean
+.PHONY: help demo check lab lab-shell lab-check fuzz bench build setup format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make build    set up the machine and build into $(BUILD)/'
 	@echo 'make demo     move a running Debian guest between two processes, back and forth; MACHINE=pc'
 	@echo 'make check    static checks, unit tests, system tests; SAN=address,undefined or SAN=thread'
+	@echo 'make lab      build the laboratory, machines in which KVM works; lab-shell, lab-check; LAB=long'
 	@echo 'make fuzz     list the fuzz targets; FUZZ=NAME TIME=SECONDS runs one'
 	@echo 'make bench    measurements beside QEMU and iperf3; never part of the tests'
 	@echo 'make format   put all C files through clang-format'
@@ -36,6 +37,18 @@ demo:
 check:
 	@$(call prepare,check)
 	@scripts/run-checks --build $(BUILD)
+
+lab:
+	@$(call prepare,lab)
+	@GODWIT_BUILD=$(abspath $(BUILD)) scripts/lab image
+
+lab-shell:
+	@$(call prepare,lab)
+	@GODWIT_BUILD=$(abspath $(BUILD)) scripts/lab shell
+
+lab-check:
+	@$(call prepare,lab)
+	@scripts/run-checks --build $(BUILD) --only lab
 
 FUZZ ?=
 TIME ?= 60

@@ -7,13 +7,16 @@
 GUEST_SUITE=trixie
 GUEST_MODULES="virtio_blk failover net_failover virtio_net virtio-rng virtio_balloon"
 PC_MODULES="button evdev" # and the power button's
+# What a laboratory host loads, of the same package (docs/laboratory.md).
+LAB_MODULES="irqbypass kvm kvm-amd tun llc stp bridge failover net_failover virtio_net"
 
 # What each part must hold to count as present.
 guest_part_files() {
     case $1 in
     kernel) echo vmlinux VERSION $(printf 'modules/%s.ko ' $GUEST_MODULES) ;;
     opensbi) echo fw_dynamic.bin fw_jump.bin ;;
-    pc-kernel) echo vmlinuz VERSION $(printf 'modules/%s.ko ' $GUEST_MODULES $PC_MODULES) ;;
+    pc-kernel) echo vmlinuz VERSION $(printf 'modules/%s.ko ' $GUEST_MODULES $PC_MODULES) \
+        $(printf 'lab-modules/%s.ko ' $LAB_MODULES) ;;
     busybox | pc-busybox) echo busybox ;;
     esac
 }
@@ -83,7 +86,15 @@ unpack_kernel() {
 }
 
 unpack_pc-kernel() {
-    unpack_linux "$1" "$2" vmlinuz $GUEST_MODULES $PC_MODULES
+    local dir=$2 module
+    unpack_linux "$1" "$dir" vmlinuz $(printf '%s\n' $GUEST_MODULES $PC_MODULES $LAB_MODULES | sort -u)
+    mkdir "$dir/lab-modules"
+    for module in $LAB_MODULES; do
+        case " $GUEST_MODULES $PC_MODULES " in
+        *" $module "*) cp "$dir/modules/$module.ko" "$dir/lab-modules/" ;;
+        *) mv "$dir/modules/$module.ko" "$dir/lab-modules/" ;;
+        esac
+    done
 }
 
 unpack_opensbi() {

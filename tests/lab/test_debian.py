@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""A stock Debian amd64 on machine pc moves between two hosts with different processors."""
+import time
+
+import pytest
+
+from far import WAIT_S, far
+from gwlab import net
+from gwlab.guest import Agent, Stream
+from gwlab.parts import part
+from gwlab.vm import wait_until
+
+GUEST, MAC = "10.0.0.2", "52:54:00:67:77:01"
+APPEND = f"console=ttyS0 cryptomgr.notests initcall_blacklist=jent_mod_init panic=-1 gw.ip={GUEST}/24"
+# What must not be in the guest kernel's own log.
+BAD = "BUG|Oops|WARNING|stall|unstable|clocksource: S|[Ll]ost|nobody cared|timed out|not connected"
+
+
+class Guest:
+    """The guest and where it is; every process has a TAP of its own on its host's bridge."""
+
+    def __init__(self, here, there, cpus):
+        self.here, self.there = here, there
+        self.like = ("--machine", "pc", "--memory", "192M", "--cpus", cpus)
+        self.count = 0
+        self.vm = None
+
+    def start(self, is_there, *options):
+        self.count += 1
+        tap = f"tap{self.count}"
+        run = far if is_there else (lambda *argv: net.ip(*argv[1:]))
+        run("ip", "tuntap", "add", tap, "mode", "tap", "vnet_hdr")
+        run("ip", "link", "set", tap, "master", "gwbr0", "up")
+        start = self.there if is_there else self.here
+        return start(f"d{self.count}", *self.like, "--net", f"tap,ifname={tap},mac={MAC}", *options)
+
+    def boot(self, is_there=False):
+        self.vm = self.start(is_there, "--kernel", part("GODWIT_PC_KERNEL"), "--initrd",
+                             part("GODWIT_PC_INITRD"), "--append", APPEND)
+        self.vm.wait_console("GODWIT-READY", WAIT_S)
+
+    def listener(self, to_there):
+        """A process that waits for the guest, and the address for the source."""
+        uri = f"tcp:10.0.0.{3 if to_there else 1}:{7100 + self.count}"
+        new = self.start(to_there, "--incoming", uri)
+        wait_until("the destination to listen", new.status, WAIT_S, step=0.2)
+        return new, uri
+
+    def move(self, to_there):
+        new, uri = self.listener(to_there)
+        self.vm.migrate(uri, "--max-blackout", "10s")
+        wait_until("the destination to run", lambda: new.status() == "running", WAIT_S, step=0.2)
+        assert self.vm.status() == "postmigrate"
+        self.vm = new
+
+
+@pytest.fixture
+def guest(here, there, request):
+    return Guest(here, there, getattr(request, "param", 1))
+
+
+@pytest.mark.parametrize("guest", [pytest.param(1, marks=pytest.mark.long), 2], indirect=True,
+                         ids=["1-cpu", "2-cpus"])
+def test_debian_moves_there_and_back_and_reboots(guest):
+    guest.boot()
+    agent = Agent(GUEST, timeout=WAIT_S)
+    agent.ask("dirty 8@2")
+    stream = Stream(GUEST)
+    for to_there in (True, False):
+        guest.move(to_there)
+        lines = stream.lines
+        wait_until("the TCP connection to go on",
+                   lambda lines=lines: stream.error or stream.lines > lines + 5, WAIT_S)
+        status = agent.status()
+        assert status["errors"] == 0 and status["running"] == 1
+    assert stream.close() > 10
+    agent.ask("verify")
+    agent.ask(f"sh ! dmesg | grep -E '{BAD}'")
+    start = len(guest.vm.console())
+    agent.ask("reboot")
+    agent.close()
+    guest.vm.wait_console("GODWIT-READY", WAIT_S, start)
+    guest.move(True)
+    Agent(GUEST, timeout=WAIT_S).close()
+
+
+def test_a_better_hosts_guest_is_refused_by_name_and_goes_on(guest):
+    guest.boot(is_there=True)
+    _, uri = guest.listener(False)
+    said = guest.vm.migrate(uri, check=False)
+    assert "destination lacks" in said and "which the guest was given" in said
+    assert guest.vm.status() == "running"
+    Agent(GUEST, timeout=WAIT_S).close()
+
+
+@pytest.mark.xfail(reason="seen once: 23.6 s of the guest's uptime were missing after two moves in 45 s",
+                   strict=False)
+@pytest.mark.long
+def test_uptime_and_clock_stay_right_across_hosts(guest):
+    guest.boot()
+    agent = Agent(GUEST, timeout=WAIT_S)
+    start, first = time.monotonic(), agent.status()
+    for to_there in (None, True, False):  # at rest, too, or the fault is not the move's
+        if to_there is not None:
+            guest.move(to_there)
+        agent.ask("sh sleep 2")
+        status = agent.status()
+        passed_ms = (time.monotonic() - start) * 1000
+        uptime_ms = status["uptime_ms"] - first["uptime_ms"]
+        wall_ms = (status["wall_ms"] - status["asked_ms"]) - (first["wall_ms"] - first["asked_ms"])
+        print(f"moved to host b: {to_there}; passed {passed_ms:.0f} ms, uptime {uptime_ms} ms, "
+              f"clock off by {wall_ms} ms")
+        assert abs(uptime_ms - passed_ms) < 1000 and abs(wall_ms) < 1000
+    agent.close()
