@@ -244,6 +244,14 @@ static void judge_reasons(struct play *play)
         blame(play, "a side failed without a reason");
 }
 
+/* Did it fail by the limit on silence or on the handshake, which is as short? */
+static bool is_out_of_time(const struct play *play)
+{
+    int code = seat_of(play, &play->source)->failure_code;
+
+    return code == GW_ERROR_LINK_SILENT || code == GW_ERROR_TIMEOUT;
+}
+
 static enum outcome judge_both_alive(struct play *play, const struct fault *fault)
 {
     const struct relay_facts *facts = &play->relay.facts;
@@ -266,8 +274,7 @@ static enum outcome judge_both_alive(struct play *play, const struct fault *faul
         return was_in_doubt ? OUTCOME_DOUBT_MOVED : OUTCOME_MOVED;
     }
     if (state == GW_SOURCE_FAILED && at_source) {
-        if (fault && !fault->is_done &&
-            seat_of(play, &play->source)->failure_code == GW_ERROR_LINK_SILENT)
+        if (fault && !fault->is_done && is_out_of_time(play))
             play->result->is_too_slow = true;
         if (fault && !fault->is_done)
             blame(play, "failed without a fault: %s", seat_of(play, &play->source)->reason);
@@ -349,8 +356,7 @@ static void play_next(struct play *play)
     if (!watch_until(play, is_source_final) ||
         state_of(play, &play->source) != GW_SOURCE_COMPLETED) {
         /* The old destination still has the short limit. */
-        play->result->is_too_slow =
-            seat_of(play, &play->source)->failure_code == GW_ERROR_LINK_SILENT;
+        play->result->is_too_slow = is_out_of_time(play);
         blame(play, "the next migration ends in %s: %s",
               gw_source_state_name((enum gw_source_state)state_of(play, &play->source)),
               seat_of(play, &play->source)->reason);
