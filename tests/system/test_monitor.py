@@ -97,6 +97,7 @@ def test_answers(vm):
      "cannot receive a guest: the machine is running"),
 ])
 def test_errors_say_what_is_wrong(vm, message, sentence):
+    wait_until("the guest to run", lambda: vm.status() == "running")
     raw = Raw(vm.monitor_path)
     raw.read()
     raw.ask({"execute": "qmp_capabilities"})
