@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+from gwlab.vm import wait_until
+
 import bare
 
 COMMANDS = """qmp_capabilities query-version query-commands query-status stop cont quit
