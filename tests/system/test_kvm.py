@@ -7,6 +7,7 @@ import pytest
 
 import test_migrate
 import x86
+from gwlab import kvm
 from gwlab.parts import part
 from gwlab.vm import wait_until
 from test_migrate import (  # noqa: F401 (tests that run here too)
@@ -18,7 +19,8 @@ from test_migrate import (  # noqa: F401 (tests that run here too)
     test_the_destination_is_killed_during_rounds, test_the_source_is_killed_during_rounds,
     wait_ticks)
 
-pytestmark = pytest.mark.skipif(x86.why_not() is not None, reason=str(x86.why_not()))
+pytestmark = pytest.mark.skipif(kvm.why_no_programs() is not None,
+                                reason=str(kvm.why_no_programs()))
 
 # Without processor extensions the kernel's emulator executes the guest, some 10^5 instructions a
 # second: little memory, slowly.
