@@ -19,8 +19,8 @@ from . import BUILD, LabError
 from .parts import part
 
 MODELS = {"a": "EPYC", "b": "EPYC-Rome"}
-# QEMU 7.2 leaves rubbish in the flags after cmpxchg16b, with which the next interrupt may kill the
-# kernel; without it the kernel takes another way.
+# After cmpxchg16b under QEMU 7.2 a kernel was seen with rubbish in the flags, and died; without it the
+# kernel takes another way.
 PROCESSOR = "+svm,+npt,-cx16"
 PORT_NAME = "org.godwit.lab"
 NOBODY = "65534"
