@@ -14,6 +14,7 @@ HELLO, SECTION_BEGIN, SECTION_PART, SECTION_END = 1, 2, 3, 4
 SCHEMA_VERDICT, RAM_MAP, ROUND_BEGIN, PAGES, ROUND_END, ROUND_ACK = 5, 6, 7, 8, 9, 10
 SWITCHOVER_BEGIN, STATE_END, LOADED, COMMIT, RUNNING = 12, 14, 15, 16, 17
 ABORT, CLOCK_PING, END, KEEPALIVE = 18, 22, 26, 0x8001
+SNAPSHOT_ONLY = (END, 0x8005, 0x8006, 0x8007)  # PAD, INDEX, LOCATOR
 CONTROL, PAGE, URGENT = 1, 2, 3
 HEADER_BYTES, PREAMBLE_BYTES = 32, 64
 PATIENCE = 60.0
@@ -24,14 +25,14 @@ def xxh3(data, seed=0):
 
 
 def records_of(path):
-    """The records of a snapshot: (type, payload, bulk), END left out."""
+    """The records of a snapshot that a live migration has too: (type, payload, bulk)."""
     with open(path, "rb") as file:
         data = file.read()
     at, found = PREAMBLE_BYTES, []
     while at < len(data):
         kind, _, length, _, bulk = struct.unpack_from("<HHIQI", data, at)
         body = at + HEADER_BYTES
-        if kind != END:
+        if kind not in SNAPSHOT_ONLY:
             found.append((kind, data[body:body + length],
                           data[body + length:body + length + bulk]))
         at = body + length + bulk

@@ -540,6 +540,7 @@ struct device *virtio_net_new(const struct virtio_config *config, struct netdev 
     };
 
     net->back = back;
+    net->hold_limit_ns = NET_HOLD_NS;
     memcpy(net->permanent_mac, mac, ETH_ALEN);
     net_filter_reset(net);
     if (!virtio_device_init(&net->virtio, &ops, config, features(back), &state, error)) {

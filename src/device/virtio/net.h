@@ -41,6 +41,8 @@ struct net_filter {
     uint64_t vlans[4096 / 64];
 };
 
+#define NET_HOLD_NS (UINT64_C(10) * NS_PER_MS)
+
 struct net {
     struct virtio_device virtio;
     /* fixed after construction */
@@ -49,6 +51,7 @@ struct net {
     struct io_timer *retry_timer; /* asks a back end again that failed to receive */
     struct io_timer *hold_timer;  /* ends is_holding */
     uint8_t permanent_mac[ETH_ALEN];
+    uint64_t hold_limit_ns; /* how long is_holding may last */
     /* guarded by the device lock; saved */
     struct net_filter filter;
     uint64_t guest_offloads;  /* VIRTIO_NET_F_GUEST_* now in force */

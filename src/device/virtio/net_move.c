@@ -11,7 +11,7 @@
  * Model, destination: just before the guest runs (arrive) what the own port has received is thrown
  * away, because the source's port received the same (broadcasts, and what a switch that knows no
  * better sends everywhere), and the guest is announced. From then on the network delivers here. To
- * keep the order the own port waits until the source has said its last, for HOLD_NS at most.
+ * keep the order the own port waits until the source has said its last, for NET_HOLD_NS at most.
  *
  * Frames that wait for the guest stand in net->waiting, as they were received, before those of the
  * back end. PEER: their number and size are bounded; a network header that the guest could not have
@@ -31,7 +31,6 @@
 
 #define WAITING_MAX_FRAMES 4096u
 #define WAITING_MAX_BYTES  (4u << 20)
-#define HOLD_NS            (UINT64_C(10) * NS_PER_MS)
 /* One turn of handing on; what is left makes the loop call again. */
 #define FORWARD_PER_TURN   256u
 
@@ -261,7 +260,8 @@ bool net_arrive(struct device *dev, bool is_running, bool expects_frames)
         if (is_running)
             net_send_rarp(net);
         net->is_holding = expects_frames;
-        io_timer_set(net->hold_timer, expects_frames ? clock_mono_ns() + HOLD_NS : UINT64_MAX);
+        io_timer_set(net->hold_timer,
+                     expects_frames ? clock_mono_ns() + net->hold_limit_ns : UINT64_MAX);
     }
     return is_running && virtio_has(&net->virtio, VIRTIO_NET_F_GUEST_ANNOUNCE);
 }
