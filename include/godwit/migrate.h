@@ -210,10 +210,26 @@ enum gw_encode_policy {
     GW_ENCODE_ON,
 };
 
+/* When the guest moves: after its memory (pre-copy), or before the rest of it (post-copy). */
+enum gw_migrate_mode {
+    GW_MODE_AUTO = 0, /* pre-copy; when it does not converge, post-copy, where both sides can and
+                         nobody forbids it */
+    GW_MODE_PRECOPY,
+    GW_MODE_POSTCOPY, /* one round, then post-copy; refused before the first page where a side
+                         cannot */
+};
+
+/* What happens when max_time_ns is spent before the switchover. */
+enum gw_at_max_time {
+    GW_AT_MAX_TIME_CANCEL = 0,
+    GW_AT_MAX_TIME_POSTCOPY,      /* where it is not possible: cancel */
+    GW_AT_MAX_TIME_STOP_AND_COPY, /* switches over whatever the blackout will be */
+};
+
 /* Budgets and settings; zero-initialised members mean the documented default. */
 struct gw_migrate_params {
     uint64_t max_blackout_ns;     /* default 300 ms */
-    uint64_t max_time_ns;         /* 0: unlimited; when it is spent the migration is cancelled */
+    uint64_t max_time_ns;         /* 0: unlimited; when it is spent: see at_max_time */
     uint64_t max_bandwidth_bytes; /* per second, all channels together; 0: unlimited */
     uint32_t channels;            /* page channels, at most 64; 0, the default: as many as the cores
                                      of both hosts carry, fewer while they carry as much. A
@@ -271,6 +287,13 @@ enum gw_source_state {
     GW_SOURCE_SAVED,          /* final: the snapshot is whole; the guest goes on here */
     GW_SOURCE_FAILED,         /* final: the guest goes on here */
     GW_SOURCE_CANCELLED,      /* final: the guest goes on here */
+    /* -- since 1.1 -- */
+    GW_SOURCE_RECONNECTING, /* the link broke before the blackout: the guest runs here, what was
+                               acknowledged stays */
+    GW_SOURCE_POSTCOPY,     /* the destination runs the guest; we have pages that it needs */
+    GW_SOURCE_PAUSED,       /* the same without a link; reconnecting */
+    GW_SOURCE_LOST,         /* final: the destination ran the guest and ended, or was given up,
+                               before it had all pages */
     GW_SOURCE_N_STATES,
 };
 const char *gw_source_state_name(enum gw_source_state state); /* "in-doubt" */
@@ -326,6 +349,11 @@ struct gw_source_status {
     uint64_t cpu_ns;            /* that the engine's threads have spent (not the guest's) */
     uint64_t peer_cpu_ns;       /* the same of the destination; 0 until COMPLETED or if not told */
     uint32_t n_active_channels; /* page channels that are used now; the last round uses all */
+    bool is_postcopy;           /* the guest moved, or moves, before all of its memory */
+    bool is_waiting_before_switchover; /* for gw_source_continue */
+    uint64_t pages_requested;          /* post-copy: that the destination waited for */
+    uint64_t pages_left; /* post-copy: that have not been sent since the guest moved */
+    uint32_t reconnects; /* times that a lost link was replaced */
 };
 
 /* Starts a migration of vm to uri (docs: channel.h lists the schemes) on threads of its own. vm and
@@ -347,11 +375,26 @@ struct gw_ledger *gw_source_get_ledger(struct gw_source *source);
 /* New budgets for a migration under way: the three budgets are taken, the rest is ignored. */
 void gw_source_set_budgets(struct gw_source *source, const struct gw_migrate_params *params);
 
+/* ---- since 1.1 ---- */
+/* Switches to post-copy as soon as the round in flight is acknowledged, whatever the mode. False
+ * with error: STATE (not in the rounds), UNSUPPORTED (a side cannot or forbids it; the sentence
+ * says which). */
+bool gw_source_start_postcopy(struct gw_source *source, GError **error);
+/* Lets a migration that waits before its switchover go on. STATE: it does not wait. */
+bool gw_source_continue(struct gw_source *source, GError **error);
+/* Post-copy: gives up the links, as if they had broken; gw_source_recover or either side's own
+ * attempts bring new ones after a while. STATE: no post-copy is under way. */
+bool gw_source_pause(struct gw_source *source, GError **error);
+/* Tries at once to replace a lost link, at uri from now on (NULL: as before). STATE: no link was
+ * lost. INVALID: the uri is none that can be connected to again. */
+bool gw_source_recover(struct gw_source *source, const char *uri, GError **error);
+
 enum gw_resolution {
     GW_RESOLVE_RUN_HERE = 1, /* the operator vouches that the destination does not and never will */
     GW_RESOLVE_RELEASE,      /* the operator vouches that the destination runs the guest */
 };
-/* Ends IN DOUBT by an operator's word. False with error in any other state. */
+/* Ends IN DOUBT by an operator's word; RELEASE also ends PAUSED, and with it what the destination
+ * still lacks of its guest. False with error in any other state. */
 bool gw_source_resolve(struct gw_source *source, enum gw_resolution resolution, GError **error);
 /* Waits until the state is final (true) or the deadline (CLOCK_MONOTONIC ns) has passed (false).
  * Not from a callback. */
@@ -369,6 +412,10 @@ enum gw_destination_state {
     GW_DESTINATION_LOADED,        /* everything is in place; waiting for COMMIT */
     GW_DESTINATION_RUNNING,       /* final: the guest was given to the embedder */
     GW_DESTINATION_DISOWNED,      /* this migration's guest will never run here; another may come */
+    /* -- since 1.1 -- */
+    GW_DESTINATION_WAITING,  /* the link broke before COMMIT: what has come is kept for a while */
+    GW_DESTINATION_POSTCOPY, /* the guest was given to the embedder; pages still come */
+    GW_DESTINATION_PAUSED,   /* the same without a link: who needs a missing page waits */
     GW_DESTINATION_N_STATES,
 };
 const char *gw_destination_state_name(enum gw_destination_state state);
@@ -394,6 +441,19 @@ struct gw_destination_status {
     char note[256];         /* a sentence about what was done otherwise than asked; or empty */
     uint64_t missing_bytes; /* lazy: of the file, still to be read while the guest runs */
     uint64_t cpu_ns;        /* that the engine's threads have spent on it */
+    bool is_postcopy;       /* the guest ran before all of its memory was there */
+    uint64_t pages_missing; /* post-copy: now */
+    uint32_t reconnects;    /* times that a lost link was replaced */
+    uint64_t faults;        /* post-copy: accesses that had to wait for a page */
+    uint64_t fault_p50_ns, fault_p99_ns, fault_max_ns; /* how long; upper bounds of buckets */
+};
+
+/* How long one thread (a vCPU, mostly) has waited for missing pages. */
+struct gw_fault_wait {
+    char name[16]; /* of the thread */
+    uint64_t faults;
+    uint64_t stall_ns; /* in total */
+    uint64_t p50_ns, p99_ns, max_ns;
 };
 
 /* Listens at uri for a source (tcp:, unix:), or reads a snapshot from it (file:, exec:, fd:), on
@@ -412,6 +472,15 @@ struct gw_ledger *gw_destination_get_ledger(struct gw_destination *destination);
 /* Gives up the migration under way (before COMMIT was read). False when there is none or too late.
  */
 bool gw_destination_cancel(struct gw_destination *destination);
+/* ---- since 1.1 ---- */
+/* Post-copy: fills waits with what each thread has waited, at most n; returns how many. */
+uint32_t gw_destination_get_fault_waits(struct gw_destination *destination,
+                                        struct gw_fault_wait *waits, uint32_t n);
+/* Post-copy: gives up the links, as if they had broken. STATE: none is under way. */
+bool gw_destination_pause(struct gw_destination *destination, GError **error);
+/* Post-copy that lost its link: listens at uri, instead of where it did, for the source to come.
+ * STATE: no link was lost. Others: as gw_destination_start. */
+bool gw_destination_recover(struct gw_destination *destination, const char *uri, GError **error);
 /* Notes something that happened after the guest ran ("first packet out"), at a CLOCK_MONOTONIC ns.
  * It is kept at depth 1 with the last attempt of this side's ledger. */
 void gw_destination_mark(struct gw_destination *destination, const char *name, uint64_t at_ns);
