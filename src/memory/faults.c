@@ -24,10 +24,12 @@ struct faults {
     fault_fn fn;
     void *opaque;
     int uffd;
-    int wake_fd; /* eventfd that ends the thread */
+    int wake_fd; /* eventfd: somebody rang, or the thread is to end */
     /* Owned by who starts and frees it. */
     pthread_t thread;
     bool has_thread;
+
+    bool is_ending; /* atomic: set before the last ring */
 };
 
 static const struct {
@@ -46,13 +48,13 @@ static void *at_page(const struct gw_ram_block *block, uint64_t page)
 
 /* ---- the thread ------------------------------------------------------------------------------ */
 
-static void tell(struct faults *faults, uint64_t address)
+static void tell(struct faults *faults, uint64_t address, uint32_t thread)
 {
     for (uint32_t i = 0; i < gw_memory_n_blocks(faults->memory); i++) {
         struct gw_ram_block *block = gw_memory_block(faults->memory, i);
         uint64_t offset = address - (uintptr_t)block->host;
         if (offset < block->size_bytes) {
-            faults->fn(faults->opaque, block, offset >> GW_PAGE_SHIFT);
+            faults->fn(faults->opaque, block, offset >> GW_PAGE_SHIFT, thread);
             return;
         }
     }
@@ -66,8 +68,15 @@ static void *thread_main(void *opaque)
                            {.fd = faults->uffd, .events = POLLIN}};
 
     for (;;) {
-        if ((poll(fds, 2, -1) < 0 && errno != EINTR) || fds[0].revents) {
+        int n_ready = poll(fds, 2, -1);
+        if (n_ready < 0 && errno != EINTR) {
             return NULL;
+        }
+        if (n_ready > 0 && fds[0].revents && fd_event_take(faults->wake_fd) > 0) {
+            if (__atomic_load_n(&faults->is_ending, __ATOMIC_ACQUIRE)) {
+                return NULL;
+            }
+            faults->fn(faults->opaque, NULL, 0, 0);
         }
         ssize_t n = read(faults->uffd, messages, sizeof messages);
         if (n < 0 && errno != EAGAIN && errno != EINTR) {
@@ -75,7 +84,8 @@ static void *thread_main(void *opaque)
         }
         for (ssize_t i = 0; i < n / (ssize_t)sizeof *messages; i++) {
             if (messages[i].event == UFFD_EVENT_PAGEFAULT) {
-                tell(faults, messages[i].arg.pagefault.address);
+                tell(faults, messages[i].arg.pagefault.address,
+                     messages[i].arg.pagefault.feat.ptid);
             }
         }
     }
@@ -85,11 +95,9 @@ bool faults_start(struct faults *faults, GError **error)
 {
     sigset_t all, before;
 
-    faults->wake_fd = eventfd(0, EFD_CLOEXEC);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc =
-        faults->wake_fd < 0 ? errno : pthread_create(&faults->thread, NULL, thread_main, faults);
+    int rc = pthread_create(&faults->thread, NULL, thread_main, faults);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc) {
         g_set_error(error, GW_ERROR, GW_ERROR_IO, "cannot start a thread: %s", g_strerror(rc));
@@ -98,6 +106,11 @@ bool faults_start(struct faults *faults, GError **error)
     pthread_setname_np(faults->thread, "gw-faults");
     faults->has_thread = true;
     return true;
+}
+
+void faults_ring(struct faults *faults)
+{
+    fd_event_signal(faults->wake_fd);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -121,7 +134,7 @@ static bool register_blocks(struct faults *faults, GError **error)
 struct faults *faults_new(struct gw_memory *memory, enum faults_kind kind, fault_fn fn,
                           void *opaque, GError **error)
 {
-    gw_autofd int uffd = uffd_open(0, kinds[kind].features, 0, error);
+    gw_autofd int uffd = uffd_open(0, kinds[kind].features, UFFD_FEATURE_THREAD_ID, error);
 
     if (uffd < 0) {
         g_prefix_error(error, "faults of the kernel cannot be handled (this takes root, "
@@ -134,7 +147,12 @@ struct faults *faults_new(struct gw_memory *memory, enum faults_kind kind, fault
                               .fn = fn,
                               .opaque = opaque,
                               .uffd = gw_steal_fd(&uffd),
-                              .wake_fd = -1};
+                              .wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+    if (faults->wake_fd < 0) {
+        g_set_error(error, GW_ERROR, GW_ERROR_IO, "eventfd: %s", g_strerror(errno));
+        faults_free(faults);
+        return NULL;
+    }
     if (!register_blocks(faults, error)) {
         faults_free(faults);
         return NULL;
@@ -148,7 +166,8 @@ void faults_free(struct faults *faults)
         return;
     }
     if (faults->has_thread) {
-        fd_event_signal(faults->wake_fd);
+        __atomic_store_n(&faults->is_ending, true, __ATOMIC_RELEASE);
+        faults_ring(faults);
         pthread_join(faults->thread, NULL);
     }
     /* Closing it ends every registration and protection, and lets go whoever waits. */

@@ -24,7 +24,9 @@
 enum faults_kind { FAULTS_MISSING = 1, FAULTS_WRITES };
 
 struct faults;
-typedef void (*fault_fn)(void *opaque, struct gw_ram_block *block, uint64_t page);
+/* thread: of this process, that waits (its kernel id); 0: not known, as it is a thread of the
+ * kernel, or an old kernel that does not tell. block NULL: somebody rang. */
+typedef void (*fault_fn)(void *opaque, struct gw_ram_block *block, uint64_t page, uint32_t thread);
 
 /* Watches every block of the memory. WRITES: nothing is protected yet. Nobody is told of anything
  * before faults_start, which comes when the callback has what it needs; it fails like _new does,
@@ -32,6 +34,9 @@ typedef void (*fault_fn)(void *opaque, struct gw_ram_block *block, uint64_t page
 struct faults *faults_new(struct gw_memory *memory, enum faults_kind kind, fault_fn fn,
                           void *opaque, GError **error);
 bool faults_start(struct faults *faults, GError **error);
+/* Has the callback called once more soon, without a page: for what must be done with nothing held.
+ * Rings that come close together may be one. Before faults_start: when that comes. */
+void faults_ring(struct faults *faults);
 /* Ends the thread. Whoever waits goes on: to a page that is not there as to a zero one. NULL: ok.
  */
 void faults_free(struct faults *faults);

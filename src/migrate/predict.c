@@ -38,7 +38,9 @@ void predict_round(struct predict *predict, uint64_t n_bytes, uint64_t active_ns
 
     if (n_bytes == 0 && predict->bytes_per_s == 0)
         predict->bytes_per_s = PREDICT_GUESS_BYTES_PER_S;
-    if (n_bytes < PREDICT_MIN_SAMPLE_BYTES)
+    /* What a larger round took is no less than what a small one would have: where the guest is too
+     * fast for small rounds, one that was held up must not be the last word about them. */
+    if (n_bytes < PREDICT_MIN_SAMPLE_BYTES || active_ns < predict->small_round_ns)
         predict->small_round_ns = active_ns;
     if (n_bytes == 0 || (predict->bytes_per_s && n_bytes < PREDICT_MIN_SAMPLE_BYTES))
         return;

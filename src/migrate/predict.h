@@ -35,7 +35,8 @@ struct predict {
     uint64_t stop_ns, fetch_ns, flush_ns, save_ns, load_ns, resume_ns, round_trip_ns;
     uint64_t state_bytes;
     uint64_t bytes_per_s;       /* acknowledged; 0: not yet known */
-    uint64_t small_round_ns;    /* the last round that was too short to say something about it */
+    uint64_t small_round_ns;    /* the last round that was too short to say something about it, or
+                                 * one that was not, and yet took less */
     uint64_t dirty_bytes_per_s; /* last round's */
     uint64_t backoff_ns;        /* of the last attempt that was put off; 0: none yet */
     uint64_t not_before_ns;     /* CLOCK_MONOTONIC: the next attempt waits until then */

@@ -163,7 +163,7 @@ static bool find_unit(struct snapshot_pager *pager, const struct gw_ram_block *b
     return unit != NULL;
 }
 
-static void on_fault(void *opaque, struct gw_ram_block *block, uint64_t page)
+static void on_fault(void *opaque, struct gw_ram_block *block, uint64_t page, uint32_t thread)
 {
     struct snapshot_pager *pager = opaque;
     uint64_t number;

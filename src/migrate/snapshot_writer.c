@@ -328,7 +328,7 @@ static void chunk_catch(struct snapshot_writer *writer, uint64_t chunk)
     pthread_mutex_unlock(&writer->lock);
 }
 
-static void on_write(void *opaque, struct gw_ram_block *block, uint64_t page)
+static void on_write(void *opaque, struct gw_ram_block *block, uint64_t page, uint32_t thread)
 {
     struct snapshot_writer *writer = opaque;
     uint64_t chunk = chunk_number(writer, block, page);

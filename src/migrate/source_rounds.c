@@ -75,7 +75,9 @@ void source_start_round(struct gw_source *source, uint32_t flags)
         source->observer.event(source->observer.opaque, GW_MIGRATE_EVENT_ROUND, source->round);
 }
 
-static void source_round_done(struct gw_source *source)
+/* arrived_ns: when the last acknowledgement came. It may have lain in the mailbox for as long as a
+ * stop or a flush kept this thread, which says nothing about the link. */
+static void source_round_done(struct gw_source *source, uint64_t arrived_ns)
 {
     struct encoding_counters encoded;
 
@@ -87,7 +89,7 @@ static void source_round_done(struct gw_source *source)
     source->saved_permille =
         (uint32_t)(encoded.round_saved * 1000 / MAX(source->round_bytes + encoded.round_saved, 1));
     predict_round(&source->predict, source->round_bytes + encoded.round_saved,
-                  clock_mono_ns() - source->round_start_ns);
+                  arrived_ns > source->round_start_ns ? arrived_ns - source->round_start_ns : 0);
     if (source_state(source) == GW_SOURCE_BLACKOUT)
         source_round_done_in_blackout(source);
     else
@@ -110,7 +112,7 @@ void source_on_ack(struct gw_source *source, const struct mail *mail)
     source->round_bytes += MIN(ack->n_bytes, UINT64_MAX / 128);
     source->n_acked++;
     if (source->n_acked == lanes_n(source->lanes))
-        source_round_done(source);
+        source_round_done(source, mail->arrived_ns);
 }
 
 void source_on_resend(struct gw_source *source, const struct mail *mail)

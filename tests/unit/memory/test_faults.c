@@ -23,7 +23,7 @@ struct rig {
     struct gw_memory *memory;
     struct gw_ram_block *block;
     struct faults *faults;
-    atomic_uint n_faults;
+    atomic_uint n_faults, n_rings, thread;
     atomic_bool may_answer;
     uint8_t answer[GW_PAGE_SIZE];
     uint8_t kept[N_PAGES][GW_PAGE_SIZE]; /* what protected pages held */
@@ -73,10 +73,11 @@ static uint64_t n_allocated(const struct rig *rig)
 
 /* ---- missing ---- */
 
-static void place_number(void *opaque, struct gw_ram_block *block, uint64_t page)
+static void place_number(void *opaque, struct gw_ram_block *block, uint64_t page, uint32_t thread)
 {
     struct rig *rig = opaque;
 
+    atomic_store(&rig->thread, thread);
     atomic_fetch_add(&rig->n_faults, 1);
     if (page % 2) {
         faults_place_zero(rig->faults, block, page, NULL);
@@ -141,7 +142,7 @@ static void what_is_there_already_stays(void **state)
     rig_clear(&rig);
 }
 
-static void never_answer(void *opaque, struct gw_ram_block *block, uint64_t page)
+static void never_answer(void *opaque, struct gw_ram_block *block, uint64_t page, uint32_t thread)
 {
     atomic_fetch_add(&((struct rig *)opaque)->n_faults, 1);
 }
@@ -182,9 +183,50 @@ static void who_waits_is_let_go_at_the_end(void **state)
     rig_clear(&rig);
 }
 
+/* Every kernel that tells of faults by shared memory can tell whose they are. */
+static void the_thread_that_waits_is_named(void **state)
+{
+    struct rig rig;
+
+    if (!rig_init(&rig, FAULTS_MISSING, place_number))
+        return;
+    assert_int_equal(at(&rig, 6)[17], 7);
+    assert_int_equal(atomic_load(&rig.thread), gettid());
+    rig_clear(&rig);
+}
+
+static void count_rings(void *opaque, struct gw_ram_block *block, uint64_t page, uint32_t thread)
+{
+    struct rig *rig = opaque;
+
+    if (block)
+        place_number(opaque, block, page, thread);
+    else
+        atomic_fetch_add(&rig->n_rings, 1);
+}
+
+static void who_rings_is_heard_between_faults(void **state)
+{
+    uint64_t limit_ns = clock_mono_ns() + PATIENCE_NS;
+    struct rig rig;
+
+    if (!rig_init(&rig, FAULTS_MISSING, count_rings))
+        return;
+    for (unsigned i = 1; i <= 10; i++) {
+        faults_ring(rig.faults);
+        assert_int_equal(at(&rig, 2 * i)[0], 2 * i + 1);
+        while (atomic_load(&rig.n_rings) < i) {
+            assert_true(clock_mono_ns() < limit_ns);
+            sched_yield();
+        }
+    }
+    assert_int_equal(atomic_load(&rig.n_faults), 10);
+    rig_clear(&rig);
+}
+
 /* ---- writes ---- */
 
-static void keep_page(void *opaque, struct gw_ram_block *block, uint64_t page)
+static void keep_page(void *opaque, struct gw_ram_block *block, uint64_t page, uint32_t thread)
 {
     struct rig *rig = opaque;
 
@@ -313,6 +355,8 @@ int main(void)
         cmocka_unit_test(missing_pages_come_for_the_kernel_too),
         cmocka_unit_test(what_is_there_already_stays),
         cmocka_unit_test(who_waits_is_let_go_at_the_end),
+        cmocka_unit_test(the_thread_that_waits_is_named),
+        cmocka_unit_test(who_rings_is_heard_between_faults),
         cmocka_unit_test(writes_wait_until_the_old_content_is_kept),
         cmocka_unit_test(writes_of_the_kernel_wait_too),
         cmocka_unit_test(the_guard_sees_pages_before_they_go),

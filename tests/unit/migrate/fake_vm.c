@@ -169,6 +169,8 @@ static bool fake_flush(void *opaque, uint64_t deadline_ns, struct gw_ledger *led
     fails = vm->fail_flushes > 0;
     if (fails)
         vm->fail_flushes--;
+    while (vm->hangs_in_flush && !fails)
+        fails = !cond_wait_until(&vm->changed, &vm->lock, deadline_ns + 100 * NS_PER_MS);
     pthread_mutex_unlock(&vm->lock);
     if (fails)
         g_set_error_literal(error, GW_ERROR, GW_ERROR_TIMEOUT, "disk0 does not answer");

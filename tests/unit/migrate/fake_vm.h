@@ -51,7 +51,7 @@ struct fake_vm {
     /* misbehaviour */
     unsigned fail_stops, fail_flushes; /* how many calls fail */
     bool fails_after_load, fails_validate;
-    uint64_t block_flush_until_ns; /* waits in flush, at most to its deadline */
+    bool hangs_in_flush; /* each fails a tenth of a second after its deadline */
 };
 
 struct fake_pair {

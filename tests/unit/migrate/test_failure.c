@@ -153,6 +153,28 @@ static void failed_stops_and_flushes_are_put_off(void **state)
     move_clear(&move);
 }
 
+/* The stopped round is acknowledged at once and looked at when the flush has hung. Were it taken to
+ * have lasted as long as the flush, no further attempt would be made: this guest writes nothing, so
+ * no other round could say better. */
+static void flush_that_hangs_says_nothing_about_the_link(void **state)
+{
+    struct move move;
+
+    move_init(&move);
+    move.pair.source.hangs_in_flush = true;
+    move.pair.source.writes_per_ms = 0;
+    move.source_params.max_blackout_ns = 300 * NS_PER_MS;
+    move_start_destination(&move);
+    move_start_source(&move);
+    for (uint64_t limit = after_ms(PATIENCE_MS); source_status_of(&move).failed_attempts < 3;)
+        assert_true(clock_mono_ns() < limit);
+    assert_true(gw_source_cancel(move.source));
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_CANCELLED);
+    check_one_owner(&move);
+    move_clear(&move);
+}
+
 /* The link stalls for a moment in the blackout: the guest goes on, the next attempt succeeds. */
 static void slow_blackout_is_put_off(void **state)
 {
@@ -316,6 +338,7 @@ int main(void)
         cmocka_unit_test(cancel_is_refused_after_commit),
         cmocka_unit_test(destination_fails_to_make_ready),
         cmocka_unit_test(failed_stops_and_flushes_are_put_off),
+        cmocka_unit_test(flush_that_hangs_says_nothing_about_the_link),
         cmocka_unit_test(slow_blackout_is_put_off),
         cmocka_unit_test(time_budget_ends_it),
         cmocka_unit_test(impossible_budget_goes_on_and_says_so),

@@ -68,6 +68,19 @@ static void a_small_round_is_the_least_the_last_pages_take(void **state)
     assert_int_equal(predict_blackout_ns(&predict, 0), 150000);
 }
 
+static void a_larger_round_that_took_less_corrects_a_small_one(void **state)
+{
+    struct predict predict = with_rate(100 * MIB);
+
+    predict_round(&predict, 4096, 400 * NS_PER_MS); /* the machine was busy with something else */
+    assert_int_equal(predict_allowance_bytes(&predict, 300 * NS_PER_MS), 0);
+    predict_round(&predict, 10 * MIB, 500 * NS_PER_MS);
+    assert_int_equal(predict_blackout_ns(&predict, 0), 400 * NS_PER_MS);
+    predict_round(&predict, 2 * MIB, 20 * NS_PER_MS);
+    assert_int_equal(predict_blackout_ns(&predict, 0), 20 * NS_PER_MS);
+    assert_true(predict_allowance_bytes(&predict, 300 * NS_PER_MS) > 0);
+}
+
 static void a_round_more_must_halve_what_is_left(void **state)
 {
     struct predict predict = with_rate(100 * MIB);
@@ -157,6 +170,7 @@ int main(void)
         cmocka_unit_test(unknown_before_the_first_round),
         cmocka_unit_test(adds_all_terms),
         cmocka_unit_test(a_small_round_is_the_least_the_last_pages_take),
+        cmocka_unit_test(a_larger_round_that_took_less_corrects_a_small_one),
         cmocka_unit_test(a_round_more_must_halve_what_is_left),
         cmocka_unit_test(allowance_is_the_inverse),
         cmocka_unit_test(says_when_it_does_not_converge),
