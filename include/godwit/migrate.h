@@ -255,6 +255,18 @@ struct gw_migrate_params {
     enum gw_encode_policy delta; /* source: send what changed in a page, from the second round on */
     uint64_t delta_cache_bytes;  /* source: memory for what was sent, taken as it is used; default
                                     GW_DEFAULT_DELTA_CACHE_BYTES */
+    enum gw_migrate_mode mode;       /* source */
+    enum gw_at_max_time at_max_time; /* source */
+    /* Either side: never post-copy, in which the loss of either host, or of the link for good, is
+     * the loss of the guest. */
+    bool forbids_postcopy;
+    /* Source: when the budget is met the guest runs on, and rounds go on, until
+     * gw_source_continue. */
+    bool waits_before_switchover;
+    /* How long a pre-copy whose link broke is tried again before it fails, at the source; how long
+     * a destination keeps what it has got for it. 0: not at all. A post-copy's is tried as long as
+     * the engine lives. */
+    uint64_t reconnect_limit_ns;
 };
 #define GW_DEFAULT_DELTA_CACHE_BYTES (UINT64_C(64) << 20)
 #define GW_DEFAULT_MAX_BLACKOUT_NS   UINT64_C(300000000)
@@ -352,8 +364,9 @@ struct gw_source_status {
     bool is_postcopy;           /* the guest moved, or moves, before all of its memory */
     bool is_waiting_before_switchover; /* for gw_source_continue */
     uint64_t pages_requested;          /* post-copy: that the destination waited for */
-    uint64_t pages_left; /* post-copy: that have not been sent since the guest moved */
-    uint32_t reconnects; /* times that a lost link was replaced */
+    uint64_t pages_left;     /* post-copy: that have not been sent since the guest moved */
+    uint32_t reconnects;     /* times that a lost link was replaced */
+    char postcopy_lack[128]; /* why post-copy is not possible; empty: it is */
 };
 
 /* Starts a migration of vm to uri (docs: channel.h lists the schemes) on threads of its own. vm and
