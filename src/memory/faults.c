@@ -131,6 +131,13 @@ static bool register_blocks(struct faults *faults, GError **error)
     return true;
 }
 
+bool faults_are_possible(enum faults_kind kind, GError **error)
+{
+    gw_autofd int uffd = uffd_open(0, kinds[kind].features, UFFD_FEATURE_THREAD_ID, error);
+
+    return uffd >= 0;
+}
+
 struct faults *faults_new(struct gw_memory *memory, enum faults_kind kind, fault_fn fn,
                           void *opaque, GError **error)
 {

@@ -34,6 +34,8 @@ typedef void (*fault_fn)(void *opaque, struct gw_ram_block *block, uint64_t page
 struct faults *faults_new(struct gw_memory *memory, enum faults_kind kind, fault_fn fn,
                           void *opaque, GError **error);
 bool faults_start(struct faults *faults, GError **error);
+/* Would faults_new work? UNSUPPORTED with a sentence otherwise. */
+bool faults_are_possible(enum faults_kind kind, GError **error);
 /* Has the callback called once more soon, without a page: for what must be done with nothing held.
  * Rings that come close together may be one. Before faults_start: when that comes. */
 void faults_ring(struct faults *faults);

@@ -43,12 +43,14 @@ void destination_close_links(struct gw_destination *destination, bool is_orderly
 {
     if (destination->control && is_orderly)
         link_finish(destination->control, clock_mono_ns() + DESTINATION_FINISH_NS);
+    destination_break_bar(destination);
     __atomic_fetch_add(&destination->generation, 1, __ATOMIC_RELAXED);
     for (guint i = 0; i < destination->lanes->len; i++) {
         struct page_lane *lane = g_ptr_array_index(destination->lanes, i);
 
         link_shutdown(lane->link);
     }
+    destination_use_urgent(destination, NULL); /* a request that was being sent has failed by now */
     while (destination->lanes->len) {
         struct page_lane *lane = g_ptr_array_index(destination->lanes, destination->lanes->len - 1);
 
@@ -62,6 +64,9 @@ void destination_close_links(struct gw_destination *destination, bool is_orderly
     destination->lost_limit_ns = UINT64_MAX;
     destination->next_ping_ns = UINT64_MAX;
     destination->ledger_limit_ns = UINT64_MAX;
+    if (destination->postcopy.is_done)
+        destination_end_paging(destination);
+    destination_mend_bar(destination);
 }
 
 /* Gives up: remembers NEVER first, then tells the peer, then clears up. */
@@ -86,6 +91,8 @@ static void destination_disown(struct gw_destination *destination, unsigned even
     destination_close_links(destination, true);
     ledger_close(destination->ledger, clock_mono_ns(), destination->failure.reason, 0);
     g_clear_pointer(&destination->load, gw_state_load_free); /* rolls a commit back */
+    destination_forget_attempt(destination);
+    destination_forget_received(destination);
     destination_share_drop(destination);
     if (destination->vm.discarded) {
         g_autoptr(GError) why =
@@ -139,6 +146,21 @@ static void destination_perform(struct gw_destination *destination, unsigned eve
         destination_fail(destination, DESTINATION_EV_LINK_LOST, GW_SIDE_SOURCE, GW_ERROR_CORRUPT,
                          "the source said what it may not say in this state");
         break;
+    case DESTINATION_DO_KEEP:
+        destination_keep(destination);
+        break;
+    case DESTINATION_DO_RESUME_RECEIVING:
+        destination_resume_receiving(destination);
+        break;
+    case DESTINATION_DO_PAUSE:
+        destination_pause(destination);
+        break;
+    case DESTINATION_DO_RESUME_PAGES:
+        destination_resume_pages(destination);
+        break;
+    case DESTINATION_DO_SAY_WHOLE:
+        destination_say_whole(destination);
+        break;
     case DESTINATION_DO_REFUSE_BUSY:
     case DESTINATION_DO_REFUSE:
     case DESTINATION_DO_NOTHING:
@@ -158,7 +180,8 @@ void destination_dispatch(struct gw_destination *destination, enum destination_e
     pthread_mutex_unlock(&destination->lock);
 
     /* Ends are published when their action is done. */
-    is_end = state == GW_DESTINATION_RUNNING || state == GW_DESTINATION_DISOWNED;
+    is_end = state == GW_DESTINATION_RUNNING || state == GW_DESTINATION_DISOWNED ||
+             state == GW_DESTINATION_POSTCOPY;
     if (!is_end)
         destination_publish_state(destination, state);
     destination_perform(destination, event, action);
@@ -169,8 +192,15 @@ void destination_dispatch(struct gw_destination *destination, enum destination_e
 void destination_fail(struct gw_destination *destination, enum destination_event event,
                       enum gw_side side, int code, const char *reason)
 {
+    /* A link that was lost on its way, not one that the peer abused. */
+    bool is_replaceable = side == GW_SIDE_DESTINATION && destination->wait_ns > 0 &&
+                          (destination->features >> WIRE_FEATURE_RESUME & 1);
+
     if (destination->failure.side == GW_SIDE_NONE)
         engine_failure_set(&destination->failure, side, code, reason);
+    if (event == DESTINATION_EV_LINK_LOST && is_replaceable &&
+        destination_state(destination) != GW_DESTINATION_WAITING)
+        event = DESTINATION_EV_LINK_BROKEN;
     destination_dispatch(destination, event);
 }
 
@@ -293,6 +323,17 @@ static void destination_on_mail(struct gw_destination *destination, struct mail 
             destination_fail(destination, DESTINATION_EV_FAILED, GW_SIDE_DESTINATION,
                              gw_error_code_of(mail->error), mail->error->message);
         break;
+    case MAIL_WHOLE:
+        destination_dispatch(destination, DESTINATION_EV_WHOLE);
+        break;
+    case MAIL_PAUSE:
+        if (destination_state(destination) == GW_DESTINATION_POSTCOPY)
+            destination_fail(destination, DESTINATION_EV_LINK_LOST, GW_SIDE_DESTINATION,
+                             GW_ERROR_CANCELLED, "paused by the user");
+        break;
+    case MAIL_RECOVER:
+        destination_listen_at(destination, g_steal_pointer(&mail->listener));
+        break;
     case MAIL_RESOLVE:
     case MAIL_LANE_SENT:
         break;
@@ -331,6 +372,12 @@ static void destination_tick(struct gw_destination *destination)
     if (destination->control && now_ns >= destination->next_ping_ns &&
         destination_state(destination) != GW_DESTINATION_RUNNING)
         destination_ping(destination);
+    if (destination_state(destination) == GW_DESTINATION_WAITING &&
+        now_ns >= destination->wait_limit_ns)
+        destination_fail(destination, DESTINATION_EV_LINK_LOST, GW_SIDE_DESTINATION,
+                         GW_ERROR_LINK_LOST, "the source did not come back in time");
+    if (destination->postcopy.paging)
+        destination_keep_fault_waits(destination, destination->postcopy.paging);
     destination_look_at_ledger(destination);
     engine_book_cpu(&destination->cpu_seen_ns, &destination->cpu_ns);
     destination_publish_progress(destination);
@@ -343,6 +390,8 @@ static uint64_t destination_next_deadline(struct gw_destination *destination)
 
     if (state == GW_DESTINATION_HANDSHAKE)
         deadline_ns = MIN(deadline_ns, destination->setup_deadline_ns);
+    if (state == GW_DESTINATION_WAITING)
+        deadline_ns = MIN(deadline_ns, destination->wait_limit_ns);
     if (destination->control && state != GW_DESTINATION_RUNNING)
         deadline_ns = MIN(deadline_ns, destination->next_ping_ns);
     return deadline_ns;
@@ -418,6 +467,9 @@ struct gw_destination *gw_destination_start(const struct gw_vm *vm, const char *
     destination->status.state = GW_DESTINATION_LISTENING;
     destination->remembered = g_array_new(FALSE, TRUE, sizeof(struct remembered));
     destination->lanes = g_ptr_array_new();
+    pthread_mutex_init(&destination->postcopy.urgent_lock, NULL);
+    destination->uris = g_ptr_array_new_with_free_func(g_free);
+    destination->wait_ns = destination->params.reconnect_limit_ns;
     destination->control_lane.destination = destination;
     destination->control_lane.channel = WIRE_NO_CHANNEL;
     destination_lane_init(&destination->control_lane);
@@ -457,7 +509,7 @@ bool gw_destination_cancel(struct gw_destination *destination)
 {
     unsigned state = destination_state(destination);
     bool can = state == GW_DESTINATION_HANDSHAKE || state == GW_DESTINATION_RECEIVING ||
-               state == GW_DESTINATION_LOADED;
+               state == GW_DESTINATION_LOADED || state == GW_DESTINATION_WAITING;
 
     pthread_mutex_lock(&destination->lock);
     if (can && destination->restoring) {
@@ -509,6 +561,9 @@ void gw_destination_free(struct gw_destination *destination)
     destination_stop_paging(destination);
     destination_stop_listening(destination);
     destination_clear_migration(destination);
+    destination_forget_received(destination);
+    g_ptr_array_unref(destination->uris);
+    pthread_mutex_destroy(&destination->postcopy.urgent_lock);
     gw_listener_free(destination->listener);
     g_clear_pointer(&destination->sections, wire_section_reader_free);
     destination_lane_clear(&destination->control_lane);

@@ -16,6 +16,7 @@
 #include "migrate/handover.h"
 #include "migrate/ledger.h"
 #include "migrate/link.h"
+#include "migrate/paging.h"
 #include "migrate/share.h"
 #include "migrate/snapshot_reader.h"
 #include "wire/pages.h"
@@ -39,13 +40,30 @@ struct page_lane {
     uint8_t *fresh;  /* WIRE_CHUNK_PAGES pages on their way to memory that was never touched */
     uint64_t cpu_ns; /* of the reader, as far as it is booked */
     struct wire_round_check check;
-    pthread_mutex_t busy; /* held while a packet is being written into guest memory */
+    struct paging_hand *hand; /* made with the first page that comes after COMMIT */
+    pthread_mutex_t busy;     /* held while a packet is being written into guest memory */
 };
 
 /* Who owns the guest of a migration that is over. */
 struct remembered {
     uint8_t id[WIRE_ID_BYTES];
     bool is_running; /* else: never */
+};
+
+/* Pages that come after COMMIT (destination_postcopy.c). Control thread, but for what is said. */
+struct destination_postcopy {
+    uint32_t stopped_round;      /* the last whose flags said that pages come after COMMIT */
+    bool is_attempt;             /* what is loaded is of such an attempt */
+    bool is_done;                /* it was said that nothing is missing */
+    struct gw_page_set *missing; /* as the sections of the attempt come; NULL: none did */
+    uint64_t n_missing;          /* at COMMIT */
+    struct paging *paging;       /* written by the control thread (release); readers: acquire */
+    uint32_t begun_round;        /* guarded by destination.lock: the last that a reader has begun */
+    /* Likewise: may a reader begin a round of a guest that is still the source's? */
+    enum { BAR_NONE, BAR_WAIT, BAR_FAIL } bar;
+
+    pthread_mutex_t urgent_lock; /* over the sending of a request */
+    struct link *urgent;         /* guarded by urgent_lock; NULL: none */
 };
 
 /* RAM that is the source's own memory (destination_share.c). */
@@ -69,6 +87,7 @@ struct gw_destination {
     bool is_single;
     bool is_live; /* false: a snapshot is read, nothing is acknowledged */
     uint64_t silence_ns;
+    uint64_t wait_ns; /* for a source that lost its link before COMMIT; 0: not at all */
     struct mailbox box;
     pthread_t thread, acceptor;
     struct gw_ledger *ledger;
@@ -83,6 +102,9 @@ struct gw_destination {
     struct gw_channel *restoring; /* the control thread reads a snapshot from it */
     bool wants_cancel;            /* of the snapshot */
     struct snapshot_pager *pager; /* lazy: until the destination is freed */
+    struct gw_fault_wait fault_waits[PAGING_MAX_THREADS];
+    uint32_t n_fault_waits;
+    GPtrArray *uris; /* where it listened before */
 
     /* fixed while page lanes exist */
     struct gw_ram_block **blocks; /* by the source's index; NULL entries: none */
@@ -129,6 +151,11 @@ struct gw_destination {
     uint64_t setup_deadline_ns;
 
     struct destination_share share;
+    struct destination_postcopy postcopy;
+    struct gw_page_set *received; /* good pages of the open round, for RESUMED; readers set bits
+                                     (atomic); NULL: links are not replaced */
+    struct wire_stream *resuming; /* a control channel that goes on with this migration */
+    uint64_t wait_limit_ns;       /* WAITING: until then */
 
     uint32_t round; /* the last that was complete on all lanes */
     uint32_t n_lanes_done;
@@ -168,6 +195,8 @@ void destination_start_listening(struct gw_destination *destination);
 void destination_stop_listening(struct gw_destination *destination);
 void destination_on_stream(struct gw_destination *destination, struct mail *mail);
 void destination_answer(struct gw_destination *destination, enum wire_owner answer);
+void destination_refuse(struct gw_destination *destination, struct wire_stream *stream,
+                        const char *reason);
 void destination_remember(struct gw_destination *destination, bool is_running);
 
 /* destination_setup.c */
@@ -194,6 +223,51 @@ bool destination_prepare_memory(struct gw_destination *destination, GError **err
 void destination_end_pages(struct gw_destination *destination);
 void destination_on_lane_round(struct gw_destination *destination, const struct mail *mail);
 
+uint64_t destination_block_pages(void *opaque, uint32_t block);
+
+/* destination_postcopy.c */
+bool destination_offers_postcopy(const struct gw_destination *destination);
+/* Where requests go from now on; NULL: nowhere. The link outlives it. */
+void destination_use_urgent(struct gw_destination *destination, struct link *urgent);
+/* A packet that comes after COMMIT, or for loading; on a reader's thread. */
+bool destination_place_late(struct page_lane *lane, struct paging *paging,
+                            struct wire_record *record, GError **error);
+/* On a reader's thread: a round of the source's guest begins. Waits while an attempt that is being
+ * put off is not yet undone here; false: it may not begin any more. */
+bool destination_may_begin(struct gw_destination *destination, uint32_t round);
+/* Links are about to be closed: nobody waits. */
+void destination_break_bar(struct gw_destination *destination);
+void destination_mend_bar(struct gw_destination *destination);
+void destination_on_missing(struct gw_destination *destination, const struct mail *mail);
+/* *is_late: the source has given the attempt up already (SWITCHOVER_CANCEL is on its way); nothing
+ * was done. */
+bool destination_begin_paging(struct gw_destination *destination, bool *is_late, GError **error);
+/* No lane is receiving. The guest does not run, or nothing is missing. */
+void destination_end_paging(struct gw_destination *destination);
+void destination_forget_attempt(struct gw_destination *destination); /* put off */
+void destination_say_whole(struct gw_destination *destination);
+void destination_on_push_end(struct gw_destination *destination);
+/* Publishes what the guest has waited so far. */
+void destination_keep_fault_waits(struct gw_destination *destination, struct paging *paging);
+
+/* destination_resume.c */
+/* RESUME came on this stream. */
+void destination_on_resume(struct gw_destination *destination, struct mail *mail);
+void destination_keep(struct gw_destination *destination);
+void destination_resume_receiving(struct gw_destination *destination);
+void destination_pause(struct gw_destination *destination);
+void destination_resume_pages(struct gw_destination *destination);
+/* On the stream that resumes: there is nothing left to do. */
+void destination_answer_whole(struct gw_destination *destination);
+/* Pages of a packet are here and good; on a reader's thread. */
+void destination_note_received(struct gw_destination *destination,
+                               const struct wire_pages_in *packet);
+void destination_forget_received(struct gw_destination *destination);
+/* A round was acknowledged: of the next one nothing has come. No reader is in it. */
+void destination_begin_round(struct gw_destination *destination);
+/* Another address for who comes; takes the listener. */
+void destination_listen_at(struct gw_destination *destination, struct gw_listener *listener);
+
 /* destination_load.c */
 void destination_on_switchover(struct gw_destination *destination, const struct mail *mail);
 void destination_on_section(struct gw_destination *destination, struct mail *mail);
@@ -205,6 +279,7 @@ void destination_check_complete(struct gw_destination *destination);
 void destination_say_loaded(struct gw_destination *destination);
 void destination_unload(struct gw_destination *destination);
 void destination_run(struct gw_destination *destination);
+void destination_say_cost(struct gw_destination *destination);
 /* Saves and checks our own machine's state to learn how long a load takes. */
 struct wire_rehearsal_report destination_rehearse(struct gw_destination *destination);
 

@@ -35,8 +35,9 @@ static struct mail *greet_control(struct wire_stream *stream, int64_t deadline_n
     if (!wire_stream_confirm(stream, deadline_ns, error) ||
         !wire_receive(stream, &record, deadline_ns, error))
         return NULL;
-    if (record.type->type != WIRE_HELLO && record.type->type != WIRE_QUERY_OWNER) {
-        wire_record_error(&record, GW_ERROR_CORRUPT, error, "not HELLO and not QUERY_OWNER");
+    if (record.type->type != WIRE_HELLO && record.type->type != WIRE_QUERY_OWNER &&
+        record.type->type != WIRE_RESUME) {
+        wire_record_error(&record, GW_ERROR_CORRUPT, error, "not HELLO, QUERY_OWNER or RESUME");
         return NULL;
     }
     mail = mail_new(MAIL_STREAM);
@@ -81,7 +82,7 @@ static struct mail *greet_channel(struct greeter *greeter, GError **error)
 
     if (stream && wire_stream_identity(stream)->role == WIRE_ROLE_CONTROL)
         mail = greet_control(stream, deadline_ns, error);
-    else if (stream && wire_stream_identity(stream)->role != WIRE_ROLE_URGENT)
+    else if (stream)
         mail = mail_new(MAIL_STREAM);
     pthread_mutex_lock(&destination->lock);
     greeter->channel = NULL; /* from here on nobody wakes it */
@@ -291,6 +292,7 @@ static void on_query(struct gw_destination *destination, struct mail *mail)
         return;
     }
     if (!mail->message.query_owner.demands_decision && state != GW_DESTINATION_RUNNING &&
+        state != GW_DESTINATION_POSTCOPY && state != GW_DESTINATION_PAUSED &&
         state != GW_DESTINATION_DISOWNED) {
         answer_stream(mail->stream, WIRE_OWNER_AWAITING_COMMIT, destination->attempt, "");
         return;
@@ -323,8 +325,8 @@ static void *refuser_main(void *opaque)
 
 /* Turns a newcomer away with a reason, on a thread of its own: it may be slow to hear it, and the
  * control thread has a migration to serve. */
-static void refuse_stream(struct gw_destination *destination, struct wire_stream *stream,
-                          const char *reason)
+void destination_refuse(struct gw_destination *destination, struct wire_stream *stream,
+                        const char *reason)
 {
     if (!greeter_start(destination, refuser_main,
                        &(struct greeter){.stream = stream, .reason = reason}))
@@ -338,14 +340,23 @@ static void on_control(struct gw_destination *destination, struct mail *mail)
 
     if (find_remembered(destination, id) ||
         (destination->generation > 0 && memcmp(id, destination->id, WIRE_ID_BYTES) == 0)) {
-        refuse_stream(destination, g_steal_pointer(&mail->stream),
-                      "this migration is over; start a new one");
+        destination_refuse(destination, g_steal_pointer(&mail->stream),
+                           "this migration is over; start a new one");
         return;
     }
+    if (state == GW_DESTINATION_WAITING) {
+        /* Who waits for one source does not turn another one away. */
+        if (destination->failure.side == GW_SIDE_NONE)
+            engine_failure_set(&destination->failure, GW_SIDE_SOURCE, GW_ERROR_LINK_LOST,
+                               "the source lost its link, and another one came");
+        destination_dispatch(destination, DESTINATION_EV_HELLO);
+        state = destination_state(destination);
+    }
     if (state != GW_DESTINATION_LISTENING && state != GW_DESTINATION_DISOWNED) {
-        refuse_stream(destination, g_steal_pointer(&mail->stream),
-                      state == GW_DESTINATION_RUNNING ? "the destination runs its guest"
-                                                      : "the destination serves another migration");
+        destination_refuse(destination, g_steal_pointer(&mail->stream),
+                           state == GW_DESTINATION_RUNNING
+                               ? "the destination runs its guest"
+                               : "the destination serves another migration");
         return;
     }
     destination_clear_migration(destination);
@@ -363,33 +374,62 @@ static void on_control(struct gw_destination *destination, struct mail *mail)
     destination_on_hello(destination, mail);
 }
 
-static void on_page_channel(struct gw_destination *destination, struct mail *mail)
+static bool takes_channels(const struct gw_destination *destination, unsigned state)
 {
-    const struct wire_identity *identity = wire_stream_identity(mail->stream);
-    unsigned state = destination_state(destination);
+    return destination->has_peer && destination->control &&
+           (state == GW_DESTINATION_HANDSHAKE || state == GW_DESTINATION_RECEIVING ||
+            state == GW_DESTINATION_POSTCOPY);
+}
+
+/* A lane over the stream, which is taken. */
+static struct page_lane *attach_lane(struct gw_destination *destination, struct mail *mail,
+                                     uint32_t channel)
+{
     int64_t deadline_ns = (int64_t)(clock_mono_ns() + DESTINATION_ANSWER_NS);
     struct page_lane *lane;
 
-    /* PEER: only the right id, an index that was agreed on, once each, before the rounds. */
-    if ((state != GW_DESTINATION_HANDSHAKE && state != GW_DESTINATION_RECEIVING) ||
-        memcmp(identity->migration_id, destination->id, WIRE_ID_BYTES) != 0 ||
-        identity->index >= destination->n_lanes || !destination->has_peer)
-        return;
     for (guint i = 0; i < destination->lanes->len; i++) {
         lane = g_ptr_array_index(destination->lanes, i);
-        if (lane->channel == identity->index)
-            return;
+        if (lane->channel == channel)
+            return NULL;
     }
     if (!wire_stream_confirm(mail->stream, deadline_ns, NULL))
-        return;
+        return NULL;
     wire_stream_set_phase(mail->stream, WIRE_IN_ROUNDS);
-    lane = destination_lane_new(destination, identity->index);
+    lane = destination_lane_new(destination, channel);
     pthread_mutex_lock(&destination->lock);
     g_ptr_array_add(destination->lanes, lane);
     pthread_mutex_unlock(&destination->lock);
     lane->link =
         link_new(g_steal_pointer(&mail->stream), lane->channel, destination->generation,
                  &destination->box, &destination_link_ops, destination, destination->keepalive_ns);
+    return lane;
+}
+
+static void on_urgent_channel(struct gw_destination *destination, struct mail *mail)
+{
+    const struct wire_identity *identity = wire_stream_identity(mail->stream);
+    struct page_lane *lane;
+
+    /* PEER: only the right id, when it was agreed on, once. */
+    if (!takes_channels(destination, destination_state(destination)) ||
+        memcmp(identity->migration_id, destination->id, WIRE_ID_BYTES) != 0 ||
+        !(destination->features >> WIRE_FEATURE_URGENT & 1))
+        return;
+    lane = attach_lane(destination, mail, CHANNEL_URGENT);
+    if (lane)
+        destination_use_urgent(destination, lane->link);
+}
+
+static void on_page_channel(struct gw_destination *destination, struct mail *mail)
+{
+    const struct wire_identity *identity = wire_stream_identity(mail->stream);
+
+    /* PEER: only the right id, an index that was agreed on, once each. */
+    if (takes_channels(destination, destination_state(destination)) &&
+        memcmp(identity->migration_id, destination->id, WIRE_ID_BYTES) == 0 &&
+        identity->index < destination->n_lanes)
+        attach_lane(destination, mail, identity->index);
 }
 
 void destination_on_stream(struct gw_destination *destination, struct mail *mail)
@@ -398,6 +438,8 @@ void destination_on_stream(struct gw_destination *destination, struct mail *mail
     case WIRE_ROLE_CONTROL:
         if (mail->type == WIRE_QUERY_OWNER)
             on_query(destination, mail);
+        else if (mail->type == WIRE_RESUME)
+            destination_on_resume(destination, mail);
         else
             on_control(destination, mail);
         break;
@@ -413,6 +455,7 @@ void destination_on_stream(struct gw_destination *destination, struct mail *mail
         destination_restore(destination, g_steal_pointer(&mail->stream));
         break;
     case WIRE_ROLE_URGENT:
+        on_urgent_channel(destination, mail);
         break;
     }
 }

@@ -53,6 +53,11 @@ void destination_on_section(struct gw_destination *destination, struct mail *mai
         destination_on_schema(destination, mail);
         return;
     }
+    if (section->kind == WIRE_SECTION_PAGES && destination->load &&
+        section->attempt == destination->attempt && !destination->has_state_end) {
+        destination_on_missing(destination, mail);
+        return;
+    }
     /* A rehearsal is never loaded; state of an attempt that was put off is of no use. */
     if (section->kind != WIRE_SECTION_DEVICE || section->attempt < destination->attempt ||
         (section->attempt == destination->attempt && !destination->load))
@@ -114,15 +119,22 @@ static void next_phase(struct gw_destination *destination, const char *name)
     ledger_next(destination->ledger, GW_SIDE_DESTINATION, name, clock_mono_ns());
 }
 
-/* Check, commit, make ready. False with error: nothing of it may ever run. */
+/* Check, commit, make ready. False with error: nothing of it may ever run. False without: it was
+ * given up already. */
 static bool load_all(struct gw_destination *destination, GError **error)
 {
+    bool is_late = false;
     struct gw_clock_facts facts = clock_facts(destination);
     const struct gw_vm *vm = &destination->vm;
 
     next_phase(destination, "check");
     if (!gw_state_load_check(destination->load, error))
         return false;
+    if (destination->postcopy.is_attempt) {
+        next_phase(destination, "discard missing");
+        if (!destination_begin_paging(destination, &is_late, error))
+            return false;
+    }
     next_phase(destination, "prepare");
     if (vm->before_load && !vm->before_load(vm->opaque, &facts, error))
         return false;
@@ -141,10 +153,12 @@ void destination_check_complete(struct gw_destination *destination)
         !destination->has_state_end || destination->round < destination->switchover.round ||
         !destination->is_last_round_clean)
         return;
+    destination->postcopy.is_attempt = destination->postcopy.stopped_round == destination->round;
     if (!load_all(destination, &error)) {
-        destination_fail(destination, DESTINATION_EV_FAILED, GW_SIDE_DESTINATION,
-                         error ? gw_error_code_of(error) : GW_ERROR_FAILED,
-                         error ? error->message : "loading failed");
+        if (error || !destination->postcopy.is_attempt)
+            destination_fail(destination, DESTINATION_EV_FAILED, GW_SIDE_DESTINATION,
+                             error ? gw_error_code_of(error) : GW_ERROR_FAILED,
+                             error ? error->message : "loading failed");
         return;
     }
     destination_dispatch(destination, DESTINATION_EV_LOADED);
@@ -175,6 +189,7 @@ void destination_on_cancelled_attempt(struct gw_destination *destination, const 
 void destination_unload(struct gw_destination *destination)
 {
     g_clear_pointer(&destination->load, gw_state_load_free); /* rolls a commit back */
+    destination_forget_attempt(destination);
     destination->has_state_end = false;
 }
 
@@ -194,10 +209,12 @@ void destination_on_commit(struct gw_destination *destination, const struct mail
         destination_fail_error(destination, error);
         return;
     }
-    destination_dispatch(destination, DESTINATION_EV_COMMIT);
+    destination_dispatch(destination, destination->postcopy.is_attempt
+                                          ? DESTINATION_EV_COMMIT_PARTIAL
+                                          : DESTINATION_EV_COMMIT);
 }
 
-static void say_cost(struct gw_destination *destination)
+void destination_say_cost(struct gw_destination *destination)
 {
     struct wire_cost cost = {.cpu_ns = __atomic_load_n(&destination->cpu_ns, __ATOMIC_RELAXED),
                              .n_bytes =
@@ -230,9 +247,12 @@ void destination_look_at_ledger(struct gw_destination *destination)
          ledger_n_awaited(destination->ledger) > 0))
         return;
     destination->ledger_limit_ns = UINT64_MAX;
+    if (!destination->control)
+        return;
     if (destination->features & (1u << WIRE_FEATURE_LEDGER))
         send_ledger(destination);
-    link_post(destination->control, WIRE_GOODBYE, &goodbye);
+    if (!destination->postcopy.is_attempt) /* else: when it is whole */
+        link_post(destination->control, WIRE_GOODBYE, &goodbye);
 }
 
 void destination_run(struct gw_destination *destination)
@@ -242,7 +262,13 @@ void destination_run(struct gw_destination *destination)
     uint64_t blackout_ns;
 
     destination_remember(destination, true);
-    destination_end_pages(destination); /* PEER: nobody but the guest writes its memory now */
+    /* PEER: nobody but the guest writes its memory now. While pages are missing the bar sees to
+     * that.
+     */
+    if (destination->postcopy.paging)
+        __atomic_store_n(&destination->is_receiving, 0, __ATOMIC_RELEASE);
+    else
+        destination_end_pages(destination);
     gw_state_load_keep(destination->load);
     next_phase(destination, "resume");
     if (destination_forwards(destination) && destination->vm.expect_packets)
@@ -255,7 +281,8 @@ void destination_run(struct gw_destination *destination)
                                destination->clock.is_known ? destination->clock.error_ns : 0);
     if (destination->is_live) {
         link_post(destination->control, WIRE_RUNNING, &running);
-        say_cost(destination);
+        if (!destination->postcopy.paging)
+            destination_say_cost(destination);
         destination->ledger_limit_ns = running.monotonic_ns + DESTINATION_MARKS_NS;
     }
     destination_share_keep(destination);
@@ -263,7 +290,10 @@ void destination_run(struct gw_destination *destination)
     pthread_mutex_lock(&destination->lock);
     destination->status.blackout_ns = destination->is_live ? blackout_ns : 0;
     destination->status.was_running = destination->switchover.was_running;
+    destination->status.is_postcopy = destination->postcopy.paging != NULL;
     pthread_mutex_unlock(&destination->lock);
+    if (destination->postcopy.paging)
+        paging_start(destination->postcopy.paging);
 }
 
 /* ---- rehearsal ---------------------------------------------------------------------------------

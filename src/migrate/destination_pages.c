@@ -36,6 +36,7 @@ struct page_lane *destination_lane_new(struct gw_destination *destination, uint3
 
     lane->destination = destination;
     lane->channel = channel;
+    lane->check.round = destination->acked_round; /* another link goes on where the last one was */
     destination_lane_init(lane);
     return lane;
 }
@@ -43,6 +44,8 @@ struct page_lane *destination_lane_new(struct gw_destination *destination, uint3
 void destination_lane_free(struct page_lane *lane)
 {
     link_free(lane->link);
+    if (lane->destination->postcopy.paging)
+        paging_hand_free(lane->destination->postcopy.paging, lane->hand);
     destination_lane_clear(lane);
     g_free(lane);
 }
@@ -84,17 +87,32 @@ bool destination_prepare_memory(struct gw_destination *destination, GError **err
     return true;
 }
 
+/* Pages of this lane come after COMMIT, to a guest that lacks them. */
+static bool is_late_round(const struct page_lane *lane)
+{
+    return lane->channel == CHANNEL_URGENT ||
+           (lane->check.flags & WIRE_ROUND_POSTCOPY &&
+            __atomic_load_n(&lane->destination->postcopy.paging, __ATOMIC_ACQUIRE));
+}
+
 static bool on_round_begin(struct page_lane *lane, struct wire_record *record, GError **error)
 {
     struct gw_destination *destination = lane->destination;
     uint32_t acked = __atomic_load_n(&destination->acked_round, __ATOMIC_ACQUIRE);
+    bool is_late;
 
-    if (!__atomic_load_n(&destination->is_receiving, __ATOMIC_ACQUIRE)) {
+    if (!wire_round_open(&lane->check, record, NULL, error))
+        return false;
+    is_late = is_late_round(lane);
+    if (!is_late && !destination_may_begin(destination, lane->check.round)) {
+        wire_record_error(record, GW_ERROR_CORRUPT, error,
+                          "begins a round while the guest is being handed over");
+        return false;
+    }
+    if (!is_late && !__atomic_load_n(&destination->is_receiving, __ATOMIC_ACQUIRE)) {
         wire_record_error(record, GW_ERROR_CORRUPT, error, "nothing was accepted yet");
         return false;
     }
-    if (!wire_round_open(&lane->check, record, NULL, error))
-        return false;
     if (lane->check.round != acked + 1) {
         wire_record_error(record, GW_ERROR_CORRUPT, error,
                           "round %" PRIu32 " begins before round %" PRIu32 " was acknowledged",
@@ -104,7 +122,7 @@ static bool on_round_begin(struct page_lane *lane, struct wire_record *record, G
     return true;
 }
 
-static uint64_t block_pages(void *opaque, uint32_t block)
+uint64_t destination_block_pages(void *opaque, uint32_t block)
 {
     const struct gw_destination *destination = opaque;
 
@@ -149,7 +167,8 @@ static bool write_pages(struct page_lane *lane, struct wire_record *record, GErr
     struct wire_pages_sink sink = {.on_page = on_page, .opaque = destination};
     uint32_t n_bad = 0;
 
-    if (!wire_pages_parse(record, packet, block_pages, destination, destination->features, error) ||
+    if (!wire_pages_parse(record, packet, destination_block_pages, destination,
+                          destination->features, error) ||
         !wire_round_add(&lane->check, record, packet, error))
         return false;
     sink.host = destination->blocks[packet->block]->host;
@@ -160,6 +179,8 @@ static bool write_pages(struct page_lane *lane, struct wire_record *record, GErr
     }
     if (!wire_pages_receive(record->stream, record, packet, &sink, &n_bad, GW_NO_DEADLINE, error))
         return false;
+    if (n_bad == 0) /* else the packet is sent again as a whole, should the link break now */
+        destination_note_received(destination, packet);
     __atomic_fetch_add(&destination->pages_zero, packet->n_zero, __ATOMIC_RELAXED);
     __atomic_fetch_add(&destination->pages_plain, packet->n_pages - packet->n_zero,
                        __ATOMIC_RELAXED);
@@ -169,12 +190,18 @@ static bool write_pages(struct page_lane *lane, struct wire_record *record, GErr
 
 static bool on_pages(struct page_lane *lane, struct wire_record *record, GError **error)
 {
+    struct paging *paging;
     bool is_written;
 
     pthread_mutex_lock(&lane->busy);
+    paging = __atomic_load_n(&lane->destination->postcopy.paging, __ATOMIC_ACQUIRE);
     /* PEER: the memory that both ends map is nobody's to be sent. */
-    if (__atomic_load_n(&lane->destination->is_receiving, __ATOMIC_ACQUIRE) &&
-        !lane->destination->share.is_shared) {
+    if (is_late_round(lane) && !paging) {
+        is_written = true; /* of an attempt that was put off: wire_receive passes over the rest */
+    } else if (is_late_round(lane)) {
+        is_written = destination_place_late(lane, paging, record, error);
+    } else if (__atomic_load_n(&lane->destination->is_receiving, __ATOMIC_ACQUIRE) &&
+               !lane->destination->share.is_shared) {
         is_written = write_pages(lane, record, error);
     } else {
         wire_record_error(record, GW_ERROR_CORRUPT, error, "no pages are accepted now");
@@ -217,7 +244,7 @@ static bool on_round_end(struct page_lane *lane, struct wire_record *record, GEr
     mail = mail_new(MAIL_LANE_ROUND);
     mail->channel = lane->channel;
     mail->generation = __atomic_load_n(&destination->generation, __ATOMIC_RELAXED);
-    mail->number = lane->check.flags & WIRE_ROUND_GUEST_STOPPED;
+    mail->number = lane->check.flags;
     mail->message.round_end = end;
     mailbox_put(&destination->box, mail);
     return true;
@@ -313,8 +340,11 @@ void destination_on_lane_round(struct gw_destination *destination, const struct 
                                  .n_suspect = n_suspect,
                                  .monotonic_ns = mail->arrived_ns};
     uint32_t n_lanes = MAX(destination->n_lanes, 1);
+    bool is_stopped = mail->number & WIRE_ROUND_GUEST_STOPPED;
+    bool is_postcopy = mail->number & WIRE_ROUND_POSTCOPY;
+    unsigned state = destination_state(destination);
 
-    if (destination_state(destination) != GW_DESTINATION_RECEIVING)
+    if (state != GW_DESTINATION_RECEIVING && state != GW_DESTINATION_POSTCOPY)
         return;
     destination->n_lanes_done++;
     if (destination->n_lanes_done < n_lanes) {
@@ -323,8 +353,11 @@ void destination_on_lane_round(struct gw_destination *destination, const struct 
     }
     destination->n_lanes_done = 0;
     destination->round = end->round;
-    destination->is_last_round_clean = mail->number && n_suspect == 0;
-    if (mail->number && n_suspect > 0) {
+    if (is_postcopy)
+        destination->postcopy.stopped_round = end->round;
+    /* Suspect pages of an attempt whose pages come after COMMIT are missing like the others. */
+    destination->is_last_round_clean = is_stopped && (n_suspect == 0 || is_postcopy);
+    if (is_stopped && !is_postcopy && n_suspect > 0) {
         if (destination->n_resends >= DESTINATION_MAX_RESENDS) {
             char text[256] = "pages arrived damaged";
 
@@ -336,10 +369,14 @@ void destination_on_lane_round(struct gw_destination *destination, const struct 
         destination->n_resends++;
         ask_resend(destination, end->round);
     }
+    destination_begin_round(destination);
     __atomic_store_n(&destination->acked_round, end->round, __ATOMIC_RELEASE);
     link_post(destination->control, WIRE_ROUND_ACK, &ack);
     pthread_mutex_lock(&destination->lock);
     destination->status.round = end->round;
     pthread_mutex_unlock(&destination->lock);
-    destination_check_complete(destination);
+    if (state == GW_DESTINATION_POSTCOPY)
+        destination_on_push_end(destination);
+    else
+        destination_check_complete(destination);
 }

@@ -169,6 +169,10 @@ void destination_clear_migration(struct gw_destination *destination)
     destination->n_resends = 0;
     destination->is_loaded = false;
     destination->n_packets = 0;
+    destination_forget_attempt(destination);
+    destination_forget_received(destination);
+    destination->postcopy.is_done = false;
+    destination->postcopy.stopped_round = destination->postcopy.begun_round = 0;
     destination->ledger_limit_ns = UINT64_MAX;
     destination->lost_limit_ns = UINT64_MAX;
     pthread_mutex_lock(&destination->lock);
@@ -192,16 +196,21 @@ static uint32_t accepted_lanes(const struct gw_destination *destination, uint64_
 
 static struct wire_hello destination_hello(struct gw_destination *destination)
 {
+    bool offers_postcopy = destination_offers_postcopy(destination);
+    bool resumes = destination->params.reconnect_limit_ns && !destination->is_single;
+
     return (struct wire_hello){
         .page_shift = GW_PAGE_SHIFT,
         .max_packet_pages = WIRE_MAX_PACKET_PAGES,
         .page_channels = destination->max_lanes,
+        .urgent_channels = offers_postcopy,
         .features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
                     (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER) |
                     (1u << WIRE_FEATURE_AUTO_CHANNELS) |
                     ((destination->vm.packet ? 1u : 0u) << WIRE_FEATURE_PACKET_FORWARD) |
                     (destination->params.ram != GW_RAM_COPY ? 1u << WIRE_FEATURE_RAM_SHARE : 0) |
-                    ENCODING_FEATURES,
+                    ((offers_postcopy ? 1u : 0u) << WIRE_FEATURE_URGENT) |
+                    ((resumes ? 1u : 0u) << WIRE_FEATURE_RESUME) | ENCODING_FEATURES,
         .silence_limit_ms = (uint32_t)MIN(destination->silence_ns / NS_PER_MS, UINT32_MAX),
         .ram_bytes = gw_memory_size_bytes(destination->vm.memory),
         .monotonic_ns = clock_mono_ns(),
@@ -372,6 +381,8 @@ void destination_receive(struct gw_destination *destination)
         destination_fail_error(destination, error);
         return;
     }
+    if (destination->features >> WIRE_FEATURE_RESUME & 1)
+        destination->received = gw_page_set_new(destination->vm.memory);
     if (!destination->control) {
         wire_message_clear(WIRE_SCHEMA_VERDICT, &destination->verdict);
         __atomic_store_n(&destination->is_receiving, 1, __ATOMIC_RELEASE);

@@ -54,6 +54,10 @@ size_t engine_message_bytes(uint16_t type)
         {WIRE_RAM_SHARE, sizeof(struct wire_ram_share)},
         {WIRE_RAM_SHARED, sizeof(struct wire_ram_shared)},
         {WIRE_PACKET, sizeof(struct wire_packet)},
+        {WIRE_PAGE_REQUEST, sizeof(struct wire_page_request)},
+        {WIRE_RESUME, sizeof(struct wire_resume)},
+        {WIRE_RESUMED, sizeof(struct wire_resumed)},
+        {WIRE_WHOLE, sizeof(struct wire_whole)},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++)
@@ -85,6 +89,8 @@ void mail_free(struct mail *mail)
     if (mail->stream)
         wire_stream_free(mail->stream);
     g_clear_error(&mail->error);
+    g_free(mail->text);
+    gw_listener_free(mail->listener);
     g_free(mail);
 }
 

@@ -56,6 +56,10 @@ union engine_message {
     struct wire_ram_share ram_share;
     struct wire_ram_shared ram_shared;
     struct wire_packet packet;
+    struct wire_page_request page_request;
+    struct wire_resume resume;
+    struct wire_resumed resumed;
+    struct wire_whole whole;
 };
 
 /* Bytes of the struct that belongs to a record type; 0 for types that have none. */
@@ -72,6 +76,9 @@ enum mail_kind {
     MAIL_CANCEL,
     MAIL_RESOLVE, /* number: enum gw_resolution */
     MAIL_POKE,    /* look at your flags */
+    MAIL_WHOLE,   /* destination: nothing is missing any more */
+    MAIL_PAUSE,   /* post-copy: the user gives up the links */
+    MAIL_RECOVER, /* the user wants another link now; text: where */
 };
 
 struct mail {
@@ -86,11 +93,14 @@ struct mail {
     uint64_t weight; /* bytes it holds; what counts against MAILBOX_MAX_BYTES */
     union engine_message message;
     struct wire_section section;
-    GBytes *frame; /* MAIL_RECORD: of PACKET; NULL: none */
+    GBytes *frame;                /* MAIL_RECORD: of PACKET; NULL: none */
+    char *text;                   /* MAIL_RECOVER of a source: a URI; NULL: as before */
+    struct gw_listener *listener; /* MAIL_RECOVER of a destination */
     struct wire_stream *stream;
     GError *error;
 };
 #define CHANNEL_CONTROL UINT32_MAX
+#define CHANNEL_URGENT  (UINT32_MAX - 1)
 
 struct mail *mail_new(enum mail_kind kind);
 void mail_free(struct mail *mail);

@@ -34,7 +34,11 @@ enum source_event {
     SOURCE_EV_FAILED,        /* something failed on this side */
     SOURCE_EV_CANCEL,        /* our user or a time budget gives up */
     SOURCE_EV_RUN_HERE,      /* operator: the destination does not run it */
-    SOURCE_EV_RELEASE,       /* operator: the destination runs it */
+    SOURCE_EV_RELEASE,       /* operator: the destination runs it; in PAUSED: give it up */
+    SOURCE_EV_LINK_BROKEN,   /* as LINK_LOST, and both sides can go on over another link */
+    SOURCE_EV_RECONNECTED,   /* another link is open, and it is agreed what is still to be sent */
+    SOURCE_EV_RUNNING_PARTIAL, /* destination: I run the guest, and need the pages I said I lack */
+    SOURCE_EV_WHOLE,           /* destination: I run the guest and lack nothing */
     SOURCE_N_EVENTS,
 };
 
@@ -52,6 +56,11 @@ enum source_action {
     SOURCE_DO_ASK,        /* reconnect and ask, until there is an answer */
     SOURCE_DO_REFUSE,     /* the request comes too late or too early: say so */
     SOURCE_DO_FAIL_PEER,  /* the peer said what it may not say now: LINK_LOST follows */
+    SOURCE_DO_RECONNECT,  /* close the links, open others, agree on what is still to be sent */
+    SOURCE_DO_RESUME_RECONNECT, /* guest goes on here; then the same */
+    SOURCE_DO_RESUME_ROUNDS,    /* rounds go on with what the destination lacks */
+    SOURCE_DO_SERVE,            /* send pages that the destination lacks, and those it asks for */
+    SOURCE_DO_LET_GO,           /* the guest is not here, and not whole anywhere */
     SOURCE_N_ACTIONS,
 };
 
@@ -68,6 +77,10 @@ enum destination_event {
                                    nobody can come any more (a damaged file, say) */
     DESTINATION_EV_CANCEL,      /* our user gives up */
     DESTINATION_EV_GOODBYE,     /* source: I know that you run it */
+    DESTINATION_EV_RESUME,      /* a new control channel that goes on with this migration */
+    DESTINATION_EV_LINK_BROKEN, /* as LINK_LOST, and both sides can go on over another link */
+    DESTINATION_EV_COMMIT_PARTIAL, /* COMMIT of an attempt whose pages come after it */
+    DESTINATION_EV_WHOLE,          /* the last missing page is here */
     DESTINATION_N_EVENTS,
 };
 
@@ -76,17 +89,22 @@ enum destination_action {
     DESTINATION_DO_HANDSHAKE, /* compare schemas and RAM maps */
     DESTINATION_DO_RECEIVE,   /* accept; pages may come */
     DESTINATION_DO_SAY_LOADED,
-    DESTINATION_DO_UNLOAD,         /* forget the attempt's device state; rounds go on */
-    DESTINATION_DO_RUN,            /* run the guest, say RUNNING */
-    DESTINATION_DO_DISOWN,         /* remember NEVER, discard, say why, close */
-    DESTINATION_DO_DISOWN_ANSWER,  /* the same, then answer NEVER */
-    DESTINATION_DO_ANSWER_RUNNING, /* answer RUNNING */
-    DESTINATION_DO_ANSWER_NEVER,   /* answer NEVER (remembered) */
-    DESTINATION_DO_ANSWER_UNKNOWN, /* no migration came yet: answer UNKNOWN */
-    DESTINATION_DO_NOTE_TOLD,      /* the source knows */
-    DESTINATION_DO_REFUSE_BUSY,    /* turn the newcomer away */
-    DESTINATION_DO_REFUSE,         /* our user's request comes too late */
-    DESTINATION_DO_FAIL_PEER,      /* the peer said what it may not say now: LINK_LOST follows */
+    DESTINATION_DO_UNLOAD,           /* forget the attempt's device state; rounds go on */
+    DESTINATION_DO_RUN,              /* run the guest, say RUNNING */
+    DESTINATION_DO_DISOWN,           /* remember NEVER, discard, say why, close */
+    DESTINATION_DO_DISOWN_ANSWER,    /* the same, then answer NEVER */
+    DESTINATION_DO_ANSWER_RUNNING,   /* answer RUNNING */
+    DESTINATION_DO_ANSWER_NEVER,     /* answer NEVER (remembered) */
+    DESTINATION_DO_ANSWER_UNKNOWN,   /* no migration came yet: answer UNKNOWN */
+    DESTINATION_DO_NOTE_TOLD,        /* the source knows */
+    DESTINATION_DO_REFUSE_BUSY,      /* turn the newcomer away */
+    DESTINATION_DO_REFUSE,           /* our user's request comes too late */
+    DESTINATION_DO_FAIL_PEER,        /* the peer said what it may not say now: LINK_LOST follows */
+    DESTINATION_DO_KEEP,             /* close, unload, keep the pages that have come */
+    DESTINATION_DO_RESUME_RECEIVING, /* unload; say what has come; rounds may go on */
+    DESTINATION_DO_PAUSE,            /* close the links; who needs a missing page waits */
+    DESTINATION_DO_RESUME_PAGES,     /* say what is missing; ask again for what is waited for */
+    DESTINATION_DO_SAY_WHOLE,        /* say that nothing is missing */
     DESTINATION_N_ACTIONS,
 };
 

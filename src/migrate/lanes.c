@@ -3,6 +3,7 @@
 #include "migrate/lanes.h"
 
 #include "base/summary.h"
+#include "migrate/push.h"
 #include "wire/pages.h"
 
 #define CHUNK_PAGES UINT64_C(256)
@@ -10,7 +11,8 @@
 /* What the lanes of a round share. */
 struct round_work {
     const struct gw_memory *memory;
-    const struct gw_page_set *set;
+    const struct gw_page_set *set; /* of a round */
+    struct push *push;             /* NULL: a round; else the pages after COMMIT */
     struct wire_round_begin begin;
     uint64_t n_chunks;
     uint64_t next_chunk; /* atomic: the cursor over the chunks of all blocks */
@@ -114,11 +116,13 @@ static bool part_flush(struct part *part, GError **error)
     part->has_packet = false;
     if (n_pages == 0)
         return true;
-    encoding_lane_pack(part->encoding, part->packet);
+    if (!part->work->push)
+        encoding_lane_pack(part->encoding, part->packet);
     n_bytes = wire_pages_record_bytes(part->packet);
     if (!wire_pages_send(part->packet, part->stream, GW_NO_DEADLINE, error))
         return false;
-    encoding_lane_sent(part->encoding, n_bytes);
+    if (!part->work->push)
+        encoding_lane_sent(part->encoding, n_bytes);
     part->end.n_pages += n_pages;
     part->end.n_packets++;
     part->end.n_bytes += n_bytes;
@@ -149,28 +153,32 @@ static bool part_add(struct part *part, const struct gw_ram_block *block, uint64
     if (!part_flush(part, error))
         return false;
     wire_pages_begin(part->packet, part->work->begin.round, block->index);
-    encoding_lane_begin(part->encoding, part->packet);
+    if (!part->work->push)
+        encoding_lane_begin(part->encoding, part->packet);
     part->block = block->index;
     part->has_packet = true;
     return packet_add(part->packet, block, page, is_touched);
 }
 
-static bool part_send_chunk(struct part *part, uint32_t index, uint64_t first, GError **error)
+/* words: bit i for page first + i. */
+static bool part_send_chunk(struct part *part, uint32_t index, uint64_t first,
+                            const uint64_t *words, GError **error)
 {
     const struct gw_ram_block *block = gw_memory_block(part->work->memory, index);
-    const uint64_t *words = part->work->set->words[index];
     uint64_t end = MIN(first + CHUNK_PAGES, block->n_pages);
 
-    for (uint64_t w = first / 64; w * 64 < end; w++) {
+    for (uint64_t w = 0; first + w * 64 < end; w++) {
+        uint64_t at = first + w * 64;
+
         if (!words[w])
             continue;
         /* Holes are sent as zeroes unread. One that is filled from now on marks itself dirty. */
-        uint64_t touched = gw_memory_touched_mask(block, w * 64, (uint32_t)MIN(64, end - w * 64));
+        uint64_t touched = gw_memory_touched_mask(block, at, (uint32_t)MIN(64, end - at));
 
         for (uint64_t bits = words[w]; bits; bits &= bits - 1) {
             unsigned bit = (unsigned)__builtin_ctzll(bits);
 
-            if (!part_add(part, block, w * 64 + bit, touched >> bit & 1, error))
+            if (!part_add(part, block, at + bit, touched >> bit & 1, error))
                 return false;
         }
     }
@@ -221,21 +229,39 @@ static bool part_take(struct part *part, uint32_t *block, uint64_t *first, uint6
     return chunk_place(part->work->memory, *chunk, block, first);
 }
 
-static bool part_send(struct part *part, GError **error)
+static bool part_send_round(struct part *part, GError **error)
 {
     uint32_t block;
     uint64_t first, chunk;
     bool is_ok;
 
+    while (part_take(part, &block, &first, &chunk, &is_ok, error))
+        if (has_pages(part->work, block, first, chunk) &&
+            !part_send_chunk(part, block, first, part->work->set->words[block] + first / 64, error))
+            return false;
+    part_tell_waiting(part);
+    return is_ok;
+}
+
+/* Each chunk goes out at once: somebody may need the next one more. */
+static bool part_push(struct part *part, GError **error)
+{
+    uint64_t first, words[PUSH_WORDS];
+    uint32_t block;
+
+    while (!is_all_taken(part->work) && push_take(part->work->push, &block, &first, words))
+        if (!part_send_chunk(part, block, first, words, error) || !part_flush(part, error))
+            return false;
+    return true;
+}
+
+static bool part_send(struct part *part, GError **error)
+{
     if (!wire_send(part->stream, WIRE_ROUND_BEGIN, &part->work->begin, GW_NO_DEADLINE, error))
         return false;
     part->end.round = part->work->begin.round;
-    while (part_take(part, &block, &first, &chunk, &is_ok, error))
-        if (has_pages(part->work, block, first, chunk) &&
-            !part_send_chunk(part, block, first, error))
-            return false;
-    part_tell_waiting(part);
-    if (!is_ok || !part_flush(part, error))
+    if (!(part->work->push ? part_push(part, error) : part_send_round(part, error)) ||
+        !part_flush(part, error))
         return false;
     return wire_send(part->stream, WIRE_ROUND_END, &part->end, GW_NO_DEADLINE, error);
 }
@@ -314,13 +340,14 @@ uint32_t lanes_n(const struct lanes *lanes)
     return lanes->lanes->len;
 }
 
-void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin,
-                       const struct gw_page_set *set)
+static void start(struct lanes *lanes, const struct wire_round_begin *begin,
+                  const struct gw_page_set *set, struct push *push)
 {
     encoding_begin_round(lanes->encoding, begin->round);
     pthread_mutex_lock(&lanes->lock);
     lanes->work.begin = *begin;
     lanes->work.set = set;
+    lanes->work.push = push;
     __atomic_store_n(&lanes->work.next_chunk, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&lanes->work.round_pages, 0, __ATOMIC_RELAXED);
     lanes->n_started++;
@@ -328,6 +355,17 @@ void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin
     __atomic_store_n(&lanes->n_active, lanes->lanes->len, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&lanes->changed);
     pthread_mutex_unlock(&lanes->lock);
+}
+
+void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin,
+                       const struct gw_page_set *set)
+{
+    start(lanes, begin, set, NULL);
+}
+
+void lanes_start_push(struct lanes *lanes, const struct wire_round_begin *begin, struct push *push)
+{
+    start(lanes, begin, NULL, push);
 }
 
 void lanes_set_active(struct lanes *lanes, uint32_t n_active)

@@ -43,6 +43,10 @@ uint32_t lanes_n(const struct lanes *lanes);
  */
 void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin,
                        const struct gw_page_set *set);
+/* The round after COMMIT of a post-copy: all lanes take from push, which outlives it, and send what
+ * they take at once, as it is. */
+struct push;
+void lanes_start_push(struct lanes *lanes, const struct wire_round_begin *begin, struct push *push);
 /* How many lanes, the first ones, take chunks of the round from now on. */
 void lanes_set_active(struct lanes *lanes, uint32_t n_active);
 /* The lanes end the round early: what they had not taken is not sent. */

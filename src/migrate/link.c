@@ -292,8 +292,11 @@ struct link *link_new(struct wire_stream *stream, uint32_t channel, uint64_t gen
     link->keepalive_ns = keepalive_ns;
     pthread_mutex_init(&link->lock, NULL);
     cond_init_mono(&link->changed);
-    g_snprintf(name, sizeof name, "gw-rd-%s%u", channel == CHANNEL_CONTROL ? "c" : "p",
-               channel == CHANNEL_CONTROL ? 0 : channel);
+    g_snprintf(name, sizeof name, "gw-rd-%s%u",
+               channel == CHANNEL_CONTROL  ? "c"
+               : channel == CHANNEL_URGENT ? "u"
+                                           : "p",
+               channel >= CHANNEL_URGENT ? 0 : channel);
     engine_thread_start(&link->reader, name, link_reader, link);
     name[3] = 'w', name[4] = 'r';
     engine_thread_start(&link->writer, name, link_writer, link);

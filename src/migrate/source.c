@@ -69,7 +69,8 @@ static void source_publish_state(struct gw_source *source, unsigned state)
     pthread_mutex_lock(&source->lock);
     is_new = source->status.state != (enum gw_source_state)state;
     source->status.state = (enum gw_source_state)state;
-    if (state == GW_SOURCE_FAILED || state == GW_SOURCE_CANCELLED || state == GW_SOURCE_IN_DOUBT)
+    if (state == GW_SOURCE_FAILED || state == GW_SOURCE_CANCELLED || state == GW_SOURCE_IN_DOUBT ||
+        state == GW_SOURCE_PAUSED || state == GW_SOURCE_RECONNECTING || state == GW_SOURCE_LOST)
         source->status.failure = source->failure;
     if (gw_source_state_is_final((enum gw_source_state)state))
         source->status.total_ns = clock_mono_ns() - source->start_ns;
@@ -157,6 +158,22 @@ static void source_perform(struct gw_source *source, unsigned event, unsigned ac
         source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_DESTINATION, GW_ERROR_CORRUPT,
                     "the destination said what it may not say in this state");
         break;
+    case SOURCE_DO_RESUME_RECONNECT:
+        source_resume_guest(source, source->failure.reason);
+        source_reconnect(source);
+        break;
+    case SOURCE_DO_RECONNECT:
+        source_reconnect(source);
+        break;
+    case SOURCE_DO_RESUME_ROUNDS:
+        source_next_round(source);
+        break;
+    case SOURCE_DO_SERVE:
+        source_serve(source);
+        break;
+    case SOURCE_DO_LET_GO:
+        source_let_go(source);
+        break;
     case SOURCE_DO_REFUSE:
     case SOURCE_DO_NOTHING:
     case SOURCE_N_ACTIONS:
@@ -188,11 +205,20 @@ void source_dispatch(struct gw_source *source, enum source_event event)
         source_publish_state(source, state);
 }
 
+/* A link that was lost on its way, not one that the peer abused. */
+static bool can_replace_link(const struct gw_source *source, enum gw_side side)
+{
+    return side == GW_SIDE_SOURCE && source->params.reconnect_limit_ns > 0 && source->has_peer &&
+           (source->peer.features >> WIRE_FEATURE_RESUME & 1) && !source->share.is_agreed;
+}
+
 void source_fail(struct gw_source *source, enum source_event event, enum gw_side side, int code,
                  const char *reason)
 {
     if (source->failure.side == GW_SIDE_NONE)
         engine_failure_set(&source->failure, side, code, reason);
+    if (event == SOURCE_EV_LINK_LOST && can_replace_link(source, side))
+        event = source_state(source) == GW_SOURCE_RECONNECTING ? event : SOURCE_EV_LINK_BROKEN;
     source_dispatch(source, event);
 }
 
@@ -214,7 +240,8 @@ void source_fail_error(struct gw_source *source, const GError *error)
 static bool is_before_commit(unsigned state)
 {
     return state == GW_SOURCE_CONNECTING || state == GW_SOURCE_HANDSHAKE ||
-           state == GW_SOURCE_ROUNDS || state == GW_SOURCE_BLACKOUT;
+           state == GW_SOURCE_ROUNDS || state == GW_SOURCE_BLACKOUT ||
+           state == GW_SOURCE_RECONNECTING;
 }
 
 /* ---- mails ------------------------------------------------------------------------------------
@@ -251,6 +278,9 @@ static void source_on_record(struct gw_source *source, struct mail *mail)
     case WIRE_RUNNING:
         source_on_running(source, mail);
         break;
+    case WIRE_WHOLE:
+        source_on_whole(source, mail);
+        break;
     case WIRE_COST:
         pthread_mutex_lock(&source->lock);
         source->status.peer_cpu_ns = mail->message.cost.cpu_ns;
@@ -283,8 +313,12 @@ static void source_on_record(struct gw_source *source, struct mail *mail)
 
 void source_lose_channel(struct gw_source *source, const GError *error)
 {
-    /* After COMMIT only the control channel matters. */
-    if (source->lost_limit_ns != UINT64_MAX || !is_before_commit(source_state(source)))
+    unsigned state = source_state(source);
+
+    /* After COMMIT only the control channel matters, unless pages come after it. */
+    source->postcopy.has_lost_pages |= state == GW_SOURCE_COMMITTED && source->postcopy.is_attempt;
+    if (source->lost_limit_ns != UINT64_MAX ||
+        (!is_before_commit(state) && state != GW_SOURCE_POSTCOPY))
         return;
     source->lost_code = gw_error_code_of(error);
     /* What we found ourselves needs no explanation by the peer. */
@@ -307,8 +341,9 @@ static void source_on_link_end(struct gw_source *source, const struct mail *mail
 
 static void source_on_mail(struct gw_source *source, struct mail *mail)
 {
-    if (mail->kind != MAIL_CANCEL && mail->kind != MAIL_RESOLVE && mail->kind != MAIL_POKE &&
-        mail->generation != source->generation)
+    bool is_of_link = mail->kind == MAIL_RECORD || mail->kind == MAIL_LINK_END;
+
+    if (is_of_link && mail->generation != source->generation)
         return;
     switch (mail->kind) {
     case MAIL_RECORD:
@@ -327,10 +362,23 @@ static void source_on_mail(struct gw_source *source, struct mail *mail)
         source_dispatch(source, mail->number == GW_RESOLVE_RELEASE ? SOURCE_EV_RELEASE
                                                                    : SOURCE_EV_RUN_HERE);
         break;
+    case MAIL_PAUSE:
+        if (source_state(source) == GW_SOURCE_POSTCOPY)
+            source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_SOURCE, GW_ERROR_CANCELLED,
+                        "paused by the user");
+        break;
+    case MAIL_RECOVER:
+        if (mail->text) {
+            g_free(source->postcopy.uri);
+            source->postcopy.uri = g_steal_pointer(&mail->text);
+        }
+        source->postcopy.next_try_ns = 0;
+        break;
     case MAIL_LANE_SENT:
     case MAIL_LANE_ROUND:
     case MAIL_SECTION:
     case MAIL_STREAM:
+    case MAIL_WHOLE:
     case MAIL_POKE:
         break;
     }
@@ -347,6 +395,20 @@ static uint64_t source_time_limit(struct gw_source *source)
     return max_time_ns ? source->start_ns + max_time_ns : UINT64_MAX;
 }
 
+/* max-time is spent: is there something to do instead of giving up? */
+static bool source_goes_on_at_max_time(struct gw_source *source, unsigned state)
+{
+    if (source->is_time_spent)
+        return true;
+    if (source->params.at_max_time == GW_AT_MAX_TIME_CANCEL ||
+        (state != GW_SOURCE_ROUNDS && state != GW_SOURCE_BLACKOUT) ||
+        (source->params.at_max_time == GW_AT_MAX_TIME_POSTCOPY && !source_can_postcopy(source)))
+        return false;
+    source->is_time_spent = true;
+    source->postcopy.is_time_up = source->params.at_max_time == GW_AT_MAX_TIME_POSTCOPY;
+    return true;
+}
+
 /* What only time can tell; may be called at any time. */
 static void source_tick(struct gw_source *source)
 {
@@ -357,7 +419,8 @@ static void source_tick(struct gw_source *source)
         source->lost_limit_ns = UINT64_MAX;
         source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_SOURCE, source->lost_code,
                     source->lost_reason);
-    } else if (is_before_commit(state) && now_ns >= source_time_limit(source)) {
+    } else if (is_before_commit(state) && now_ns >= source_time_limit(source) &&
+               !source_goes_on_at_max_time(source, state)) {
         source_fail(source, SOURCE_EV_CANCEL, GW_SIDE_SOURCE, GW_ERROR_TIMEOUT,
                     "the migration took longer than its time budget");
     } else if (state == GW_SOURCE_HANDSHAKE && now_ns >= source->setup_deadline_ns) {
@@ -378,11 +441,15 @@ static void source_tick(struct gw_source *source)
         source_next_round(source);
     } else if (state == GW_SOURCE_IN_DOUBT && now_ns >= source->next_ask_ns) {
         source_ask(source);
+    } else if ((state == GW_SOURCE_PAUSED || state == GW_SOURCE_RECONNECTING) &&
+               now_ns >= source->postcopy.next_try_ns) {
+        source_try_reconnect(source);
     }
     if (source->control && now_ns >= source->next_ping_ns)
         source_ping(source);
     engine_book_cpu(&source->cpu_seen_ns, &source->cpu_ns);
     source_publish_progress(source);
+    source_publish_postcopy(source);
 }
 
 static uint64_t source_next_deadline(struct gw_source *source)
@@ -390,7 +457,7 @@ static uint64_t source_next_deadline(struct gw_source *source)
     unsigned state = source_state(source);
     uint64_t deadline_ns = source->lost_limit_ns;
 
-    if (is_before_commit(state))
+    if (is_before_commit(state) && !source->is_time_spent)
         deadline_ns = MIN(deadline_ns, source_time_limit(source));
     if (state == GW_SOURCE_HANDSHAKE)
         deadline_ns = MIN(deadline_ns, source->setup_deadline_ns);
@@ -404,6 +471,10 @@ static uint64_t source_next_deadline(struct gw_source *source)
         deadline_ns = MIN(deadline_ns, tune_next_ns(&source->tune));
     if (state == GW_SOURCE_IN_DOUBT)
         deadline_ns = MIN(deadline_ns, source->next_ask_ns);
+    if (state == GW_SOURCE_PAUSED || state == GW_SOURCE_RECONNECTING)
+        deadline_ns = MIN(deadline_ns, source->postcopy.next_try_ns);
+    if (state == GW_SOURCE_POSTCOPY) /* so that the progress is told */
+        deadline_ns = MIN(deadline_ns, clock_mono_ns() + SOURCE_PING_NS);
     if (source->running)
         deadline_ns = MIN(deadline_ns,
                           source->has_ledger ? source->forward_limit_ns : source->running_limit_ns);
@@ -421,7 +492,8 @@ static bool source_is_over(struct gw_source *source)
     is_freeing = source->is_freeing;
     pthread_mutex_unlock(&source->lock);
     return gw_source_state_is_final((enum gw_source_state)state) ||
-           (is_freeing && (state == GW_SOURCE_COMMITTED || state == GW_SOURCE_IN_DOUBT));
+           (is_freeing && (state == GW_SOURCE_COMMITTED || state == GW_SOURCE_IN_DOUBT ||
+                           state == GW_SOURCE_POSTCOPY || state == GW_SOURCE_PAUSED));
 }
 
 /* A guest that is being restored lazily is sent or saved when all of it is here. */
@@ -517,6 +589,11 @@ static bool check_arguments(const struct gw_vm *vm, const char *uri,
     }
     if (params && (unsigned)params->ram > GW_RAM_SHARE) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "%d is no way to move RAM", params->ram);
+        return false;
+    }
+    if (params && ((unsigned)params->mode > GW_MODE_POSTCOPY ||
+                   (unsigned)params->at_max_time > GW_AT_MAX_TIME_STOP_AND_COPY)) {
+        g_set_error_literal(error, GW_ERROR, GW_ERROR_INVALID, "no such mode of migration");
         return false;
     }
     if (params && params->channels > WIRE_MAX_CHANNELS) {
@@ -620,16 +697,19 @@ bool gw_source_resolve(struct gw_source *source, enum gw_resolution resolution, 
 {
     unsigned state;
     struct mail *mail;
+    bool can;
 
     pthread_mutex_lock(&source->lock);
     state = source->handover.state;
-    if (state == GW_SOURCE_IN_DOUBT && !source->resolution) {
+    can = state == GW_SOURCE_IN_DOUBT ||
+          (state == GW_SOURCE_PAUSED && resolution == GW_RESOLVE_RELEASE);
+    if (can && !source->resolution) {
         source->resolution = resolution;
         if (source->opening)
             gw_channel_wake(source->opening);
     }
     pthread_mutex_unlock(&source->lock);
-    if (state != GW_SOURCE_IN_DOUBT) {
+    if (!can) {
         g_set_error(error, GW_ERROR, GW_ERROR_STATE,
                     "the migration is not in doubt but in state %s",
                     gw_source_state_name((enum gw_source_state)state));
@@ -668,6 +748,7 @@ void gw_source_free(struct gw_source *source)
     pthread_join(source->thread, NULL);
     mail_free(source->running);
     source_share_free(source);
+    source_postcopy_free(source);
     wire_message_clear(WIRE_HELLO, &source->peer);
     g_ptr_array_unref(source->page_links);
     g_clear_pointer(&source->pending, gw_page_set_free);

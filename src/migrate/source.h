@@ -18,6 +18,7 @@
 #include "migrate/ledger.h"
 #include "migrate/link.h"
 #include "migrate/predict.h"
+#include "migrate/push.h"
 #include "migrate/share.h"
 #include "migrate/tune.h"
 
@@ -39,6 +40,27 @@ struct source_share {
     bool is_answered;
     bool is_agreed; /* no page is sent; the memory changes hands with COMMIT */
     char *why_not;
+};
+
+#define SOURCE_POSTCOPY_ROUNDS 3u /* without hope, before post-copy begins by itself */
+
+/* The guest's pages after the guest (source_postcopy.c), and links that are replaced
+ * (source_reconnect.c). Owned by the control thread, but for what is said. */
+struct source_postcopy {
+    struct link *urgent; /* NULL: none */
+    bool is_attempt;     /* this attempt's pages come after COMMIT; stays set from there */
+    bool is_pushing;
+    bool has_lost_pages;           /* a page channel ended between COMMIT and RUNNING */
+    bool is_time_up;               /* max-time is spent, and post-copy is what to do then */
+    uint32_t n_hopeless;           /* times in a row that rounds did not converge */
+    struct gw_page_set *left;      /* what the destination lacked when that was last agreed */
+    struct push *push;             /* made with the first urgent channel */
+    struct wire_pages_out *packet; /* likewise; used by the urgent channel's reader */
+    uint32_t is_serving;           /* atomic: the guest is at rest, requests are answered */
+    uint64_t n_requested;          /* atomic: pages */
+
+    char *uri; /* where to reconnect from now on, owned here; NULL: as at the start */
+    uint64_t next_try_ns, pause_ns, give_up_ns;
 };
 
 struct gw_source {
@@ -64,6 +86,8 @@ struct gw_source {
     struct wire_stream *saving;     /* the snapshot's, while it is written */
     bool wants_cancel, is_freeing;
     enum gw_resolution resolution; /* 0: none asked */
+    bool asks_postcopy;            /* the user wants it */
+    bool is_continued;             /* the user lets it switch over */
 
     /* owned by the control thread */
     uint64_t start_ns;
@@ -85,11 +109,13 @@ struct gw_source {
     uint64_t setup_deadline_ns;
 
     struct source_share share;
+    struct source_postcopy postcopy;
 
     /* rounds */
     struct gw_page_set *pending; /* dirtied and not yet in a round */
     struct gw_page_set *sending; /* the round in flight; constant while it is */
     bool is_logging;
+    bool is_time_spent; /* max-time; and it goes on otherwise */
     uint32_t round;
     bool is_round_open; /* sent, not acknowledged by all lanes */
     uint32_t n_acked;   /* lanes of this round */
@@ -164,6 +190,10 @@ struct wire_ram_map source_ram_map(struct gw_source *source);
 void source_ping(struct gw_source *source);
 void source_on_pong(struct gw_source *source, const struct mail *mail);
 void source_close_links(struct gw_source *source, bool is_orderly);
+struct link *source_link_new(struct gw_source *source, struct wire_stream *stream,
+                             uint32_t channel);
+/* Opens page channels and the urgent channel; false with error: none is left open. */
+bool source_open_lanes(struct gw_source *source, uint32_t n_channels, GError **error);
 
 /* source_rounds.c */
 bool source_log_start(struct gw_source *source, GError **error);
@@ -178,6 +208,37 @@ void source_sample_dirty(struct gw_source *source);
 /* Looks whether fewer lanes would do. */
 void source_tune(struct gw_source *source);
 void source_publish_progress(struct gw_source *source);
+/* The link broke in a round; the destination has acknowledged rounds up to this one, and of the
+ * next one it has the pages of the set. What else was in it is pending again. */
+void source_put_back_round(struct gw_source *source, uint32_t acked_round,
+                           const struct gw_page_set *received);
+
+/* source_postcopy.c */
+bool source_postcopy_offered(const struct gw_source *source);
+bool source_can_postcopy(struct gw_source *source);
+/* Should the next switchover be one whose pages come after COMMIT? */
+bool source_wants_postcopy(struct gw_source *source);
+/* Between rounds: does it converge? */
+void source_note_hope(struct gw_source *source, uint64_t remaining_bytes, uint64_t max_blackout_ns);
+/* The channels are open: is the mode that the user wants possible? False: it has ended. */
+bool source_check_mode(struct gw_source *source);
+/* Opens the urgent channel, if it was agreed on. */
+bool source_open_urgent(struct gw_source *source, GError **error);
+void source_close_urgent(struct gw_source *source);
+/* The guest is at rest, pending is what the destination lacks: it is named, not sent. */
+void source_name_missing(struct gw_source *source);
+void source_post_missing(struct gw_source *source);
+void source_take_missing_back(struct gw_source *source); /* put off */
+void source_push(struct gw_source *source);
+void source_serve(struct gw_source *source);
+void source_on_whole(struct gw_source *source, const struct mail *mail);
+void source_let_go(struct gw_source *source);
+void source_publish_postcopy(struct gw_source *source);
+void source_postcopy_free(struct gw_source *source);
+
+/* source_reconnect.c */
+void source_reconnect(struct gw_source *source);
+void source_try_reconnect(struct gw_source *source);
 
 /* source_switchover.c */
 bool source_stop_guest(struct gw_source *source, GError **error);

@@ -204,6 +204,60 @@ static bool source_collect(struct gw_source *source)
     return true;
 }
 
+/* The user wants a word before the guest stops. While it is held, rounds go on. */
+static bool source_holds(struct gw_source *source)
+{
+    bool holds;
+
+    pthread_mutex_lock(&source->lock);
+    holds = source->params.waits_before_switchover && !source->is_continued;
+    source->status.is_waiting_before_switchover = holds;
+    pthread_mutex_unlock(&source->lock);
+    return holds;
+}
+
+/* Whatever the blackout will be: because the pages come after it, or because time is up. */
+static bool wants_to_end(struct gw_source *source, uint64_t now_ns)
+{
+    source->postcopy.is_attempt = source_wants_postcopy(source);
+    return source->postcopy.is_attempt || (source->is_time_spent && !source->postcopy.is_time_up &&
+                                           now_ns >= source->predict.not_before_ns);
+}
+
+void source_put_back_round(struct gw_source *source, uint32_t acked_round,
+                           const struct gw_page_set *received)
+{
+    if (source->is_round_open && acked_round < source->round) {
+        for (uint32_t i = 0; i < gw_memory_n_blocks(source->vm.memory); i++) {
+            uint64_t page = 0, n_pages;
+
+            for (; gw_page_set_next_run(received, i, &page, &n_pages, UINT64_MAX); page += n_pages)
+                gw_page_set_remove(source->sending, i, page, n_pages);
+        }
+        gw_page_set_or(source->pending, source->sending);
+    }
+    source->is_round_open = false;
+    gw_page_set_clear(source->sending);
+    source->next_look_ns = 0;
+}
+
+bool gw_source_continue(struct gw_source *source, GError **error)
+{
+    bool is_waiting;
+
+    pthread_mutex_lock(&source->lock);
+    is_waiting = source->status.is_waiting_before_switchover;
+    source->is_continued |= is_waiting;
+    pthread_mutex_unlock(&source->lock);
+    if (!is_waiting) {
+        g_set_error_literal(error, GW_ERROR, GW_ERROR_STATE,
+                            "the migration does not wait before its switchover");
+        return false;
+    }
+    mailbox_put(&source->box, mail_new(MAIL_POKE));
+    return true;
+}
+
 void source_next_round(struct gw_source *source)
 {
     uint64_t now_ns = clock_mono_ns();
@@ -216,10 +270,23 @@ void source_next_round(struct gw_source *source)
     source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
     remaining_bytes = source->pending->n_set * GW_PAGE_SIZE;
     source->predicted_ns = predict_blackout_ns(&source->predict, remaining_bytes);
+    source_note_hope(source, remaining_bytes, max_blackout_ns);
+    if (wants_to_end(source, now_ns)) {
+        if (source_holds(source)) {
+            source->next_look_ns = now_ns + SOURCE_IDLE_NS;
+            return;
+        }
+        source_dispatch(source, SOURCE_EV_BUDGET_MET);
+        return;
+    }
     if (source->predicted_ns <= max_blackout_ns && now_ns >= source->predict.not_before_ns) {
         /* Short as it would be: rounds that leave less and less are shorter still. */
         if (predict_wants_round(&source->predict, remaining_bytes)) {
             source_start_round(source, 0);
+            return;
+        }
+        if (source_holds(source)) {
+            source->next_look_ns = now_ns + SOURCE_IDLE_NS;
             return;
         }
         source_dispatch(source, SOURCE_EV_BUDGET_MET);

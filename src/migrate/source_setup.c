@@ -34,16 +34,19 @@ struct wire_stream *source_open_stream(struct gw_source *source, enum wire_role 
         .wake_fd = source->wake_fd,
     };
     struct wire_identity identity = {.role = role, .index = index};
-    struct gw_channel *channel = gw_channel_connect(source->uri, &options, error);
+    const char *uri = source->postcopy.uri ? source->postcopy.uri : source->uri;
+    struct gw_channel *channel = gw_channel_connect(uri, &options, error);
     struct wire_stream *stream;
     bool is_open;
 
     if (!channel)
         return NULL;
     if (source->params.wrap) {
-        channel = source->params.wrap(
-            source->params.wrap_opaque, channel,
-            role == WIRE_ROLE_PAGE ? GW_ROLE_HINT_PAGE : GW_ROLE_HINT_CONTROL, index);
+        channel = source->params.wrap(source->params.wrap_opaque, channel,
+                                      role == WIRE_ROLE_PAGE     ? GW_ROLE_HINT_PAGE
+                                      : role == WIRE_ROLE_URGENT ? GW_ROLE_HINT_URGENT
+                                                                 : GW_ROLE_HINT_CONTROL,
+                                      index);
         if (!channel) {
             g_set_error_literal(error, GW_ERROR, GW_ERROR_REFUSED, "the channel was refused");
             return NULL;
@@ -67,8 +70,13 @@ struct wire_stream *source_open_stream(struct gw_source *source, enum wire_role 
 static bool source_on_link_record(void *opaque, struct link *link, struct wire_record *record,
                                   GError **error)
 {
-    struct mail *mail = link_decode(link, record, error);
+    struct mail *mail;
 
+    if (!engine_message_bytes(record->type->type)) {
+        wire_record_error(record, GW_ERROR_CORRUPT, error, "has no place here");
+        return false;
+    }
+    mail = link_decode(link, record, error);
     if (!mail)
         return false;
     if (mail->type == WIRE_CLOCK_PING) {
@@ -94,6 +102,12 @@ static const struct link_ops source_link_ops = {
     .on_record = source_on_link_record,
     .on_end = source_on_link_over,
 };
+
+struct link *source_link_new(struct gw_source *source, struct wire_stream *stream, uint32_t channel)
+{
+    return link_new(stream, channel, source->generation, &source->box, &source_link_ops, source,
+                    source->keepalive_ns);
+}
 
 static void source_on_lane_sent(void *opaque, uint32_t channel, uint32_t round,
                                 const struct wire_round_end *end)
@@ -145,8 +159,7 @@ void source_connect(struct gw_source *source)
                     error->message);
         return;
     }
-    source->control = link_new(stream, CHANNEL_CONTROL, source->generation, &source->box,
-                               &source_link_ops, source, source->keepalive_ns);
+    source->control = source_link_new(source, stream, CHANNEL_CONTROL);
     source_dispatch(source, SOURCE_EV_CONNECTED);
 }
 
@@ -212,6 +225,10 @@ static uint64_t offered_features(const struct gw_source *source)
         features |= 1u << WIRE_FEATURE_RAM_SHARE;
     if (!source->is_snapshot)
         features |= ENCODING_FEATURES;
+    if (source_postcopy_offered(source))
+        features |= 1u << WIRE_FEATURE_URGENT;
+    if (source->params.reconnect_limit_ns && gw_channel_uri_is_multi(source->uri))
+        features |= 1u << WIRE_FEATURE_RESUME;
     return features;
 }
 
@@ -221,6 +238,7 @@ struct wire_hello source_hello(struct gw_source *source)
         .page_shift = GW_PAGE_SHIFT,
         .max_packet_pages = WIRE_MAX_PACKET_PAGES,
         .page_channels = wanted_page_channels(source),
+        .urgent_channels = source_postcopy_offered(source),
         .features = offered_features(source),
         .required = 1u << WIRE_FEATURE_RESEND,
         .silence_limit_ms = (uint32_t)MIN(source->silence_ns / NS_PER_MS, UINT32_MAX),
@@ -268,8 +286,15 @@ void source_handshake(struct gw_source *source)
     source->next_ping_ns = clock_mono_ns();
 }
 
-/* Opens the page channels; the migration has ended when it returns false. */
-static bool source_open_lanes(struct gw_source *source, uint32_t n_channels)
+static void forget_lanes(struct gw_source *source, struct lanes *lanes)
+{
+    lanes_free(lanes);
+    for (guint i = 0; i < source->page_links->len; i++)
+        link_free(g_ptr_array_index(source->page_links, i));
+    g_ptr_array_set_size(source->page_links, 0);
+}
+
+bool source_open_lanes(struct gw_source *source, uint32_t n_channels, GError **error)
 {
     const struct encoding_params params = {.zstd = (enum encode_policy)source->params.zstd,
                                            .delta = (enum encode_policy)source->params.delta,
@@ -277,31 +302,28 @@ static bool source_open_lanes(struct gw_source *source, uint32_t n_channels)
                                            .features = source->peer.features};
     struct lanes *lanes;
 
+    encoding_free(source->encoding);
     source->encoding = encoding_new(&params, MAX(n_channels, 1));
     lanes = lanes_new(source->vm.memory, source->encoding, &source_lanes_ops, source);
 
     for (uint32_t i = 0; i < n_channels; i++) {
-        g_autoptr(GError) error = NULL;
-        struct wire_stream *stream =
-            source_open_stream(source, WIRE_ROLE_PAGE, (uint16_t)i, &error);
+        struct wire_stream *stream = source_open_stream(source, WIRE_ROLE_PAGE, (uint16_t)i, error);
 
         if (!stream) {
-            lanes_free(lanes);
-            if (source_wants_stop(source))
-                source_fail_error(source, error);
-            else
-                source_lose_channel(source, error);
+            forget_lanes(source, lanes);
             return false;
         }
         wire_stream_set_phase(stream, WIRE_IN_ROUNDS);
-        g_ptr_array_add(source->page_links,
-                        link_new(stream, i, source->generation, &source->box, &source_link_ops,
-                                 source, source->keepalive_ns));
+        g_ptr_array_add(source->page_links, source_link_new(source, stream, i));
         lanes_add(lanes, stream, i, source->peer.max_packet_pages);
     }
     if (n_channels == 0)
         lanes_add(lanes, link_stream(source->control), WIRE_NO_CHANNEL,
                   source->peer.max_packet_pages);
+    else if (!source_open_urgent(source, error)) {
+        forget_lanes(source, lanes);
+        return false;
+    }
     source->lanes = lanes;
     tune_init(&source->tune, lanes_n(lanes), source->params.channels == 0);
     pthread_mutex_lock(&source->lock);
@@ -345,6 +367,25 @@ void source_on_hello(struct gw_source *source, struct mail *mail)
     }
 }
 
+/* The destination takes us: the other channels, then the rounds. */
+static void source_accepted(struct gw_source *source)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!source_share_decide(source))
+        return;
+    if (!source_open_lanes(source, MIN(wanted_page_channels(source), source->peer.page_channels),
+                           &error)) {
+        if (source_wants_stop(source))
+            source_fail_error(source, error);
+        else
+            source_lose_channel(source, error);
+        return;
+    }
+    if (source_check_mode(source))
+        source_dispatch(source, SOURCE_EV_ACCEPTED);
+}
+
 void source_on_verdict(struct gw_source *source, struct mail *mail)
 {
     const struct wire_schema_verdict *verdict = &mail->message.schema_verdict;
@@ -358,10 +399,7 @@ void source_on_verdict(struct gw_source *source, struct mail *mail)
     }
     if (verdict->is_accepted) {
         source->is_verdict_good = true;
-        if (source_share_decide(source) &&
-            source_open_lanes(source,
-                              MIN(wanted_page_channels(source), source->peer.page_channels)))
-            source_dispatch(source, SOURCE_EV_ACCEPTED);
+        source_accepted(source);
         return;
     }
     for (uint32_t i = 0; i < verdict->n_sentences; i++)
@@ -420,10 +458,8 @@ void source_close_links(struct gw_source *source, bool is_orderly)
         lanes_get_counters(source->lanes, &counters);
         source->lanes_cpu_ns += counters.cpu_ns;
     }
-    g_clear_pointer(&source->lanes, lanes_free);
-    for (guint i = 0; i < source->page_links->len; i++)
-        link_free(g_ptr_array_index(source->page_links, i));
-    g_ptr_array_set_size(source->page_links, 0);
+    forget_lanes(source, g_steal_pointer(&source->lanes));
+    source_close_urgent(source);
     if (source->control) {
         struct wire_counters counters;
 

@@ -105,6 +105,8 @@ static bool source_send_state(struct gw_source *source, GError **error)
                           g_steal_pointer(&data));
         gw_ledger_note(source->ledger, id, from_ns, clock_mono_ns() - from_ns);
     }
+    if (source->postcopy.is_attempt)
+        source_post_missing(source);
     link_post_state_end(source->control);
     source->predict.save_ns = clock_mono_ns() - start_ns;
     source->predict.state_bytes = n_bytes;
@@ -159,7 +161,10 @@ void source_switchover(struct gw_source *source)
     source->predict.fetch_ns = clock_mono_ns() - stopped_ns;
     source->last_collect_ns = stopped_ns;
     source_say_switchover(source, was_running, stopped_ns, stopped_real_ns);
-    source_start_round(source, WIRE_ROUND_GUEST_STOPPED);
+    if (source->postcopy.is_attempt)
+        source_name_missing(source);
+    source_start_round(source, WIRE_ROUND_GUEST_STOPPED |
+                                   (source->postcopy.is_attempt ? WIRE_ROUND_POSTCOPY : 0));
     if (!source_flush(source, &error)) {
         source_overrun(source, error->message);
         return;
@@ -194,6 +199,7 @@ void source_put_off(struct gw_source *source)
     /* What was in flight may be unsent or half way: it goes again. sending itself stays as it is,
      * because lanes may still read it. */
     gw_page_set_or(source->pending, source->sending);
+    source_take_missing_back(source);
     predict_put_off(&source->predict, now_ns);
     source->next_look_ns = 0;
     if (source->is_switchover_said) {
@@ -203,6 +209,12 @@ void source_put_off(struct gw_source *source)
         link_post(source->control, WIRE_SWITCHOVER_CANCEL, &cancel);
     }
     source->is_switchover_said = false;
+}
+
+static uint32_t n_sections_sent(const struct gw_source *source)
+{
+    return gw_state_registry_n(source->vm.registry) +
+           (source->postcopy.is_attempt ? gw_memory_n_blocks(source->vm.memory) : 0);
 }
 
 void source_on_loaded(struct gw_source *source, const struct mail *mail)
@@ -217,7 +229,7 @@ void source_on_loaded(struct gw_source *source, const struct mail *mail)
         (loaded->attempt != source->attempt || source->is_round_open || !source->is_state_sent ||
          source->pending->n_set || loaded->n_suspect ||
          loaded->state_digest != link_state_digest(source->control) ||
-         loaded->n_sections != gw_state_registry_n(source->vm.registry))) {
+         loaded->n_sections != n_sections_sent(source))) {
         source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_DESTINATION, GW_ERROR_CORRUPT,
                     "the destination says that it loaded what was not sent");
         return;
@@ -242,10 +254,23 @@ void source_commit(struct gw_source *source)
 
 /* RUNNING: known for sure. It is acted upon when the destination's ledger is here too, or when it
  * is clear that it will not come, and when what comes for the guest goes to the destination. */
+static enum source_event source_running_event(const struct gw_source *source)
+{
+    return source->postcopy.is_attempt ? SOURCE_EV_RUNNING_PARTIAL : SOURCE_EV_RUNNING;
+}
+
+static void source_publish_forwarded(struct gw_source *source)
+{
+    pthread_mutex_lock(&source->lock);
+    source->status.packets_forwarded = __atomic_load_n(&source->n_forwarded, __ATOMIC_RELAXED);
+    source->status.packets_dropped = __atomic_load_n(&source->n_not_forwarded, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&source->lock);
+}
+
 void source_on_running(struct gw_source *source, struct mail *mail)
 {
     if (source_state(source) != GW_SOURCE_COMMITTED) {
-        source_dispatch(source, SOURCE_EV_RUNNING);
+        source_dispatch(source, source_running_event(source));
         return;
     }
     if (mail->message.running.attempt != source->attempt || source->running) {
@@ -260,12 +285,9 @@ void source_on_running(struct gw_source *source, struct mail *mail)
     /* A guest that is held paused is announced when it is let go on, hours later perhaps. */
     source->forward_limit_ns =
         clock_mono_ns() + (mail->message.running.is_running ? SOURCE_FORWARD_NS : 0);
-}
-
-void source_take_running(struct gw_source *source)
-{
-    if (source->running && source_state(source) == GW_SOURCE_COMMITTED)
-        source_dispatch(source, SOURCE_EV_RUNNING);
+    /* The guest runs without its memory: the pages do not wait for the ledger. */
+    if (source->postcopy.is_attempt && !source->postcopy.has_lost_pages)
+        source_push(source);
 }
 
 void source_finish_running(struct gw_source *source)
@@ -327,6 +349,25 @@ void source_on_ledger(struct gw_source *source, const struct mail *mail)
     source_finish_running(source);
 }
 
+/* The guest runs, and we stay: the account of its blackout is complete as far as it will be. */
+static void source_end_blackout(struct gw_source *source)
+{
+    if (ledger_is_open(source->ledger))
+        source_book_end(source, NULL);
+    source_publish_forwarded(source);
+    mail_free(source->running);
+    source->running = NULL;
+}
+
+void source_take_running(struct gw_source *source)
+{
+    if (source->running && source_state(source) == GW_SOURCE_COMMITTED) {
+        if (source->postcopy.is_attempt)
+            source_end_blackout(source);
+        source_dispatch(source, source_running_event(source));
+    }
+}
+
 void source_release(struct gw_source *source)
 {
     struct wire_goodbye goodbye = {.is_complete = true};
@@ -335,11 +376,9 @@ void source_release(struct gw_source *source)
         source_book_end(source, NULL);
     source_forward_stop(source);
     source->is_guest_stopped = false; /* it is not ours any more */
-    pthread_mutex_lock(&source->lock);
-    source->status.packets_forwarded = __atomic_load_n(&source->n_forwarded, __ATOMIC_RELAXED);
-    source->status.packets_dropped = __atomic_load_n(&source->n_not_forwarded, __ATOMIC_RELAXED);
-    pthread_mutex_unlock(&source->lock);
+    source_publish_forwarded(source);
     source_publish_progress(source);
+    source_publish_postcopy(source);
     source_share_release(source);
     if (source->vm.released)
         source->vm.released(source->vm.opaque);
@@ -389,7 +428,7 @@ void source_ask(struct gw_source *source)
         return;
     is_answered = source_query(source, &answer, &error);
     if (is_answered && answer.answer == WIRE_OWNER_RUNNING) {
-        source_dispatch(source, SOURCE_EV_RUNNING);
+        source_dispatch(source, source_running_event(source));
     } else if (is_answered && answer.answer == WIRE_OWNER_NEVER) {
         g_autofree char *reason =
             g_strdup_printf("the destination will not run the guest: %s",

@@ -45,7 +45,11 @@ enum wire_type {
     WIRE_REHEARSAL_REPORT = 0x0018,
     WIRE_GOODBYE = 0x0019,
     WIRE_END = 0x001A,
-    WIRE_PACKET = 0x001B, /* only when WIRE_FEATURE_PACKET_FORWARD was agreed */
+    WIRE_PACKET = 0x001B,       /* only when WIRE_FEATURE_PACKET_FORWARD was agreed */
+    WIRE_PAGE_REQUEST = 0x001C, /* this and WHOLE only when WIRE_FEATURE_URGENT was agreed */
+    WIRE_RESUME = 0x001D,
+    WIRE_RESUMED = 0x001E,
+    WIRE_WHOLE = 0x001F,
     WIRE_KEEPALIVE = 0x8001,
     WIRE_LEDGER = 0x8002,
     WIRE_RAM_SHARE = 0x8003,
@@ -62,12 +66,13 @@ enum wire_feature {
     WIRE_FEATURE_RESEND = 1,
     WIRE_FEATURE_REHEARSAL = 2,
     WIRE_FEATURE_LEDGER = 3,
-    WIRE_FEATURE_URGENT = 4,         /* reserved: page faults */
+    WIRE_FEATURE_URGENT = 4,         /* post-copy: urgent channel, PAGE_REQUEST, missing pages */
     WIRE_FEATURE_ZSTD = 5,           /* compressed runs */
     WIRE_FEATURE_DELTA = 6,          /* delta runs */
     WIRE_FEATURE_PACKET_FORWARD = 7, /* PACKET */
     WIRE_FEATURE_RAM_SHARE = 8,      /* RAM changes hands by its memory descriptors */
     WIRE_FEATURE_AUTO_CHANNELS = 9,  /* page_channels is what each side thinks best */
+    WIRE_FEATURE_RESUME = 10,        /* RESUME before COMMIT */
 };
 
 #define WIRE_NO_CHANNEL      UINT16_C(0xFFFF) /* in wire_round_ack.channel: the control channel */
@@ -133,6 +138,7 @@ struct wire_ram_map {
 };
 
 #define WIRE_ROUND_GUEST_STOPPED 0x1u /* nobody writes guest memory during this round */
+#define WIRE_ROUND_POSTCOPY      0x2u /* of an attempt whose pages come after COMMIT, or these pages */
 
 struct wire_round_begin {
     uint32_t round; /* from 1, +1 each */
@@ -321,6 +327,35 @@ struct wire_section_end {
     uint32_t n_parts;
     uint64_t n_bytes;
     uint64_t digest;
+};
+
+/* The destination waits for these pages. */
+struct wire_page_request {
+    uint32_t block;
+    uint64_t first_page;
+    uint32_t n_pages; /* at most WIRE_MAX_PACKET_PAGES */
+};
+
+/* First on a control channel that replaces a lost one. */
+struct wire_resume {
+    uint32_t attempt; /* the last one; 0: none yet */
+    uint32_t round;   /* the last that was acknowledged on all channels */
+};
+
+/* The answer; n_sections sections follow. */
+struct wire_resumed {
+    bool is_owned;       /* the guest is the destination's */
+    bool is_whole;       /* and nothing of it is missing */
+    uint32_t round;      /* the last that the destination acknowledged on all channels */
+    uint64_t n_pages;    /* in the sections that follow */
+    uint32_t n_sections; /* owned: of missing pages; otherwise of pages of the open round that are
+                            here and good */
+};
+
+/* The last missing page is here. */
+struct wire_whole {
+    uint64_t n_pages; /* that had been missing */
+    uint64_t monotonic_ns;
 };
 
 /* A frame that reached the source for a guest that is gone; the bulk is a virtio network header and

@@ -49,7 +49,7 @@ MESSAGE(hello, NULL, U32(wire_hello, page_shift, 12, 12),
         NAME(wire_hello, software, 0), NAME(wire_hello, machine, 0), NAME(wire_hello, vm_name, 0),
         NAME(wire_hello, host, 0));
 
-MESSAGE(section_begin, NULL, ANY32(wire_section_begin, id), U32(wire_section_begin, kind, 1, 3),
+MESSAGE(section_begin, NULL, ANY32(wire_section_begin, id), U32(wire_section_begin, kind, 1, 4),
         ANY32(wire_section_begin, instance), ANY32(wire_section_begin, version),
         ANY32(wire_section_begin, attempt),
         U64(wire_section_begin, n_bytes, 0, WIRE_MAX_SECTION_BYTES),
@@ -134,7 +134,7 @@ MESSAGE(ram_block, NULL, U32(wire_ram_block, index, 0, WIRE_MAX_RAM_BLOCKS - 1),
 MESSAGE(ram_map, check_ram_map, ANY64(wire_ram_map, total_bytes),
         LIST(wire_ram_map, blocks, WIRE_MAX_RAM_BLOCKS, &ram_block_desc));
 
-MESSAGE(round_begin, NULL, SOME32(wire_round_begin, round), U32(wire_round_begin, flags, 0, 1),
+MESSAGE(round_begin, NULL, SOME32(wire_round_begin, round), U32(wire_round_begin, flags, 0, 3),
         ANY64(wire_round_begin, n_pages));
 MESSAGE(round_end, NULL, SOME32(wire_round_end, round), ANY64(wire_round_end, n_pages),
         ANY64(wire_round_end, n_packets), ANY64(wire_round_end, n_bytes));
@@ -199,6 +199,14 @@ MESSAGE(goodbye, NULL, BOOLEAN(wire_goodbye, is_complete));
 MESSAGE(end, NULL, ANY64(wire_end, n_records), ANY64(wire_end, n_pages),
         ANY64(wire_end, n_sections), ANY64(wire_end, n_bytes), ANY64(wire_end, digest));
 MESSAGE(packet, NULL, ANY32(wire_packet, nic), U32(wire_packet, flags, 0, WIRE_PACKET_LAST));
+MESSAGE(page_request, NULL, U32(wire_page_request, block, 0, WIRE_MAX_RAM_BLOCKS - 1),
+        ANY64(wire_page_request, first_page),
+        U32(wire_page_request, n_pages, 1, WIRE_MAX_PACKET_PAGES));
+MESSAGE(resume, NULL, ANY32(wire_resume, attempt), ANY32(wire_resume, round));
+MESSAGE(resumed, NULL, BOOLEAN(wire_resumed, is_owned), BOOLEAN(wire_resumed, is_whole),
+        ANY32(wire_resumed, round), ANY64(wire_resumed, n_pages),
+        U32(wire_resumed, n_sections, 0, WIRE_MAX_RAM_BLOCKS));
+MESSAGE(whole, NULL, ANY64(wire_whole, n_pages), ANY64(wire_whole, monotonic_ns));
 MESSAGE(keepalive, NULL, ANY64(wire_keepalive, monotonic_ns));
 MESSAGE(phase, NULL, NAME(wire_phase, name, 0), ANY64(wire_phase, start_ns),
         ANY64(wire_phase, length_ns));
@@ -246,6 +254,7 @@ MESSAGE(ram_shared, NULL, BOOLEAN(wire_ram_shared, is_shared), ANY64(wire_ram_sh
 #define C  WIRE_ON_CONTROL
 #define CS (WIRE_ON_CONTROL | WIRE_ON_SNAPSHOT)
 #define S  WIRE_ON_SNAPSHOT
+#define U  WIRE_ON_URGENT
 #define CPS (CS | WIRE_ON_PAGE)
 #define CPU (WIRE_ON_CONTROL | WIRE_ON_PAGE | WIRE_ON_URGENT)
 #define CPUS (CPU | WIRE_ON_SNAPSHOT)
@@ -266,15 +275,15 @@ MESSAGE(ram_shared, NULL, BOOLEAN(wire_ram_shared, is_shared), ANY64(wire_ram_sh
 
 static const struct wire_record_type types[] = {
     ROW(HELLO,             CS,   BOTH, SETUP, 0, 92, 1112, &hello_desc),
-    ROW(SECTION_BEGIN,     CS,   SRC,  SRB,   0, 30, 285, &section_begin_desc),
-    ROW(SECTION_PART,      CS,   SRC,  SRB,   WIRE_SECTION_PART_BYTES, 12, 12, &section_part_desc),
-    ROW(SECTION_END,       CS,   SRC,  SRB,   0, 24, 24, &section_end_desc),
+    ROW(SECTION_BEGIN,     CS,   BOTH, SRB,   0, 30, 285, &section_begin_desc),
+    ROW(SECTION_PART,      CS,   BOTH, SRB,   WIRE_SECTION_PART_BYTES, 12, 12, &section_part_desc),
+    ROW(SECTION_END,       CS,   BOTH, SRB,   0, 24, 24, &section_end_desc),
     ROW(SCHEMA_VERDICT,    C,    DST,  SETUP, 0, 5, WIRE_MAX_PAYLOAD, &schema_verdict_desc),
     ROW(RAM_MAP,           CS,   SRC,  SETUP, 0, 12, WIRE_MAX_PAYLOAD, &ram_map_desc),
     ROW(ROUND_BEGIN,       CPS,  SRC,  RB,    0, 16, 16, &round_begin_desc),
     ROW(PAGES,             CPUS, SRC,  RBC,   WIRE_MAX_BULK, 36, WIRE_PAGES_MAX_PAYLOAD, NULL),
     ROW(ROUND_END,         CPS,  SRC,  RB,    0, 28, 28, &round_end_desc),
-    ROW(ROUND_ACK,         C,    DST,  RB,    0, 38, 38, &round_ack_desc),
+    ROW(ROUND_ACK,         C,    DST,  RBC,   0, 38, 38, &round_ack_desc),
     ROW(RESEND,            C,    DST,  RB,    0, 12, 49164, &resend_desc),
     ROW(SWITCHOVER_BEGIN,  CS,   SRC,  RB,    0, 33, 33, &switchover_begin_desc),
     ROW(SWITCHOVER_CANCEL, C,    SRC,  WIRE_IN_BLACKOUT, 0, 6, 4102, &switchover_cancel_desc),
@@ -292,6 +301,10 @@ static const struct wire_record_type types[] = {
     ROW(GOODBYE,           CPU,  BOTH, WIRE_IN_ANY, 0, 1, 1, &goodbye_desc),
     ROW(END,               S,    SRC,  SRBC,  0, 40, 40, &end_desc),
     ROW(PACKET,            C,    SRC,  WIRE_IN_COMMITTED, WIRE_PACKET_MAX_BYTES, 8, 8, &packet_desc),
+    ROW(PAGE_REQUEST,      U,    DST,  RBC,   0, 16, 16, &page_request_desc),
+    ROW(RESUME,            C,    SRC,  SETUP, 0, 8, 8, &resume_desc),
+    ROW(RESUMED,           C,    DST,  SETUP, 0, 18, 18, &resumed_desc),
+    ROW(WHOLE,             C,    DST,  WIRE_IN_COMMITTED, 0, 16, 16, &whole_desc),
     ROW(KEEPALIVE,         CPU,  BOTH, WIRE_IN_ANY, 0, 8, 8, &keepalive_desc),
     ROW(LEDGER,            C,    DST,  WIRE_IN_COMMITTED, 0, 4, 1118212, &ledger_desc),
     ROW(RAM_SHARE,         C,    SRC,  SETUP, 0, 4, 772, &ram_share_desc),
@@ -341,6 +354,7 @@ static const char *const feature_names[] = {
     [WIRE_FEATURE_PACKET_FORWARD] = "packet-forward",
     [WIRE_FEATURE_RAM_SHARE] = "ram-share",
     [WIRE_FEATURE_AUTO_CHANNELS] = "auto-channels",
+    [WIRE_FEATURE_RESUME] = "resume",
 };
 
 const char *wire_feature_name(unsigned bit)

@@ -2,8 +2,9 @@
 /*
  * Sections: named byte strings of any bounded size, cut into parts, closed by size and digest.
  *
- * The schema, the state of each device and its rehearsal travel as sections. Sections do not nest
- * and do not interleave on a channel; other records (KEEPALIVE, CLOCK_*) may stand between parts.
+ * The schema, the state of each device, its rehearsal and sets of page numbers travel as sections.
+ * Sections do not nest and do not interleave on a channel; other records (KEEPALIVE, CLOCK_*) may
+ * stand between parts.
  */
 #ifndef WIRE_SECTION_H
 #define WIRE_SECTION_H
@@ -14,6 +15,7 @@ enum wire_section_kind {
     WIRE_SECTION_SCHEMA = 1,
     WIRE_SECTION_DEVICE = 2,
     WIRE_SECTION_REHEARSAL = 3, /* a device's state saved while the guest runs; never loaded */
+    WIRE_SECTION_PAGES = 4,     /* pages of one block, by their numbers (wire/page_list.h) */
 };
 
 #define WIRE_MAX_SECTION_BYTES  (UINT64_C(256) << 20) /* one device */

@@ -12,6 +12,11 @@
  * after a query that came later: the two are independent streams. A side that has closed may still
  * act on what it had read before.
  *
+ * An attempt may be a partial one (post-copy): its COMMIT hands over a guest that lacks pages, and the
+ * source is not done before the destination has said that it is whole. A broken link is replaced, in
+ * post-copy always, before that if KEEPS is set: the source opens another
+ * connection and says RESUME, which may come before the destination has seen the old one end.
+ *
  * Crashes: each side may die once, for good; the destination may also come back without a memory.
  *
  * Checked: `never two owners` at each step; `the end` in every terminal state of the model.
@@ -23,6 +28,9 @@
 #endif
 #ifndef ATTEMPTS
 #define ATTEMPTS 2
+#endif
+#ifndef KEEPS /* are links that break before COMMIT replaced? */
+#define KEEPS 0
 #endif
 
 /* messages on the main connection */
@@ -36,6 +44,10 @@
 #define M_ABORT   8
 #define M_GOODBYE 9
 #define M_END     10 /* the connection has ended */
+#define M_PARTIAL 11 /* as STATE; pages follow after COMMIT */
+#define M_RESUME  12 /* the first on another connection of the same migration */
+#define M_RESUMED 13
+#define M_WHOLE   14
 /* on a query connection */
 #define Q_QUERY   1
 #define Q_NEVER   2
@@ -52,7 +64,10 @@ bool d_ran = false;                   /* the destination ever did */
 bool was_cancelled = false;           /* a cancel was accepted */
 byte attempt = 0;                     /* the source's */
 byte d_attempt = 0;                   /* what the destination has loaded */
+bool s_partial = false, d_partial = false; /* is that attempt one whose pages follow later? */
+bool s_keeps = false, d_keeps = false;     /* a link that broke before COMMIT is to be replaced */
 bool s_linked = false, d_linked = false; /* each end's view of the main connection */
+byte s_conn = 0, d_conn = 0;          /* which connection that is */
 bool is_asking = false;               /* a query connection is open */
 bool is_unanswerable = false;         /* the peer has answered UNKNOWN */
 bool has_failed_s = false, has_cancelled_s = false, has_failed_d = false, has_cancelled_d = false;
@@ -65,7 +80,8 @@ chan ask = [2] of { byte };
 chan answer = [2] of { byte };
 
 #define S_IS_FINAL                                                                                 \
-    (s_state == S_COMPLETED || s_state == S_FAILED || s_state == S_CANCELLED || s_state == S_SAVED)
+    (s_state == S_COMPLETED || s_state == S_FAILED || s_state == S_CANCELLED ||                    \
+     s_state == S_SAVED || s_state == S_LOST)
 
 inline source_table(e)
 {
@@ -103,7 +119,7 @@ inline empty_out(c)
 inline s_send(m, a)
 {
     if
-    :: s_linked && d_linked -> down!m, a
+    :: s_linked && d_linked && s_conn == d_conn -> down!m, a
     :: else
     fi
 }
@@ -114,7 +130,7 @@ inline s_close()
     :: s_linked ->
         s_linked = false;
         if
-        :: d_linked -> down!M_END, 0
+        :: d_linked && s_conn == d_conn -> down!M_END, 0
         :: else
         fi
     :: else
@@ -124,7 +140,7 @@ inline s_close()
 inline d_send(m, a)
 {
     if
-    :: d_linked && s_linked -> up!m, a
+    :: d_linked && s_linked && s_conn == d_conn -> up!m, a
     :: else
     fi
 }
@@ -135,7 +151,7 @@ inline d_close()
     :: d_linked ->
         d_linked = false;
         if
-        :: s_linked -> up!M_END, 0
+        :: s_linked && s_conn == d_conn -> up!M_END, 0
         :: else
         fi
     :: else
@@ -167,7 +183,12 @@ inline s_act()
     :: s_action == S_DO_SWITCHOVER ->
         s_runs = false;
         attempt++;
-        s_send(M_STATE, attempt)
+        if
+        :: s_partial = false;
+           s_send(M_STATE, attempt)
+        :: s_partial = true;
+           s_send(M_PARTIAL, attempt)
+        fi
     :: s_action == S_DO_RESUME ->
         s_runs = true;
         s_send(M_PUT_OFF, attempt)
@@ -182,6 +203,13 @@ inline s_act()
         s_send(M_ABORT, 0);
         s_close()
     :: s_action == S_DO_ASK -> s_close()
+    :: s_action == S_DO_RECONNECT -> s_close()
+    :: s_action == S_DO_RESUME_RECONNECT ->
+        s_runs = true;
+        s_close()
+    :: s_action == S_DO_LET_GO ->
+        assert(!s_runs);
+        s_close()
     :: else
     fi;
     if
@@ -203,6 +231,18 @@ inline d_act()
     :: else -> break
     od;
     if
+    :: d_action == D_DO_KEEP ->
+        d_attempt = 0;
+        d_close()
+    :: d_action == D_DO_RESUME_RECEIVING ->
+        d_attempt = 0;
+        d_send(M_RESUMED, 0)
+    :: d_action == D_DO_PAUSE -> d_close()
+    :: d_action == D_DO_RESUME_PAGES -> d_send(M_RESUMED, 0)
+    :: d_action == D_DO_SAY_WHOLE -> d_send(M_WHOLE, 0)
+    :: d_action == D_DO_REFUSE_BUSY && ev == D_EV_RESUME ->
+        d_send(M_ABORT, 0);
+        d_close()
     :: d_action == D_DO_RECEIVE -> d_send(M_VERDICT, 0)
     :: d_action == D_DO_SAY_LOADED -> d_send(M_LOADED, d_attempt)
     :: d_action == D_DO_UNLOAD -> d_attempt = 0
@@ -251,11 +291,15 @@ end_of_source:
         :: m == M_VERDICT -> ev = S_EV_ACCEPTED
         :: m == M_LOADED && a == attempt -> ev = S_EV_LOADED
         :: m == M_LOADED && a != attempt -> skip /* of an attempt that was put off */
-        :: m == M_RUNNING -> ev = S_EV_RUNNING
+        :: m == M_RUNNING && !s_partial -> ev = S_EV_RUNNING
+        :: m == M_RUNNING && s_partial -> ev = S_EV_RUNNING_PARTIAL
+        :: m == M_RESUMED -> ev = S_EV_RECONNECTED
+        :: m == M_WHOLE -> ev = S_EV_WHOLE
         :: m == M_ABORT -> ev = S_EV_PEER_FAILED
         :: m == M_END ->
             if
-            :: s_linked -> ev = S_EV_LINK_LOST
+            :: s_linked && s_keeps -> ev = S_EV_LINK_BROKEN
+            :: s_linked && !s_keeps -> ev = S_EV_LINK_LOST
             :: else
             fi;
             s_linked = false;
@@ -264,7 +308,7 @@ end_of_source:
         m = 0;
         a = 0
     /* its own decisions */
-    :: s_alive && s_state == S_ROUNDS && attempt < ATTEMPTS ->
+    :: s_alive && s_state == S_ROUNDS && attempt < ATTEMPTS + s_conn ->
         ev = S_EV_BUDGET_MET
     :: s_alive && s_state == S_BLACKOUT && attempt < ATTEMPTS ->
         ev = S_EV_OVERRUN
@@ -276,6 +320,19 @@ end_of_source:
     :: s_alive && !has_cancelled_s && !S_IS_FINAL ->
         has_cancelled_s = true;
         ev = S_EV_CANCEL
+    /* another connection; what was under way on the old one may still be read before, or never */
+    :: s_alive && d_alive && !s_linked && d_state != D_LISTENING &&
+       (s_state == S_RECONNECTING || s_state == S_POSTCOPY_PAUSED) && nfull(down) ->
+        empty_out(up);
+        s_linked = true;
+        s_conn++;
+        if
+        :: empty_out(down)
+        :: skip
+        fi;
+        down!M_RESUME, s_conn
+    /* it has tried for long enough */
+    :: s_alive && s_state == S_RECONNECTING -> ev = S_EV_LINK_LOST
     /* in doubt: ask on a connection of its own */
     :: s_alive && s_state == S_IN_DOUBT && !is_asking && !is_unanswerable && d_alive ->
         is_asking = true;
@@ -285,7 +342,8 @@ end_of_source:
         is_asking = false;
         if
         :: m == Q_NEVER -> ev = S_EV_NEVER
-        :: m == Q_RUNNING -> ev = S_EV_RUNNING
+        :: m == Q_RUNNING && !s_partial -> ev = S_EV_RUNNING
+        :: m == Q_RUNNING && s_partial -> ev = S_EV_RUNNING_PARTIAL
         :: m == Q_UNKNOWN -> is_unanswerable = true
         :: m == Q_END -> skip
         fi;
@@ -293,14 +351,17 @@ end_of_source:
     /* an operator who knows that the other process is gone (or came back empty), or runs the guest */
     :: s_alive && s_state == S_IN_DOUBT && (!d_alive || d_state == D_LISTENING) ->
         ev = S_EV_RUN_HERE
-    :: s_alive && s_state == S_IN_DOUBT && d_runs ->
+    :: s_alive && s_state == S_IN_DOUBT && d_runs && !s_partial ->
+        ev = S_EV_RELEASE
+    /* one who knows that what is missing is missing for ever */
+    :: s_alive && s_state == S_POSTCOPY_PAUSED && (!d_alive || d_state == D_LISTENING) ->
         ev = S_EV_RELEASE
     fi;
     if
     :: ev == S_EV_NEVER || ev == S_EV_RUNNING ->
         s_act();
         /* an answer ends the doubt */
-        assert(S_IS_FINAL)
+        assert(S_IS_FINAL || s_state == S_POSTCOPY_PAUSED)
     :: ev != 0 && ev != S_EV_NEVER && ev != S_EV_RUNNING -> s_act()
     :: else
     fi
@@ -320,26 +381,38 @@ end_of_destination:
         down?m, a;
         if
         :: m == M_HELLO -> ev = D_EV_HELLO
-        :: m == M_STATE ->
+        :: m == M_STATE || m == M_PARTIAL ->
             d_attempt = a;
+            d_partial = (m == M_PARTIAL);
             ev = D_EV_LOADED
         :: m == M_PUT_OFF -> ev = D_EV_PUT_OFF
-        :: m == M_COMMIT && a == d_attempt -> ev = D_EV_COMMIT
+        :: m == M_COMMIT && a == d_attempt && !d_partial -> ev = D_EV_COMMIT
+        :: m == M_COMMIT && a == d_attempt && d_partial -> ev = D_EV_COMMIT_PARTIAL
+        :: m == M_RESUME && s_linked && a == s_conn ->
+            d_linked = true;
+            d_conn = a;
+            ev = D_EV_RESUME
+        :: m == M_RESUME && !(s_linked && a == s_conn) -> skip /* that one has broken again */
         :: m == M_COMMIT && a != d_attempt -> skip
         :: m == M_ABORT -> ev = D_EV_PEER_FAILED
         :: m == M_GOODBYE -> ev = D_EV_GOODBYE
         :: m == M_END ->
             if
-            :: d_linked -> ev = D_EV_LINK_LOST
+            :: d_linked && d_keeps -> ev = D_EV_LINK_BROKEN
+            :: d_linked && !d_keeps -> ev = D_EV_LINK_LOST
             :: else
             fi;
-            d_linked = false;
-            empty_out(down)
+            d_linked = false
         fi;
         m = 0;
         a = 0
     :: d_alive && d_state == D_HANDSHAKE && d_linked ->
         ev = D_EV_ACCEPTED
+    /* the last page has come */
+    :: d_alive && d_state == D_POSTCOPY && d_linked && s_linked && s_state == S_POSTCOPY ->
+        ev = D_EV_WHOLE
+    /* it has waited for long enough */
+    :: d_alive && d_state == D_WAITING -> ev = D_EV_LINK_LOST
     :: d_alive && !has_failed_d && d_state != D_LISTENING ->
         has_failed_d = true;
         ev = D_EV_FAILED
@@ -409,6 +482,10 @@ active proctype chaos()
     :: has_cancelled_d = true
     :: skip
     fi;
+#if KEEPS
+    s_keeps = true; /* both sides have agreed to it */
+    d_keeps = true;
+#endif
     do
     :: atomic { cuts > 0 && (s_linked || d_linked) ->
         cuts--;

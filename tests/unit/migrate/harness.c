@@ -36,6 +36,8 @@ void move_init(struct move *move)
     fake_pair_init(&move->pair);
     /* Most tests are about the copying of pages. */
     move->source_params.ram = GW_RAM_COPY;
+    /* Post-copy and links that are replaced have tests of their own. */
+    move->source_params.mode = GW_MODE_PRECOPY;
     /* Sanitizers make everything slow: budgets are not what most tests are about. */
     move->source_params.max_blackout_ns = 30 * NS_PER_S;
     /* Some count the channels; how many the host would take is what test_channels.c is about. */

@@ -104,14 +104,33 @@ static void after_commit_only_a_word_resumes(void **state)
 
     for (size_t i = 0; i < t->n_rows; i++) {
         const struct handover_row *row = &t->rows[i];
-        bool is_after = row->state == GW_SOURCE_COMMITTED || row->state == GW_SOURCE_IN_DOUBT;
-        bool resumes = row->action == SOURCE_DO_RESUME || row->action == SOURCE_DO_RESUME_END;
+        bool is_after = row->state == GW_SOURCE_COMMITTED || row->state == GW_SOURCE_IN_DOUBT ||
+                        row->state == GW_SOURCE_POSTCOPY || row->state == GW_SOURCE_PAUSED;
+        bool resumes = row->action == SOURCE_DO_RESUME || row->action == SOURCE_DO_RESUME_END ||
+                       row->action == SOURCE_DO_RESUME_RECONNECT;
 
         if (!is_after || !resumes)
             continue;
         assert_true(row->event == SOURCE_EV_NEVER ||
                     (row->state == GW_SOURCE_COMMITTED && row->event == SOURCE_EV_PEER_FAILED) ||
                     (row->state == GW_SOURCE_IN_DOUBT && row->event == SOURCE_EV_RUN_HERE));
+    }
+}
+
+/* A guest that runs elsewhere without all of its pages comes back to no state that runs it. */
+static void post_copy_never_runs_here_again(void **state)
+{
+    const struct handover_table *t = handover_table(GW_SIDE_SOURCE);
+
+    for (size_t i = 0; i < t->n_rows; i++) {
+        const struct handover_row *row = &t->rows[i];
+
+        if (row->state == GW_SOURCE_POSTCOPY || row->state == GW_SOURCE_PAUSED)
+            assert_true(row->next == GW_SOURCE_POSTCOPY || row->next == GW_SOURCE_PAUSED ||
+                        row->next == GW_SOURCE_COMPLETED || row->next == GW_SOURCE_LOST);
+        if (row->action == SOURCE_DO_LET_GO)
+            assert_true(row->next == GW_SOURCE_LOST && (row->event == SOURCE_EV_PEER_FAILED ||
+                                                        row->event == SOURCE_EV_RELEASE));
     }
 }
 
@@ -126,30 +145,44 @@ static void release_needs_a_positive_word(void **state)
         if (row->action != SOURCE_DO_RELEASE)
             continue;
         assert_int_equal(row->next, GW_SOURCE_COMPLETED);
+        if (row->event == SOURCE_EV_WHOLE) {
+            assert_true(row->state == GW_SOURCE_POSTCOPY || row->state == GW_SOURCE_PAUSED);
+            continue;
+        }
         assert_true(row->state == GW_SOURCE_COMMITTED || row->state == GW_SOURCE_IN_DOUBT);
         assert_true(row->event == SOURCE_EV_RUNNING ||
                     (row->state == GW_SOURCE_IN_DOUBT && row->event == SOURCE_EV_RELEASE));
     }
 }
 
-/* Nothing but (LOADED, COMMIT) runs at the destination; RUNNING and DISOWNED keep their word. */
+static bool is_owner(unsigned state)
+{
+    return state == GW_DESTINATION_RUNNING || state == GW_DESTINATION_POSTCOPY ||
+           state == GW_DESTINATION_PAUSED;
+}
+
+/* Nothing but (LOADED, COMMIT), with all pages or not, runs at the destination; who owns the guest
+ * and who disowned it keep their word. */
 static void destination_runs_only_on_commit(void **state)
 {
     const struct handover_table *t = handover_table(GW_SIDE_DESTINATION);
 
     for (size_t i = 0; i < t->n_rows; i++) {
         const struct handover_row *row = &t->rows[i];
-        bool runs = row->state == GW_DESTINATION_LOADED && row->event == DESTINATION_EV_COMMIT;
+        bool runs = row->state == GW_DESTINATION_LOADED &&
+                    (row->event == DESTINATION_EV_COMMIT ||
+                     row->event == DESTINATION_EV_COMMIT_PARTIAL);
 
         assert_int_equal(row->action == DESTINATION_DO_RUN, runs);
-        assert_int_equal(
-            row->state != GW_DESTINATION_RUNNING && row->next == GW_DESTINATION_RUNNING, runs);
+        assert_int_equal(!is_owner(row->state) && is_owner(row->next), runs);
+        if (is_owner(row->state))
+            assert_true(is_owner(row->next));
         if (row->state == GW_DESTINATION_RUNNING)
             assert_int_equal(row->next, GW_DESTINATION_RUNNING);
         if (row->state == GW_DESTINATION_DISOWNED && row->event != DESTINATION_EV_HELLO)
             assert_int_equal(row->next, GW_DESTINATION_DISOWNED);
         if (row->action == DESTINATION_DO_ANSWER_RUNNING)
-            assert_int_equal(row->state, GW_DESTINATION_RUNNING);
+            assert_true(is_owner(row->state));
         if (row->action == DESTINATION_DO_ANSWER_NEVER ||
             row->action == DESTINATION_DO_DISOWN_ANSWER)
             assert_int_equal(row->next, GW_DESTINATION_DISOWNED);
@@ -165,16 +198,21 @@ static void every_state_answers_a_lost_link(void **state)
     for (unsigned st = 1; st < t->n_states; st++) {
         const struct handover_row *row = handover_find(t, st, SOURCE_EV_LINK_LOST);
 
-        assert_true(gw_source_state_is_final(row->next) || row->next == GW_SOURCE_IN_DOUBT);
+        assert_true(gw_source_state_is_final(row->next) || row->next == GW_SOURCE_IN_DOUBT ||
+                    row->next == GW_SOURCE_PAUSED);
+        row = handover_find(t, st, SOURCE_EV_LINK_BROKEN);
+        assert_true(gw_source_state_is_final(row->next) || row->next == GW_SOURCE_IN_DOUBT ||
+                    row->next == GW_SOURCE_PAUSED || row->next == GW_SOURCE_RECONNECTING);
         row = handover_find(t, st, SOURCE_EV_FAILED);
-        assert_true(gw_source_state_is_final(row->next) || row->next == GW_SOURCE_IN_DOUBT);
+        assert_true(gw_source_state_is_final(row->next) || row->next == GW_SOURCE_IN_DOUBT ||
+                    row->next == GW_SOURCE_PAUSED);
     }
     t = handover_table(GW_SIDE_DESTINATION);
     for (unsigned st = 1; st < t->n_states; st++) {
         const struct handover_row *row = handover_find(t, st, DESTINATION_EV_LINK_LOST);
 
         assert_true(row->next == GW_DESTINATION_LISTENING || row->next == GW_DESTINATION_RUNNING ||
-                    row->next == GW_DESTINATION_DISOWNED);
+                    row->next == GW_DESTINATION_DISOWNED || row->next == GW_DESTINATION_PAUSED);
     }
 }
 
@@ -242,6 +280,7 @@ int main(void)
         cmocka_unit_test(every_state_and_action_is_reached),
         cmocka_unit_test(commit_is_sent_only_on_loaded),
         cmocka_unit_test(after_commit_only_a_word_resumes),
+        cmocka_unit_test(post_copy_never_runs_here_again),
         cmocka_unit_test(release_needs_a_positive_word),
         cmocka_unit_test(destination_runs_only_on_commit),
         cmocka_unit_test(every_state_answers_a_lost_link),

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Post-copy at the source: the guest first, the rest of its memory after it.
+ *
+ * Model (docs/wire-format.md section 15, docs/handover.md "Post-copy"): a switchover whose last
+ * pages are not sent but named. From the moment in which the guest stands still its memory does not
+ * change, so requests are answered from then on, also before COMMIT, by the reader of the urgent
+ * channel itself. After RUNNING the lanes send what is left in the background, around the places
+ * that were asked for. The source is done when the destination says WHOLE.
+ *
+ * Threads: the control thread, except serve_*, which run on the urgent channel's reader. What both
+ * use: is_serving and the counters (atomic), push (any thread).
+ */
+#include "migrate/source.h"
+
+#include "wire/page_list.h"
+#include "wire/pages.h"
+
+/* ---- may we? ----------------------------------------------------------------------------------
+ */
+
+/* NULL, or why post-copy is not possible; static text. */
+static const char *why_not(struct gw_source *source)
+{
+    if (source->params.forbids_postcopy)
+        return "it is forbidden at the source";
+    if (source->share.is_agreed)
+        return "the memory is shared, no page is sent";
+    if (!source->has_peer)
+        return "the destination has not answered yet";
+    if (!(source->peer.features >> WIRE_FEATURE_URGENT & 1))
+        return "the destination cannot, or forbids it";
+    if (!source->postcopy.urgent)
+        return "it needs several channels, and this address gives one";
+    return NULL;
+}
+
+bool source_can_postcopy(struct gw_source *source)
+{
+    return why_not(source) == NULL;
+}
+
+bool source_postcopy_offered(const struct gw_source *source)
+{
+    return !source->params.forbids_postcopy && source->params.mode != GW_MODE_PRECOPY &&
+           !source->is_snapshot && gw_channel_uri_is_multi(source->uri);
+}
+
+bool source_wants_postcopy(struct gw_source *source)
+{
+    bool is_asked;
+
+    pthread_mutex_lock(&source->lock);
+    is_asked = source->asks_postcopy;
+    pthread_mutex_unlock(&source->lock);
+    if (!is_asked && source->params.mode == GW_MODE_PRECOPY)
+        return false;
+    if (!source_can_postcopy(source) || clock_mono_ns() < source->predict.not_before_ns)
+        return false;
+    if (is_asked || source->postcopy.is_time_up || source->params.mode == GW_MODE_POSTCOPY)
+        return true;
+    /* By itself: what is left does not get less, and that is not for the first time. */
+    if (!source->predict.bytes_per_s || source->round < SOURCE_POSTCOPY_ROUNDS)
+        return false;
+    return source->postcopy.n_hopeless >= SOURCE_POSTCOPY_ROUNDS;
+}
+
+void source_note_hope(struct gw_source *source, uint64_t remaining_bytes, uint64_t max_blackout_ns)
+{
+    bool has_hope =
+        predict_left_ns(&source->predict, remaining_bytes, max_blackout_ns) != PREDICT_UNKNOWN;
+
+    source->postcopy.n_hopeless = has_hope ? 0 : source->postcopy.n_hopeless + 1;
+}
+
+bool source_check_mode(struct gw_source *source)
+{
+    const char *why = why_not(source);
+    g_autofree char *text = NULL;
+
+    if (source->params.mode != GW_MODE_POSTCOPY || !why)
+        return true;
+    text = g_strdup_printf("post-copy is not possible: %s", why);
+    source_fail(source, SOURCE_EV_FAILED, GW_SIDE_SOURCE, GW_ERROR_UNSUPPORTED, text);
+    return false;
+}
+
+/* ---- requests: on the urgent channel's reader --------------------------------------------------
+ */
+
+static bool serve_pages(struct gw_source *source, struct link *link,
+                        const struct wire_page_request *request, GError **error)
+{
+    const struct gw_ram_block *block = gw_memory_block(source->vm.memory, request->block);
+    struct wire_pages_out *packet = source->postcopy.packet;
+    uint64_t taken[PUSH_WORDS];
+
+    push_take_run(source->postcopy.push, request->block, request->first_page, request->n_pages,
+                  taken);
+    push_want(source->postcopy.push, request->block, request->first_page, request->n_pages);
+    wire_pages_begin(packet, 0, request->block);
+    for (uint32_t i = 0; i < request->n_pages; i++) {
+        uint64_t page = request->first_page + i;
+
+        /* A packet holds as many pages as a request may ask for. */
+        if (gw_memory_touched_mask(block, page, 1) & 1)
+            wire_pages_add(packet, page, block->host + page * GW_PAGE_SIZE);
+        else
+            wire_pages_add_zero(packet, page);
+    }
+    __atomic_fetch_add(&source->postcopy.n_requested, request->n_pages, __ATOMIC_RELAXED);
+    return wire_pages_send(packet, link_stream(link), GW_NO_DEADLINE, error);
+}
+
+static bool serve_request(struct gw_source *source, struct link *link, struct wire_record *record,
+                          GError **error)
+{
+    const struct gw_ram_block *block;
+    struct wire_page_request request;
+
+    if (!wire_decode(record, &request, error))
+        return false;
+    block = gw_memory_block(source->vm.memory, request.block);
+    /* PEER: bounded by our own block. */
+    if (!block || request.first_page >= block->n_pages ||
+        request.n_pages > block->n_pages - request.first_page) {
+        wire_record_error(record, GW_ERROR_CORRUPT, error, "asks for pages that do not exist");
+        return false;
+    }
+    /* Of an attempt that was put off meanwhile: nobody waits any more. ORDER: with the release in
+     * source_name_missing. */
+    if (!__atomic_load_n(&source->postcopy.is_serving, __ATOMIC_ACQUIRE))
+        return true;
+    return serve_pages(source, link, &request, error);
+}
+
+static bool on_urgent_record(void *opaque, struct link *link, struct wire_record *record,
+                             GError **error)
+{
+    struct gw_source *source = opaque;
+    struct mail *mail;
+
+    if (record->type->type == WIRE_PAGE_REQUEST)
+        return serve_request(source, link, record, error);
+    mail = link_decode(link, record, error);
+    if (mail)
+        link_deliver(link, mail);
+    return mail != NULL;
+}
+
+static void on_urgent_end(void *opaque, struct link *link, const GError *error)
+{
+    struct gw_source *source = opaque;
+
+    mailbox_put(&source->box, link_end_mail(link, error));
+}
+
+static const struct link_ops urgent_ops = {.on_record = on_urgent_record, .on_end = on_urgent_end};
+
+/* ---- channels ---------------------------------------------------------------------------------
+ */
+
+bool source_open_urgent(struct gw_source *source, GError **error)
+{
+    struct source_postcopy *postcopy = &source->postcopy;
+    struct wire_stream *stream;
+
+    if (!source_postcopy_offered(source) || source->peer.urgent_channels == 0 ||
+        !(source->peer.features >> WIRE_FEATURE_URGENT & 1))
+        return true;
+    stream = source_open_stream(source, WIRE_ROLE_URGENT, 0, error);
+    if (!stream)
+        return false;
+    if (!postcopy->push) {
+        postcopy->push = push_new(source->vm.memory);
+        postcopy->packet = wire_pages_out_new();
+    }
+    wire_stream_set_phase(stream, WIRE_IN_ROUNDS);
+    postcopy->urgent = link_new(stream, CHANNEL_URGENT, source->generation, &source->box,
+                                &urgent_ops, source, source->keepalive_ns);
+    return true;
+}
+
+void source_close_urgent(struct gw_source *source)
+{
+    g_clear_pointer(&source->postcopy.urgent, link_free);
+}
+
+void source_postcopy_free(struct gw_source *source)
+{
+    struct source_postcopy *postcopy = &source->postcopy;
+
+    g_clear_pointer(&postcopy->left, gw_page_set_free);
+    g_clear_pointer(&postcopy->push, push_free);
+    g_clear_pointer(&postcopy->packet, wire_pages_out_free);
+    g_clear_pointer(&postcopy->uri, g_free);
+}
+
+/* ---- the attempt ------------------------------------------------------------------------------
+ */
+
+void source_name_missing(struct gw_source *source)
+{
+    struct source_postcopy *postcopy = &source->postcopy;
+    struct gw_page_set *named = source->pending;
+
+    if (!postcopy->left)
+        postcopy->left = gw_page_set_new(source->vm.memory);
+    source->pending = postcopy->left;
+    postcopy->left = named;
+    gw_page_set_clear(source->pending);
+    push_begin(postcopy->push, postcopy->left);
+    /* ORDER: release; who sees it finds push filled and the guest at rest. */
+    __atomic_store_n(&postcopy->is_serving, 1, __ATOMIC_RELEASE);
+}
+
+void source_post_missing(struct gw_source *source)
+{
+    for (uint32_t i = 0; i < gw_memory_n_blocks(source->vm.memory); i++)
+        link_post_section(source->control, WIRE_SECTION_PAGES,
+                          gw_memory_block(source->vm.memory, i)->name, i, WIRE_PAGE_LIST_VERSION,
+                          source->attempt, wire_page_list_encode(source->postcopy.left, i));
+}
+
+void source_take_missing_back(struct gw_source *source)
+{
+    struct source_postcopy *postcopy = &source->postcopy;
+
+    if (!postcopy->is_attempt)
+        return;
+    __atomic_store_n(&postcopy->is_serving, 0, __ATOMIC_RELEASE);
+    gw_page_set_or(source->pending, postcopy->left);
+    postcopy->is_attempt = false;
+}
+
+/* ---- after COMMIT -----------------------------------------------------------------------------
+ */
+
+void source_push(struct gw_source *source)
+{
+    struct source_postcopy *postcopy = &source->postcopy;
+    struct wire_round_begin begin = {.flags = WIRE_ROUND_GUEST_STOPPED | WIRE_ROUND_POSTCOPY,
+                                     .n_pages = push_n_left(postcopy->push)};
+
+    if (postcopy->is_pushing)
+        return;
+    begin.round = ++source->round;
+    postcopy->is_pushing = true;
+    source->round_start_ns = clock_mono_ns();
+    lanes_start_push(source->lanes, &begin, postcopy->push);
+}
+
+void source_serve(struct gw_source *source)
+{
+    if (source->postcopy.has_lost_pages) {
+        source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_SOURCE, GW_ERROR_LINK_LOST,
+                    "a page channel ended");
+        return;
+    }
+    /* What comes for the guest goes to the destination by now. */
+    source_forward_stop(source);
+    source_push(source);
+}
+
+void source_on_whole(struct gw_source *source, const struct mail *mail)
+{
+    /* RUNNING came before it; its ledger may be late, or lost. */
+    source_take_running(source);
+    source_dispatch(source, SOURCE_EV_WHOLE);
+}
+
+void source_let_go(struct gw_source *source)
+{
+    source_forward_stop(source);
+    source->is_guest_stopped = false; /* it is not ours any more */
+    source_close_links(source, false);
+    if (source->vm.released)
+        source->vm.released(source->vm.opaque);
+    source_log_stop(source);
+}
+
+/* ---- public -----------------------------------------------------------------------------------
+ */
+
+bool gw_source_start_postcopy(struct gw_source *source, GError **error)
+{
+    unsigned state;
+    const char *why = NULL;
+
+    pthread_mutex_lock(&source->lock);
+    state = source->handover.state;
+    if (source->is_snapshot || (state != GW_SOURCE_ROUNDS && state != GW_SOURCE_BLACKOUT &&
+                                state != GW_SOURCE_RECONNECTING))
+        why = "";
+    else if (source->status.postcopy_lack[0])
+        why = source->status.postcopy_lack;
+    else
+        source->asks_postcopy = true;
+    if (why && *why)
+        g_set_error(error, GW_ERROR, GW_ERROR_UNSUPPORTED, "post-copy is not possible: %s", why);
+    else if (why)
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE,
+                    "post-copy can begin in the rounds, and the migration is in state %s",
+                    gw_source_state_name((enum gw_source_state)state));
+    pthread_mutex_unlock(&source->lock);
+    if (!why)
+        mailbox_put(&source->box, mail_new(MAIL_POKE));
+    return !why;
+}
+
+void source_publish_postcopy(struct gw_source *source)
+{
+    const char *why = why_not(source);
+    unsigned state = source_state(source);
+    bool is_after = source->postcopy.is_attempt && !source->is_snapshot &&
+                    state != GW_SOURCE_ROUNDS && state != GW_SOURCE_RECONNECTING;
+
+    pthread_mutex_lock(&source->lock);
+    source->status.is_postcopy = is_after;
+    source->status.pages_requested =
+        __atomic_load_n(&source->postcopy.n_requested, __ATOMIC_RELAXED);
+    source->status.pages_left =
+        is_after && source->postcopy.push ? push_n_left(source->postcopy.push) : 0;
+    g_strlcpy(source->status.postcopy_lack, why ? why : "", sizeof source->status.postcopy_lack);
+    pthread_mutex_unlock(&source->lock);
+}

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: MIT */
+/* Guests that move before their memory: all of it comes after them, whatever happens to the link.
+ */
+#include "harness.h"
+
+#include <string.h>
+
+#include "memory/faults.h"
+#include "migrate/engine.h"
+
+/* Slow enough that pages are under way for a while when the guest has moved. */
+#define SLOW_BYTES_PER_S (UINT64_C(24) << 20)
+
+static char *faulty_uri(struct move *move, const char *spec)
+{
+    return g_strdup_printf("fault:%s,%s", spec, move->pair.uri);
+}
+
+static void init(struct move *move, enum gw_migrate_mode mode)
+{
+    if (!faults_are_possible(FAULTS_MISSING, NULL))
+        skip();
+    move_init(move);
+    move->source_params.mode = mode;
+    move->source_params.channels = 2;
+}
+
+static void await_source(struct move *move, enum gw_source_state state)
+{
+    for (uint64_t limit = after_ms(PATIENCE_MS); source_state_of(move) != state;)
+        if (clock_mono_ns() >= limit)
+            fail_msg("the source is %s", gw_source_state_name(source_state_of(move)));
+}
+
+static bool has_been(struct move *move, enum gw_source_state state)
+{
+    return atomic_load(&move->seen_states) & (1u << state);
+}
+
+/* Both have ended, the destination runs, and it has what the source had when it stopped. */
+static void check_moved(struct move *move)
+{
+    struct gw_destination_status status;
+
+    move_finish(move);
+    expect_source_state(move, GW_SOURCE_COMPLETED);
+    assert_true(has_been(move, GW_SOURCE_POSTCOPY));
+    assert_true(source_status_of(move).is_postcopy);
+    check_one_owner(move);
+    status = destination_status_of(move);
+    assert_int_equal(status.state, GW_DESTINATION_RUNNING);
+    assert_int_equal(status.pages_missing, 0);
+    assert_true(status.is_postcopy);
+}
+
+static void memory_follows_the_guest(void **state)
+{
+    struct move move;
+
+    init(&move, GW_MODE_POSTCOPY);
+    move_start_destination(&move);
+    move_start_source(&move);
+    check_moved(&move);
+    assert_int_equal(move.pair.source.n_released, 1);
+    move_clear(&move);
+}
+
+/* ---- what the destination's guest does meanwhile -----------------------------------------------
+ */
+
+/* Reads all memory of the destination over and over, from the end, as soon as its guest runs. What
+ * it sees of a page must be what the source holds of it. */
+struct reader {
+    struct move *move;
+    pthread_t thread;
+    atomic_bool is_over;
+    atomic_uint n_rounds, n_wrong;
+};
+
+static void *reader_main(void *opaque)
+{
+    struct reader *reader = opaque;
+    struct fake_pair *pair = &reader->move->pair;
+    const struct gw_ram_block *ours = gw_memory_block(pair->destination.memory, 0);
+    const struct gw_ram_block *theirs = gw_memory_block(pair->source.memory, 0);
+
+    while (!atomic_load(&reader->is_over)) {
+        if (!fake_vm_is_running(&pair->destination))
+            continue;
+        for (uint64_t page = ours->n_pages; page-- > 0;)
+            if (memcmp(ours->host + page * GW_PAGE_SIZE, theirs->host + page * GW_PAGE_SIZE,
+                       GW_PAGE_SIZE) != 0)
+                atomic_fetch_add(&reader->n_wrong, 1);
+        atomic_fetch_add(&reader->n_rounds, 1);
+    }
+    return NULL;
+}
+
+static void reader_start(struct reader *reader, struct move *move)
+{
+    *reader = (struct reader){.move = move};
+    engine_thread_start(&reader->thread, "test-reader", reader_main, reader);
+}
+
+static void reader_end(struct reader *reader)
+{
+    for (uint64_t limit = after_ms(PATIENCE_MS); atomic_load(&reader->n_rounds) == 0;)
+        assert_true(clock_mono_ns() < limit);
+    atomic_store(&reader->is_over, true);
+    pthread_join(reader->thread, NULL);
+    assert_int_equal(atomic_load(&reader->n_wrong), 0);
+}
+
+static void who_needs_a_page_gets_it(void **state)
+{
+    struct move move;
+    struct reader reader;
+    struct gw_fault_wait waits[64];
+    uint32_t n_waits;
+    bool was_seen = false;
+
+    init(&move, GW_MODE_POSTCOPY);
+    move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S;
+    move_start_destination(&move);
+    reader_start(&reader, &move);
+    move_start_source(&move);
+    move_finish(&move);
+    reader_end(&reader);
+    check_moved(&move);
+    assert_true(source_status_of(&move).pages_requested > 0);
+    assert_true(destination_status_of(&move).faults > 0);
+    assert_true(destination_status_of(&move).fault_max_ns >=
+                destination_status_of(&move).fault_p50_ns);
+    n_waits = gw_destination_get_fault_waits(move.destination, waits, 64);
+    for (uint32_t i = 0; i < n_waits; i++)
+        was_seen |= strcmp(waits[i].name, "test-reader") == 0 && waits[i].faults > 0;
+    assert_true(was_seen);
+    move_clear(&move);
+}
+
+/* ---- who decides -------------------------------------------------------------------------------
+ */
+
+/* No blackout would be short enough: by itself it would go on for ever. */
+static void init_hopeless(struct move *move, enum gw_migrate_mode mode)
+{
+    init(move, mode);
+    move->source_params.max_blackout_ns = 1;
+    move->pair.source.writes_per_ms = 100;
+    move->source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S;
+}
+
+static void auto_takes_it_when_rounds_do_not_help(void **state)
+{
+    struct move move;
+
+    init_hopeless(&move, GW_MODE_AUTO);
+    move_start_destination(&move);
+    move_start_source(&move);
+    check_moved(&move);
+    move_clear(&move);
+}
+
+static void auto_does_without_it_when_rounds_help(void **state)
+{
+    struct move move;
+
+    init(&move, GW_MODE_AUTO);
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    assert_false(has_been(&move, GW_SOURCE_POSTCOPY));
+    assert_false(source_status_of(&move).is_postcopy);
+    check_one_owner(&move);
+    move_clear(&move);
+}
+
+static void user_asks_for_it(void **state)
+{
+    struct move move;
+    g_autoptr(GError) error = NULL;
+
+    init_hopeless(&move, GW_MODE_AUTO);
+    move.pair.source.writes_per_ms = 1;
+    move_start_destination(&move);
+    move_start_source(&move);
+    for (uint64_t limit = after_ms(PATIENCE_MS);
+         !gw_source_start_postcopy(move.source, &error) && clock_mono_ns() < limit;)
+        g_clear_error(&error);
+    assert_null(error);
+    check_moved(&move);
+    assert_false(gw_source_start_postcopy(move.source, &error));
+    assert_int_equal(error->code, GW_ERROR_STATE);
+    move_clear(&move);
+}
+
+static void either_side_can_forbid_it(void **state)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        struct move move;
+
+        init(&move, GW_MODE_POSTCOPY);
+        move.destination_params.forbids_postcopy = i == 0;
+        move.source_params.forbids_postcopy = i == 1;
+        move_start_destination(&move);
+        move_start_source(&move);
+        move_finish(&move);
+        expect_source_state(&move, GW_SOURCE_FAILED);
+        assert_int_equal(source_status_of(&move).failure.code, GW_ERROR_UNSUPPORTED);
+        assert_non_null(strstr(source_status_of(&move).failure.reason, "forb"));
+        assert_int_equal(source_status_of(&move).pages_plain, 0);
+        check_one_owner(&move);
+        move_clear(&move);
+    }
+}
+
+static void time_that_is_up_leads_to_it(void **state)
+{
+    struct move move;
+
+    init_hopeless(&move, GW_MODE_AUTO);
+    move.pair.source.writes_per_ms = 1; /* rounds get shorter, and never short enough */
+    move.source_params.max_time_ns = NS_PER_S;
+    move.source_params.at_max_time = GW_AT_MAX_TIME_POSTCOPY;
+    move_start_destination(&move);
+    move_start_source(&move);
+    check_moved(&move);
+    move_clear(&move);
+}
+
+static void time_that_is_up_stops_and_copies(void **state)
+{
+    struct move move;
+
+    init_hopeless(&move, GW_MODE_PRECOPY);
+    move.source_params.max_time_ns = NS_PER_S;
+    move.source_params.at_max_time = GW_AT_MAX_TIME_STOP_AND_COPY;
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    assert_false(has_been(&move, GW_SOURCE_POSTCOPY));
+    check_one_owner(&move);
+    move_clear(&move);
+}
+
+static void it_waits_for_a_word(void **state)
+{
+    struct move move;
+    uint64_t n_rounds;
+
+    init(&move, GW_MODE_POSTCOPY);
+    move.source_params.waits_before_switchover = true;
+    move_start_destination(&move);
+    move_start_source(&move);
+    for (uint64_t limit = after_ms(PATIENCE_MS);
+         !source_status_of(&move).is_waiting_before_switchover;)
+        assert_true(clock_mono_ns() < limit);
+    n_rounds = source_status_of(&move).round;
+    assert_true(n_rounds >= 1);
+    assert_true(fake_vm_is_running(&move.pair.source));
+    assert_int_equal(source_state_of(&move), GW_SOURCE_ROUNDS);
+    assert_true(gw_source_continue(move.source, NULL));
+    check_moved(&move);
+    move_clear(&move);
+}
+
+/* Flushes that fail put the attempt off: what it named is sent by rounds again, or named again. */
+static void attempts_that_are_put_off_lose_nothing(void **state)
+{
+    struct move move;
+
+    init(&move, GW_MODE_POSTCOPY);
+    move.pair.source.fail_flushes = 3;
+    move_start_destination(&move);
+    move_start_source(&move);
+    check_moved(&move);
+    assert_int_equal(source_status_of(&move).failed_attempts, 3);
+    move_clear(&move);
+}
+
+/* ---- links that break --------------------------------------------------------------------------
+ */
+
+/* The faults of the first address come again with each connection to it: a lost link is replaced at
+ * the pair's own. */
+static void finish_elsewhere(struct move *move, const char *spec)
+{
+    uint64_t limit = after_ms(PATIENCE_MS);
+
+    while (!gw_source_wait(move->source, after_ms(10))) {
+        enum gw_source_state at = source_state_of(move);
+
+        if (at == GW_SOURCE_PAUSED || at == GW_SOURCE_RECONNECTING)
+            gw_source_recover(move->source, move->pair.uri, NULL);
+        if (clock_mono_ns() >= limit)
+            fail_msg("%s: the source hangs in %s: %s", spec, gw_source_state_name(at),
+                     source_status_of(move).failure.reason);
+    }
+}
+
+/* In post-copy each of these cuts the link once; the link is replaced, and all of it arrives. */
+static void cut_links_are_replaced(void **state)
+{
+    static const char *const specs[] = {
+        "cut@type=PAGE_REQUEST@in@channel=urgent-0", "cut@record=40@channel=page-0",
+        "cut@type=WHOLE@in@channel=control",         "cut@type=GOODBYE@in@channel=control",
+        "cut@type=RUNNING@in@channel=control",       "stall@record=30@channel=page-1",
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(specs); i++) {
+        struct move move;
+        struct reader reader;
+
+        init(&move, GW_MODE_POSTCOPY);
+        move.source_params.silence_limit_ns = 2 * NS_PER_S;
+        move.destination_params.silence_limit_ns = 2 * NS_PER_S;
+        move.source_params.reconnect_limit_ns = move.destination_params.reconnect_limit_ns =
+            30 * NS_PER_S;
+        move.source_params.max_bandwidth_bytes = 4 * SLOW_BYTES_PER_S;
+        move.source_uri = faulty_uri(&move, specs[i]);
+        move_start_destination(&move);
+        reader_start(&reader, &move);
+        move_start_source(&move);
+        finish_elsewhere(&move, specs[i]);
+        reader_end(&reader);
+        check_moved(&move);
+        move_clear(&move);
+    }
+}
+
+/* Paused and recovered by hand, from either side, again and again. */
+static void pause_and_recover(void **state)
+{
+    struct move move;
+    struct reader reader;
+    g_autoptr(GError) error = NULL;
+    unsigned n_pauses = 0;
+
+    init(&move, GW_MODE_POSTCOPY);
+    move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S / 4;
+    move_start_destination(&move);
+    reader_start(&reader, &move);
+    move_start_source(&move);
+    for (uint64_t limit = after_ms(PATIENCE_MS); n_pauses < 4 && clock_mono_ns() < limit;) {
+        enum gw_source_state at = source_state_of(&move);
+
+        if (gw_source_state_is_final(at))
+            break;
+        if (at == GW_SOURCE_PAUSED) {
+            if (gw_source_recover(move.source, n_pauses % 2 ? move.pair.uri : NULL, NULL))
+                continue;
+        } else if (at == GW_SOURCE_POSTCOPY) {
+            n_pauses += n_pauses % 2 ? gw_destination_pause(move.destination, NULL)
+                                     : gw_source_pause(move.source, NULL);
+        }
+    }
+    move_finish(&move);
+    reader_end(&reader);
+    check_moved(&move);
+    assert_true(source_status_of(&move).reconnects > 0);
+    assert_true(destination_status_of(&move).reconnects > 0);
+    assert_false(gw_source_recover(move.source, NULL, &error));
+    assert_int_equal(error->code, GW_ERROR_STATE);
+    move_clear(&move);
+}
+
+/* The destination goes for good: the source keeps what it has, and never runs the guest. An
+ * operator gives it up. */
+static void a_lost_host_is_a_lost_guest(void **state)
+{
+    struct move move;
+
+    init(&move, GW_MODE_POSTCOPY);
+    move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S / 16;
+    move_start_destination(&move);
+    move_start_source(&move);
+    await_source(&move, GW_SOURCE_POSTCOPY);
+    assert_false(gw_source_cancel(move.source));
+    fake_vm_park(&move.pair.destination);
+    g_clear_pointer(&move.destination, gw_destination_free);
+    await_source(&move, GW_SOURCE_PAUSED);
+    assert_false(fake_vm_is_running(&move.pair.source));
+    assert_false(gw_source_resolve(move.source, GW_RESOLVE_RUN_HERE, NULL));
+    assert_int_equal(move.pair.source.n_released, 0);
+    assert_true(gw_source_resolve(move.source, GW_RESOLVE_RELEASE, NULL));
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_LOST);
+    assert_int_equal(move.pair.source.n_released, 1);
+    assert_int_equal(move.pair.source.n_resumes, 0);
+    assert_false(fake_vm_is_running(&move.pair.source));
+    move_clear(&move);
+}
+
+/* A link that breaks before COMMIT: the guest runs on, and what was acknowledged is not sent again.
+ */
+static void rounds_go_on_over_another_link(void **state)
+{
+    static const char *const specs[] = {
+        "cut@record=20@channel=page-0",
+        "cut@type=ROUND_ACK@in@channel=control",
+        "cut@type=SWITCHOVER_BEGIN@channel=control",
+        "cut@type=LOADED@in@channel=control",
+        "corrupt@record=25@channel=page-1",
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(specs); i++) {
+        struct move move;
+
+        init(&move, GW_MODE_PRECOPY);
+        move.source_params.reconnect_limit_ns = move.destination_params.reconnect_limit_ns =
+            30 * NS_PER_S;
+        move.source_uri = faulty_uri(&move, specs[i]);
+        move_start_destination(&move);
+        move_start_source(&move);
+        finish_elsewhere(&move, specs[i]);
+        expect_source_state(&move, GW_SOURCE_COMPLETED);
+        assert_true(has_been(&move, GW_SOURCE_RECONNECTING));
+        assert_true(source_status_of(&move).reconnects >= 1);
+        check_one_owner(&move);
+        move_clear(&move);
+    }
+}
+
+/* Nobody comes back: the source's guest goes on, the destination takes the next one. */
+static void who_waits_in_vain_is_free_again(void **state)
+{
+    struct move move;
+
+    init(&move, GW_MODE_PRECOPY);
+    move.source_params.reconnect_limit_ns = NS_PER_S;
+    move.destination_params.reconnect_limit_ns = 600 * NS_PER_S;
+    move.source_uri = faulty_uri(&move, "cut@record=20@channel=page-0");
+    move.refuse_from = 3; /* control and two page channels */
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_FAILED);
+    check_one_owner(&move);
+    for (uint64_t limit = after_ms(PATIENCE_MS);
+         destination_status_of(&move).state != GW_DESTINATION_WAITING;)
+        assert_true(clock_mono_ns() < limit);
+    check_next_attempt_works(&move);
+    move_clear(&move);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_follows_the_guest),
+        cmocka_unit_test(who_needs_a_page_gets_it),
+        cmocka_unit_test(auto_takes_it_when_rounds_do_not_help),
+        cmocka_unit_test(auto_does_without_it_when_rounds_help),
+        cmocka_unit_test(user_asks_for_it),
+        cmocka_unit_test(either_side_can_forbid_it),
+        cmocka_unit_test(time_that_is_up_leads_to_it),
+        cmocka_unit_test(time_that_is_up_stops_and_copies),
+        cmocka_unit_test(it_waits_for_a_word),
+        cmocka_unit_test(attempts_that_are_put_off_lose_nothing),
+        cmocka_unit_test(cut_links_are_replaced),
+        cmocka_unit_test(pause_and_recover),
+        cmocka_unit_test(a_lost_host_is_a_lost_guest),
+        cmocka_unit_test(rounds_go_on_over_another_link),
+        cmocka_unit_test(who_waits_in_vain_is_free_again),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
