@@ -2,6 +2,8 @@
 /* Prediction of the blackout and the back-off between attempts. */
 #include "migrate/predict.h"
 
+#include <glib.h>
+
 #include "base/clock.h"
 
 void predict_init(struct predict *predict)
@@ -148,14 +150,35 @@ uint64_t predict_left_ns(const struct predict *predict, uint64_t remaining_bytes
     return saturating_add(left_ns, predict_blackout_ns(predict, remaining_bytes));
 }
 
+/* Half of a measurement, but no less than floor_ns, unless it was less before. */
+static uint64_t halved(uint64_t ns, uint64_t floor_ns)
+{
+    return ns <= floor_ns ? ns : MAX(ns - ns / 2, floor_ns);
+}
+
+static void halve_unsure(struct predict *predict)
+{
+    predict->stop_ns = halved(predict->stop_ns, PREDICT_GUESS_STOP_NS);
+    predict->flush_ns = halved(predict->flush_ns, 0);
+    predict->save_ns = halved(predict->save_ns, predict->load_ns);
+    predict->resume_ns = halved(predict->resume_ns, PREDICT_GUESS_RESUME_NS);
+    predict->small_round_ns = halved(predict->small_round_ns, 0);
+}
+
+void predict_doubt(struct predict *predict, uint64_t budget_ns, uint64_t now_ns)
+{
+    if (predict->next_doubt_ns == 0)
+        predict->next_doubt_ns = now_ns + PREDICT_FIRST_BACKOFF_NS;
+    if (now_ns < predict->next_doubt_ns || predict_blackout_ns(predict, 0) <= budget_ns)
+        return;
+    halve_unsure(predict);
+    predict->next_doubt_ns = now_ns + MAX(predict->backoff_ns, PREDICT_FIRST_BACKOFF_NS);
+}
+
 void predict_put_off(struct predict *predict, uint64_t now_ns)
 {
     predict->n_failed++;
-    /* These are measured only by attempts: one slow measurement must not be the last one. */
-    predict->stop_ns -= predict->stop_ns / 2;
-    predict->flush_ns -= predict->flush_ns / 2;
-    predict->save_ns -= predict->save_ns / 2;
-    predict->small_round_ns -= predict->small_round_ns / 2;
+    halve_unsure(predict);
     predict->n_extra_rounds = 0;
     if (predict->backoff_ns == 0)
         predict->backoff_ns = PREDICT_FIRST_BACKOFF_NS;
@@ -163,5 +186,5 @@ void predict_put_off(struct predict *predict, uint64_t now_ns)
         predict->backoff_ns *= 2;
     if (predict->backoff_ns > PREDICT_MAX_BACKOFF_NS)
         predict->backoff_ns = PREDICT_MAX_BACKOFF_NS;
-    predict->not_before_ns = now_ns + predict->backoff_ns;
+    predict->not_before_ns = predict->next_doubt_ns = now_ns + predict->backoff_ns;
 }
