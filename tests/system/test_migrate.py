@@ -169,7 +169,7 @@ def test_pause_resume_and_power_off_after_moves(start_vm, mover):
         vm, _ = mover.move(vm)
         vm.qmp.command("stop")
         vm.qmp.command("cont")
-    assert vm.wait_exit(60) == 0
+    assert vm.wait_exit() == 0
 
 
 def test_the_guests_failure_code_survives_a_move(start_vm, mover, tmp_path):
