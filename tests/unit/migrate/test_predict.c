@@ -81,6 +81,22 @@ static void a_larger_round_that_took_less_corrects_a_small_one(void **state)
     assert_true(predict_allowance_bytes(&predict, 300 * NS_PER_MS) > 0);
 }
 
+/* A link that was slow, or a limit that was lifted: rounds too small to measure a rate say so. */
+static void what_a_small_round_held_goes_as_quickly_again(void **state)
+{
+    struct predict predict = with_rate(2 * MIB);
+
+    assert_true(predict_blackout_ns(&predict, 800 << 10) > 300 * NS_PER_MS);
+    predict_round(&predict, 900 << 10, 9 * NS_PER_MS);
+    assert_int_equal(predict.bytes_per_s, 2 * MIB);
+    assert_int_equal(predict_blackout_ns(&predict, 800 << 10), 9 * NS_PER_MS);
+    assert_int_equal(predict_allowance_bytes(&predict, 300 * NS_PER_MS), 900 << 10);
+    assert_int_equal(predict_allowance_bytes(&predict, 8 * NS_PER_MS), 0);
+    assert_true(predict_blackout_ns(&predict, 901 << 10) > 300 * NS_PER_MS);
+    predict_put_off(&predict, 0); /* half of its time is no measurement */
+    assert_true(predict_blackout_ns(&predict, 800 << 10) > 300 * NS_PER_MS);
+}
+
 static void a_round_more_must_halve_what_is_left(void **state)
 {
     struct predict predict = with_rate(100 * MIB);
@@ -221,6 +237,7 @@ int main(void)
         cmocka_unit_test(adds_all_terms),
         cmocka_unit_test(a_small_round_is_the_least_the_last_pages_take),
         cmocka_unit_test(a_larger_round_that_took_less_corrects_a_small_one),
+        cmocka_unit_test(what_a_small_round_held_goes_as_quickly_again),
         cmocka_unit_test(a_round_more_must_halve_what_is_left),
         cmocka_unit_test(allowance_is_the_inverse),
         cmocka_unit_test(says_when_it_does_not_converge),
