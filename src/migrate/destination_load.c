@@ -12,6 +12,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#define REHEARSALS 3u
+
 void destination_on_switchover(struct gw_destination *destination, const struct mail *mail)
 {
     const struct wire_switchover_begin *begin = &mail->message.switchover_begin;
@@ -328,13 +330,21 @@ static bool rehearse(struct gw_destination *destination, struct wire_rehearsal_r
 }
 
 /* Our machine stands still and is of the same make as the source's: saving it and decoding that
- * again costs what the real load will, and disturbs nobody. */
+ * again costs what the real load will, and disturbs nobody. The quickest of a few counts: the
+ * source gets no other figure until it commits, and a moment in which this host was busy with
+ * something else must not keep it from ever trying. */
 struct wire_rehearsal_report destination_rehearse(struct gw_destination *destination)
 {
     g_autoptr(GError) error = NULL;
-    struct wire_rehearsal_report report = {0};
+    struct wire_rehearsal_report best = {.is_ok = true, .load_ns = UINT64_MAX};
 
-    report.is_ok = rehearse(destination, &report, &error);
-    report.detail = g_strdup(report.is_ok ? "" : error->message);
-    return report;
+    for (unsigned i = 0; i < REHEARSALS && best.is_ok; i++) {
+        struct wire_rehearsal_report report = {0};
+
+        report.is_ok = rehearse(destination, &report, &error);
+        if (!report.is_ok || report.load_ns < best.load_ns)
+            best = report;
+    }
+    best.detail = g_strdup(best.is_ok ? "" : error->message);
+    return best;
 }

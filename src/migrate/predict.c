@@ -2,6 +2,8 @@
 /* Prediction of the blackout and the back-off between attempts. */
 #include "migrate/predict.h"
 
+#include <glib.h>
+
 #include "base/clock.h"
 
 void predict_init(struct predict *predict)
@@ -42,6 +44,8 @@ void predict_round(struct predict *predict, uint64_t n_bytes, uint64_t active_ns
      * fast for small rounds, one that was held up must not be the last word about them. */
     if (n_bytes < PREDICT_MIN_SAMPLE_BYTES || active_ns < predict->small_round_ns)
         predict->small_round_ns = active_ns;
+    if (n_bytes < PREDICT_MIN_SAMPLE_BYTES)
+        predict->small_round_bytes = n_bytes;
     if (n_bytes == 0 || (predict->bytes_per_s && n_bytes < PREDICT_MIN_SAMPLE_BYTES))
         return;
     /* The acknowledgement's way back is not drain time; the prediction adds it once. */
@@ -84,9 +88,12 @@ static uint64_t fixed_ns(const struct predict *predict)
 /* The stopped round, without what its acknowledgement takes to come back: LOADED overtakes it. */
 static uint64_t last_pages_ns(const struct predict *predict, uint64_t remaining_bytes)
 {
-    uint64_t ns =
-        saturating_add(predict_drain_ns(predict, remaining_bytes), predict->round_trip_ns / 2);
+    uint64_t ns = predict->round_trip_ns / 2;
 
+    /* As much went as quickly a moment ago, whatever the rate was when it was last measured. */
+    if (predict->small_round_bytes && remaining_bytes <= predict->small_round_bytes)
+        return MAX(ns, predict->small_round_ns);
+    ns = saturating_add(predict_drain_ns(predict, remaining_bytes), ns);
     return ns > predict->small_round_ns ? ns : predict->small_round_ns;
 }
 
@@ -120,6 +127,8 @@ uint64_t predict_allowance_bytes(const struct predict *predict, uint64_t budget_
     if (predict_blackout_ns(predict, 0) >= budget_ns || predict->bytes_per_s == 0)
         return 0;
     n_bytes = (__uint128_t)(budget_ns - ns) * predict->bytes_per_s / NS_PER_S;
+    if (n_bytes < predict->small_round_bytes) /* it took no longer than none would: see above */
+        return predict->small_round_bytes;
     return n_bytes > UINT64_MAX ? UINT64_MAX : (uint64_t)n_bytes;
 }
 
@@ -148,14 +157,36 @@ uint64_t predict_left_ns(const struct predict *predict, uint64_t remaining_bytes
     return saturating_add(left_ns, predict_blackout_ns(predict, remaining_bytes));
 }
 
+/* Half of a measurement, but no less than floor_ns, unless it was less before. */
+static uint64_t halved(uint64_t ns, uint64_t floor_ns)
+{
+    return ns <= floor_ns ? ns : MAX(ns - ns / 2, floor_ns);
+}
+
+static void halve_unsure(struct predict *predict)
+{
+    predict->stop_ns = halved(predict->stop_ns, PREDICT_GUESS_STOP_NS);
+    predict->flush_ns = halved(predict->flush_ns, 0);
+    predict->save_ns = halved(predict->save_ns, predict->load_ns);
+    predict->resume_ns = halved(predict->resume_ns, PREDICT_GUESS_RESUME_NS);
+    predict->small_round_ns = halved(predict->small_round_ns, 0);
+    predict->small_round_bytes = 0;
+}
+
+void predict_doubt(struct predict *predict, uint64_t budget_ns, uint64_t now_ns)
+{
+    if (predict->next_doubt_ns == 0)
+        predict->next_doubt_ns = now_ns + PREDICT_FIRST_BACKOFF_NS;
+    if (now_ns < predict->next_doubt_ns || predict_blackout_ns(predict, 0) <= budget_ns)
+        return;
+    halve_unsure(predict);
+    predict->next_doubt_ns = now_ns + MAX(predict->backoff_ns, PREDICT_FIRST_BACKOFF_NS);
+}
+
 void predict_put_off(struct predict *predict, uint64_t now_ns)
 {
     predict->n_failed++;
-    /* These are measured only by attempts: one slow measurement must not be the last one. */
-    predict->stop_ns -= predict->stop_ns / 2;
-    predict->flush_ns -= predict->flush_ns / 2;
-    predict->save_ns -= predict->save_ns / 2;
-    predict->small_round_ns -= predict->small_round_ns / 2;
+    halve_unsure(predict);
     predict->n_extra_rounds = 0;
     if (predict->backoff_ns == 0)
         predict->backoff_ns = PREDICT_FIRST_BACKOFF_NS;
@@ -163,5 +194,5 @@ void predict_put_off(struct predict *predict, uint64_t now_ns)
         predict->backoff_ns *= 2;
     if (predict->backoff_ns > PREDICT_MAX_BACKOFF_NS)
         predict->backoff_ns = PREDICT_MAX_BACKOFF_NS;
-    predict->not_before_ns = now_ns + predict->backoff_ns;
+    predict->not_before_ns = predict->next_doubt_ns = now_ns + predict->backoff_ns;
 }

@@ -5,9 +5,17 @@
  * Model (DESIGN 7): predicted blackout = stopping vCPUs + last dirty fetch + flush + state save +
  * the last pages + state bytes / drain rate + state load + one round trip (LOADED, COMMIT) +
  * resume. The last pages take remaining bytes / measured drain rate + half a round trip, and no
- * less than the last small round did: threads that wake up cost more than the bytes. Each term is
- * the last measurement of it in this migration, or the embedder's forecast, or a stated guess.
- * After an attempt that was put off the next one waits a back-off that doubles.
+ * less than the last small round did: threads that wake up cost more than the bytes. What is no
+ * more than that round held takes as long: it may be all that says that a slow link is fast again.
+ * Each term is the last measurement of it in this migration, or the embedder's forecast, or a
+ * stated guess. After an attempt that was put off the next one waits a back-off that doubles.
+ *
+ * What only attempts measure cannot correct itself where it keeps every attempt from being made: a
+ * stop that was slow once, because the machine was busy with something else, would be the last
+ * word. So such measurements are halved by an attempt that was put off, and again after each
+ * back-off as long as even a blackout with nothing left to send would exceed the budget. What is
+ * measured over and over (rates, the dirty fetch, the round trip) and the destination's rehearsal
+ * stand.
  *
  * Threads: owned by the source's control thread. Pure: no clock is read here.
  */
@@ -37,9 +45,11 @@ struct predict {
     uint64_t bytes_per_s;       /* acknowledged; 0: not yet known */
     uint64_t small_round_ns;    /* the last round that was too short to say something about it, or
                                  * one that was not, and yet took less */
+    uint64_t small_round_bytes; /* what went in that time; 0: nothing known */
     uint64_t dirty_bytes_per_s; /* last round's */
     uint64_t backoff_ns;        /* of the last attempt that was put off; 0: none yet */
     uint64_t not_before_ns;     /* CLOCK_MONOTONIC: the next attempt waits until then */
+    uint64_t next_doubt_ns;     /* the same, of predict_doubt; 0: not asked yet */
     uint32_t n_failed;
     uint32_t n_extra_rounds; /* since the budget is met: see predict_wants_round */
 };
@@ -65,5 +75,8 @@ uint64_t predict_left_ns(const struct predict *predict, uint64_t remaining_bytes
                          uint64_t budget_ns);
 /* An attempt was put off at now_ns. */
 void predict_put_off(struct predict *predict, uint64_t now_ns);
+/* No attempt can be made at now_ns. If that is so even with nothing left to send, doubts, once per
+ * back-off, what no more rounds can correct. */
+void predict_doubt(struct predict *predict, uint64_t budget_ns, uint64_t now_ns);
 
 #endif

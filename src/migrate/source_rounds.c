@@ -292,6 +292,8 @@ void source_next_round(struct gw_source *source)
         source_dispatch(source, SOURCE_EV_BUDGET_MET);
         return;
     }
+    if (source->predicted_ns > max_blackout_ns)
+        predict_doubt(&source->predict, max_blackout_ns, now_ns);
     /* Nothing worth a round yet: look again soon instead of sending page by page. */
     if (remaining_bytes <= predict_allowance_bytes(&source->predict, max_blackout_ns) ||
         remaining_bytes == 0)

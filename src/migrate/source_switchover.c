@@ -192,15 +192,14 @@ void source_round_done_in_blackout(struct gw_source *source)
 
 void source_put_off(struct gw_source *source)
 {
-    uint64_t now_ns = clock_mono_ns();
-
     source_resume_guest(source, source->put_off_reason);
     lanes_abandon_round(source->lanes);
     /* What was in flight may be unsent or half way: it goes again. sending itself stays as it is,
      * because lanes may still read it. */
     gw_page_set_or(source->pending, source->sending);
     source_take_missing_back(source);
-    predict_put_off(&source->predict, now_ns);
+    /* The back-off is the guest's: it counts from when it runs again. */
+    predict_put_off(&source->predict, clock_mono_ns());
     source->next_look_ns = 0;
     if (source->is_switchover_said) {
         struct wire_switchover_cancel cancel = {.attempt = source->attempt,

@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "scripts", "lib"))
 sys.path.insert(0, os.path.dirname(__file__))
 
+from gwlab import PATIENCE_S  # noqa: E402
 from gwlab.vm import Vm, godwit_path  # noqa: E402
 
 
@@ -37,7 +38,7 @@ def start_vm(tmp_path):
 @pytest.fixture
 def godwit():
     """Runs the godwit command to its end."""
-    def run(*arguments, timeout=60.0, **options):
+    def run(*arguments, timeout=PATIENCE_S, **options):
         return subprocess.run([godwit_path(), *map(str, arguments)], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, timeout=timeout, **options)
     return run

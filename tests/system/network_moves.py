@@ -43,10 +43,10 @@ def main():
                APPEND)
     results = []
     try:
-        vm.wait_console("GODWIT-NET-UP", 240)
+        vm.wait_console("GODWIT-NET-UP")
         flood = Flood(GUEST, float(per_second))
         flood.start()
-        wait_until("the flood to be answered", lambda: len(flood.answers) > 100, 60)
+        wait_until("the flood to be answered", lambda: len(flood.answers) > 100)
         for i in range(1, int(moves) + 1):
             new = start(i, "--incoming", f"unix:{folder}/v{i}.sock")
             new.qmp.command("query-status")
@@ -58,7 +58,7 @@ def main():
             vm = new
             net.ip("link", "delete", f"gwtap{i - 1}")
             wait_until("answers from the destination",
-                       lambda: len(flood.answers) > before + 200, 60)
+                       lambda: len(flood.answers) > before + 200)
             results.append({"forwarded": info["packets-forwarded"],
                             "dropped": info["packets-dropped"],
                             "blackout_ms": summary["blackout_ms"]})

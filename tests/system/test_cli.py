@@ -41,7 +41,7 @@ def test_no_such_vm_is_status_6(godwit, arguments):
 
 def test_commands_by_name(start_vm, godwit, tmp_path):
     vm = start_vm("bird", *bare.options(bare.write(tmp_path / "k", bare.WFI_FOREVER)))
-    vm.qmp.command("query-status")
+    wait_until("it to run", lambda: vm.status() == "running")
     assert "bird" in godwit("status").stdout
     assert json.loads(godwit("status", "--json", "bird").stdout)["status"]["running"] is True
     for command, status in (("stop", "paused"), ("cont", "running"), ("reset", "running"),

@@ -14,9 +14,11 @@ import time
 
 import pytest
 
+from gwlab import PATIENCE_S
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = pathlib.Path(os.environ.get("GODWIT_BUILD", ROOT / "build"))
-LIMIT_S = 120
+LIMIT_S = PATIENCE_S
 
 
 def build_option(name):

@@ -56,7 +56,7 @@ def ask(vm, question):
     try:
         return question(vm) if vm.is_alive() else None
     except (OSError, LabError):
-        vm.wait_exit(10)
+        vm.wait_exit()
         return None
 
 
@@ -69,7 +69,7 @@ def assert_owner(vm, new):
     def settled():
         states = {v.name: status_of(v) for v in (vm, new)}
         return states if "finish-migrate" not in states.values() else None
-    states = wait_until("both sides to settle", settled, timeout=60)
+    states = wait_until("both sides to settle", settled)
     owners = [v for v in (vm, new) if states.get(v.name) == "running"]
     assert len(owners) <= 1, states
     return owners[0] if owners else None
@@ -133,7 +133,7 @@ def after_live_source(vm, new):
         # Nobody can end this doubt but an operator, unless both ends mapped the key of the memory.
         is_stuck = state == "in-doubt" and not new.is_alive() and not info["ram"]["shared"]
         return state if state in REACHED_OR_NOT or is_stuck else None
-    state = wait_until("the source to settle", over, timeout=60)
+    state = wait_until("the source to settle", over)
     if state == "in-doubt":
         assert vm.status() == "finish-migrate"
         vm.godwit("resolve", "run-here")

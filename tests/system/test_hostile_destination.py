@@ -62,7 +62,7 @@ def snapshot(start_vm, tmp_path):
     source = start_vm("source", "--paused",
                       *bare.options(bare.write(tmp_path / "spin.bin", bare.SPIN_FOREVER)))
     path = tmp_path / "guest.gw"
-    wait_until("the source", source.status)
+    wait_until("the source", lambda: source.status() == "paused")
     source.godwit("save", path)
     source.close()
     return wire.records_of(path)
@@ -126,7 +126,7 @@ def test_many_half_open_connections_are_bounded(destination, snapshot):
 
 def test_a_handshake_that_only_keeps_alive_ends(destination, snapshot):
     with wire.Source(destination.uri, []) as peer:
-        wait_until("the handshake to be given up", lambda: keeps_alive_in_vain(peer), timeout=60)
+        wait_until("the handshake to be given up", lambda: keeps_alive_in_vain(peer))
     destination.check_ready()
     move_honestly(destination, snapshot)
 

@@ -12,7 +12,7 @@ from gwlab.vm import wait_until
 from test_migrate import Mover
 
 FAST = "console=ttyS0 cryptomgr.notests initcall_blacklist=jent_mod_init"
-BOOT_S = 180
+BOOT_S = 600
 
 
 @pytest.fixture
@@ -102,6 +102,12 @@ def try_ask(agent, line):
         return False
 
 
+def since(one, two):
+    """Milliseconds of this host between the moments at which two statuses were made: the least and
+    the most that they can have been."""
+    return two["asked_from_ms"] - one["asked_to_ms"], two["asked_to_ms"] - one["asked_from_ms"]
+
+
 @pytest.mark.parametrize("rest_s", [0, 3600, 183 * 86400], ids=["now", "hour", "half-a-year"])
 def test_the_guests_clock_and_timers_are_right_after_a_rest(start_vm, tmp_path, rest_s):
     control = free_port()
@@ -122,11 +128,12 @@ def test_the_guests_clock_and_timers_are_right_after_a_rest(start_vm, tmp_path, 
     agent = Agent("127.0.0.1", control)
     agent.status()
     first = agent.status()
-    off = (first["wall_ms"] - first["asked_ms"]) - (before["wall_ms"] - before["asked_ms"])
-    assert abs(off - rest_s * 1000) < 300, "the guest's wall clock against its own before"
+    shortest, longest = since(before, first)
+    assert shortest - 300 < first["wall_ms"] - before["wall_ms"] - rest_s * 1000 < longest + 300, \
+        "the guest's wall clock against its own before"
     agent.ask("sh sleep 1")
     second = agent.status()
-    assert 1000 <= second["uptime_ms"] - first["uptime_ms"] < 10000, "timers"
+    assert 1000 <= second["uptime_ms"] - first["uptime_ms"] < since(first, second)[1] + 300, "timers"
     # Linux may remark on the time that passed ("rcu: INFO: ... stall"); it must not break.
     assert "Oops" not in again.console() and "panic" not in again.console()
     agent.close()

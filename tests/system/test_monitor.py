@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from gwlab import PATIENCE_S
 from gwlab.vm import wait_until
 
 import bare
@@ -21,7 +22,7 @@ class Raw:
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
+        self.socket.settimeout(PATIENCE_S)
         self.socket.connect(path)
         self.file = self.socket.makefile("rb")
 
@@ -40,7 +41,7 @@ class Raw:
 @pytest.fixture
 def vm(start_vm, tmp_path):
     vm = start_vm("v", *bare.options(bare.write(tmp_path / "k", bare.WFI_FOREVER)))
-    vm.qmp.command("query-status")
+    wait_until("the guest to run", lambda: vm.status() == "running")
     return vm
 
 
@@ -99,7 +100,6 @@ def test_answers(vm):
      "cannot receive a guest: the machine is running"),
 ])
 def test_errors_say_what_is_wrong(vm, message, sentence):
-    wait_until("the guest to run", lambda: vm.status() == "running")
     raw = Raw(vm.monitor_path)
     raw.read()
     raw.ask({"execute": "qmp_capabilities"})

@@ -22,7 +22,7 @@ def flood(tmp_path):
     def run(moves, per_second, *options):
         done = subprocess.run([sys.executable, PROGRAM, str(tmp_path), str(moves), str(per_second),
                                *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              timeout=600)
+                              timeout=1800)
         assert done.returncode == 0, done.stderr[-4000:]
         return json.loads(done.stdout)
     return run

@@ -6,6 +6,9 @@ Python's standard library only. Nothing here outlives its `with` block or the pr
 import os
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+# How long what must happen may take before it is called a failure: far more than a busy machine with
+# two cores needs, because nothing is learned from how long it took.
+PATIENCE_S = 180.0
 BUILD = os.environ.get("GODWIT_BUILD", os.path.join(ROOT, "build"))
 
 

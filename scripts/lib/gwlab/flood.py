@@ -6,6 +6,8 @@ import struct
 import threading
 import time
 
+from . import PATIENCE_S
+
 # Answers that may be outstanding: less than any queue on the way holds. The smallest is the guest's:
 # Linux has room for some 100 echo replies that its network device has not sent, and drops more.
 WINDOW = 64
@@ -66,7 +68,7 @@ class Flood(threading.Thread):
         """Ends sending and waits for what is outstanding."""
         self.over.set()
         self.join()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while len(set(self.answers)) < self.sent and time.monotonic() < deadline:
             select.select([self.socket], [], [], 0.5)
             self.take()

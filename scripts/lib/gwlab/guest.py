@@ -7,14 +7,14 @@ import subprocess
 import threading
 import time
 
-from . import BUILD, LabError
+from . import BUILD, PATIENCE_S, LabError
 from .vm import wait_until
 
 
 class Agent:
     """One TCP connection to the agent's control port, kept for as long as this object lives."""
 
-    def __init__(self, address, port=7777, timeout=120.0):
+    def __init__(self, address, port=7777, timeout=PATIENCE_S):
         def connect():
             try:
                 return socket.create_connection((address, port), timeout=1.0)
@@ -44,11 +44,13 @@ class Agent:
 
     def status(self):
         """The status line as a dictionary; numbers are converted. asked_ms is the middle of the
-        question on the asker's wall clock, for comparison with the guest's wall_ms."""
+        question on the asker's wall clock, for comparison with the guest's wall_ms, which was read
+        between asked_from_ms and asked_to_ms."""
         found = {}
         asked = time.time()
         answer = self.ask("status")
-        found["asked_ms"] = int((asked + time.time()) * 500)
+        found["asked_from_ms"], found["asked_to_ms"] = int(asked * 1000), int(time.time() * 1000) + 1
+        found["asked_ms"] = (found["asked_from_ms"] + found["asked_to_ms"]) // 2
         for word in answer.split():
             name, _, value = word.partition("=")
             found[name] = int(value) if value.lstrip("-").isdigit() else value
@@ -61,7 +63,7 @@ class Stream(threading.Thread):
 
     def __init__(self, address, port=7007):
         super().__init__(daemon=True)
-        self._socket = socket.create_connection((address, port), timeout=60.0)
+        self._socket = socket.create_connection((address, port), timeout=PATIENCE_S)
         self._file = self._socket.makefile("rw", newline="\n")
         self._ending = threading.Event()
         self.lines = 0
@@ -84,7 +86,7 @@ class Stream(threading.Thread):
     def close(self):
         """Ends it; returns the number of lines that came back right, or raises what went wrong."""
         self._ending.set()
-        self.join(60.0)
+        self.join(PATIENCE_S)
         self._socket.close()
         if self.error:
             raise LabError(f"the TCP connection broke after {self.lines} lines: {self.error}")

@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-from . import LabError
+from . import PATIENCE_S, LabError
 from .parts import part
 from .vm import Process, wait_until
 
@@ -40,7 +40,7 @@ class Qemu(Process):
     def listen(self, uri):
         self.qmp.command("migrate-incoming", uri=uri)
 
-    def move(self, uri, destination, timeout=180.0):
+    def move(self, uri, destination, timeout=PATIENCE_S):
         """Migrates and waits; returns query-migrate's answer of the source."""
         self.qmp.command("migrate", uri=uri)
 

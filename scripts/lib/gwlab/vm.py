@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 
-from . import BUILD, LabError
+from . import BUILD, PATIENCE_S, LabError
 from .qmp import Qmp
 
 
@@ -17,7 +17,7 @@ def godwit_path():
     return os.environ.get("GODWIT", os.path.join(BUILD, "src", "cli", "godwit"))
 
 
-def wait_until(what, predicate, timeout=30.0, step=0.005):
+def wait_until(what, predicate, timeout=PATIENCE_S, step=0.005):
     """Polls an outside condition that cannot be waited for in another way, up to a deadline."""
     deadline = time.monotonic() + timeout
     while True:
@@ -70,7 +70,7 @@ class Process:
         if self.is_alive():
             self.process.send_signal(number)
 
-    def wait_exit(self, timeout=30.0):
+    def wait_exit(self, timeout=PATIENCE_S):
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -96,7 +96,7 @@ class Process:
         except FileNotFoundError:
             return ""
 
-    def wait_console(self, pattern, timeout=60.0, start=0):
+    def wait_console(self, pattern, timeout=PATIENCE_S, start=0):
         """Waits for a regular expression in the console text after position start; returns the
         match (positions are those of the whole text)."""
         expression = re.compile(pattern)
@@ -153,7 +153,7 @@ class Vm(Process):
     def ledger(self):
         return self.qmp.command("query-blackout")
 
-    def godwit(self, *arguments, check=True, timeout=120.0):
+    def godwit(self, *arguments, check=True, timeout=PATIENCE_S):
         """Runs a godwit subcommand with this VM as its first operand; returns CompletedProcess.
         Waits for the monitor of a VM that is still starting."""
         if self.is_alive():
@@ -166,7 +166,7 @@ class Vm(Process):
                            f"{done.stderr.strip() or done.stdout.strip()}")
         return done
 
-    def migrate(self, uri, *options, ram="copy", timeout=120.0):
+    def migrate(self, uri, *options, ram="copy", timeout=PATIENCE_S):
         """Moves the guest with `godwit migrate --json` and returns its summary object. Pages are
         copied also where memory could be shared, unless ram says otherwise."""
         done = self.godwit("migrate", uri, "--json", "--ram", ram, *options, timeout=timeout)

@@ -24,7 +24,7 @@ static void check_listening(const char *listen_uri)
     for (int i = 0; i < 3; i++) { /* it goes on giving channels */
         a[i] = gw_channel_connect(gw_listener_uri(listener), NULL, &error);
         assert_ok(a[i] != NULL, error);
-        b[i] = gw_listener_accept(listener, gw_deadline_after_ms(10000), &error);
+        b[i] = gw_listener_accept(listener, gw_deadline_after_ms(60000), &error);
         assert_ok(b[i] != NULL, error);
         assert_true(gw_channel_is_duplex(a[i]));
         fixture_exchange(a[i], b[i], 100000);

@@ -15,12 +15,27 @@ static const struct gw_field fake_fields[] = {
     GW_FIELDS_END,
 };
 
+static bool fake_validate(const void *shadow, GError **error)
+{
+    const struct fake_device *device = shadow;
+
+    if (atomic_load(device->slow_checks) > 0) {
+        uint64_t until_ns = clock_mono_ns() + SLOW_CHECK_MS * NS_PER_MS;
+
+        atomic_fetch_sub(device->slow_checks, 1);
+        while (clock_mono_ns() < until_ns)
+            continue;
+    }
+    return true;
+}
+
 static const struct gw_state_desc fake_desc = {
     .name = "fake-device",
     .version = 1,
     .object_size = sizeof(struct fake_device),
     .priority = GW_PRIORITY_DEVICE,
     .fields = fake_fields,
+    .validate = fake_validate,
 };
 
 uint64_t after_ms(uint64_t ms)
@@ -149,8 +164,13 @@ static bool fake_stop(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledg
     if (fails) {
         vm->fail_stops--;
     } else {
+        uint64_t until_ns = after_ms(vm->slow_stops ? vm->slow_stop_ms : 0);
+
         vm->was_paused = !vm->runs;
         set_running_locked(vm, false);
+        while (vm->slow_stops && cond_wait_until(&vm->changed, &vm->lock, until_ns))
+            continue;
+        vm->slow_stops -= vm->slow_stops > 0;
     }
     pthread_mutex_unlock(&vm->lock);
     gw_ledger_note(ledger, "writer", start_ns, clock_mono_ns() - start_ns);
@@ -257,6 +277,7 @@ void fake_vm_init(struct fake_vm *vm, const char *name, struct fake_pair *pair, 
     for (unsigned i = 0; i < n_devices; i++) {
         g_autofree char *id = g_strdup_printf("fake/%u", i);
 
+        vm->devices[i].slow_checks = &vm->slow_checks;
         g_assert_true(gw_state_registry_add(vm->registry, id, &fake_desc, &vm->devices[i], NULL));
     }
     vm->vm = (struct gw_vm){

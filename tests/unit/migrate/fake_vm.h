@@ -16,6 +16,7 @@
 
 #define FAKE_RAM_BYTES  (UINT64_C(8) << 20)
 #define FAKE_HIGH_BYTES (UINT64_C(1) << 20)
+#define SLOW_CHECK_MS   400
 
 struct fake_pair;
 
@@ -24,6 +25,7 @@ struct fake_device {
     uint32_t registers[16];
     uint8_t fifo[64];
     uint32_t fifo_len;
+    atomic_uint *slow_checks; /* how many checks of its state take SLOW_CHECK_MS; not saved */
 };
 
 struct fake_vm {
@@ -50,7 +52,10 @@ struct fake_vm {
 
     /* misbehaviour */
     unsigned fail_stops, fail_flushes; /* how many calls fail */
-    bool fails_after_load, fails_validate;
+    bool fails_after_load;
+    atomic_uint slow_checks;
+    unsigned slow_stops; /* how many calls take slow_stop_ms, and succeed */
+    uint64_t slow_stop_ms;
     bool hangs_in_flush; /* each fails a tenth of a second after its deadline */
 };
 

@@ -94,7 +94,7 @@ static void a_channel_may_die(void **state)
 
 static void a_channel_may_fall_silent(void **state)
 {
-    check_failure("stall@type=ROUND_END@channel=page-1", 500 * NS_PER_MS, GW_ERROR_LINK_SILENT);
+    check_failure("stall@type=ROUND_END@channel=page-1", 2 * NS_PER_S, GW_ERROR_LINK_SILENT);
 }
 
 int main(void)

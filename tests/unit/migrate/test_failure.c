@@ -175,6 +175,43 @@ static void flush_that_hangs_says_nothing_about_the_link(void **state)
     move_clear(&move);
 }
 
+/* What takes thrice the budget once is no reason never to try again. */
+static void one_slow_stop_is_not_the_last_word(void **state)
+{
+    struct move move;
+
+    move_init(&move);
+    move.pair.source.writes_per_ms = 0;
+    move.pair.source.slow_stops = 1;
+    move.pair.source.slow_stop_ms = 900;
+    move.source_params.max_blackout_ns = 300 * NS_PER_MS;
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    assert_true(source_status_of(&move).failed_attempts >= 1);
+    check_one_owner(&move);
+    move_clear(&move);
+}
+
+/* Nor is a rehearsal while the destination was busy with something else. */
+static void one_slow_rehearsal_is_not_the_last_word(void **state)
+{
+    struct move move;
+
+    move_init(&move);
+    move.pair.source.writes_per_ms = 0;
+    atomic_store(&move.pair.destination.slow_checks, 1);
+    move.source_params.max_blackout_ns = 300 * NS_PER_MS;
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    assert_int_equal(atomic_load(&move.pair.destination.slow_checks), 0);
+    check_one_owner(&move);
+    move_clear(&move);
+}
+
 /* The link stalls for a moment in the blackout: the guest goes on, the next attempt succeeds. */
 static void slow_blackout_is_put_off(void **state)
 {
@@ -339,6 +376,8 @@ int main(void)
         cmocka_unit_test(destination_fails_to_make_ready),
         cmocka_unit_test(failed_stops_and_flushes_are_put_off),
         cmocka_unit_test(flush_that_hangs_says_nothing_about_the_link),
+        cmocka_unit_test(one_slow_stop_is_not_the_last_word),
+        cmocka_unit_test(one_slow_rehearsal_is_not_the_last_word),
         cmocka_unit_test(slow_blackout_is_put_off),
         cmocka_unit_test(time_budget_ends_it),
         cmocka_unit_test(impossible_budget_goes_on_and_says_so),

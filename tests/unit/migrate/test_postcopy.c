@@ -398,11 +398,11 @@ static void a_lost_host_is_a_lost_guest(void **state)
 static void rounds_go_on_over_another_link(void **state)
 {
     static const char *const specs[] = {
-        "cut@record=20@channel=page-0",
+        "cut@record=5@channel=page-0",
         "cut@type=ROUND_ACK@in@channel=control",
         "cut@type=SWITCHOVER_BEGIN@channel=control",
         "cut@type=LOADED@in@channel=control",
-        "corrupt@record=25@channel=page-1",
+        "corrupt@record=6@channel=page-1",
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(specs); i++) {

@@ -81,6 +81,22 @@ static void a_larger_round_that_took_less_corrects_a_small_one(void **state)
     assert_true(predict_allowance_bytes(&predict, 300 * NS_PER_MS) > 0);
 }
 
+/* A link that was slow, or a limit that was lifted: rounds too small to measure a rate say so. */
+static void what_a_small_round_held_goes_as_quickly_again(void **state)
+{
+    struct predict predict = with_rate(2 * MIB);
+
+    assert_true(predict_blackout_ns(&predict, 800 << 10) > 300 * NS_PER_MS);
+    predict_round(&predict, 900 << 10, 9 * NS_PER_MS);
+    assert_int_equal(predict.bytes_per_s, 2 * MIB);
+    assert_int_equal(predict_blackout_ns(&predict, 800 << 10), 9 * NS_PER_MS);
+    assert_int_equal(predict_allowance_bytes(&predict, 300 * NS_PER_MS), 900 << 10);
+    assert_int_equal(predict_allowance_bytes(&predict, 8 * NS_PER_MS), 0);
+    assert_true(predict_blackout_ns(&predict, 901 << 10) > 300 * NS_PER_MS);
+    predict_put_off(&predict, 0); /* half of its time is no measurement */
+    assert_true(predict_blackout_ns(&predict, 800 << 10) > 300 * NS_PER_MS);
+}
+
 static void a_round_more_must_halve_what_is_left(void **state)
 {
     struct predict predict = with_rate(100 * MIB);
@@ -154,6 +170,56 @@ static void backoff_grows_and_is_bounded(void **state)
     assert_int_equal(predict.n_failed, 100);
 }
 
+static void what_only_attempts_measure_is_doubted(void **state)
+{
+    const uint64_t budget_ns = 300 * NS_PER_MS;
+    struct predict predict = with_rate(100 * MIB);
+
+    predict.stop_ns = NS_PER_S;
+    predict_put_off(&predict, 0);
+    assert_int_equal(predict_blackout_ns(&predict, 0), NS_PER_S / 2);
+    predict_doubt(&predict, budget_ns, predict.not_before_ns - 1);
+    assert_int_equal(predict_blackout_ns(&predict, 0), NS_PER_S / 2);
+    predict_doubt(&predict, budget_ns, predict.not_before_ns);
+    assert_int_equal(predict_blackout_ns(&predict, 0), NS_PER_S / 4);
+    /* Within the budget it stands, however long rounds go on. */
+    predict_doubt(&predict, budget_ns, NS_PER_S * 3600);
+    assert_int_equal(predict_blackout_ns(&predict, 0), NS_PER_S / 4);
+}
+
+static void a_forecast_is_doubted_once_per_backoff(void **state)
+{
+    struct predict predict = with_rate(100 * MIB);
+
+    predict.flush_ns = NS_PER_S;
+    for (uint64_t now_ns = NS_PER_S; now_ns < NS_PER_S + PREDICT_FIRST_BACKOFF_NS;
+         now_ns += 1000000)
+        predict_doubt(&predict, 1, now_ns);
+    assert_int_equal(predict.flush_ns, NS_PER_S);
+    predict_doubt(&predict, 1, NS_PER_S + PREDICT_FIRST_BACKOFF_NS);
+    predict_doubt(&predict, 1, NS_PER_S + PREDICT_FIRST_BACKOFF_NS);
+    assert_int_equal(predict.flush_ns, NS_PER_S / 2);
+    predict_doubt(&predict, 1, NS_PER_S + 2 * PREDICT_FIRST_BACKOFF_NS);
+    assert_int_equal(predict.flush_ns, NS_PER_S / 4);
+}
+
+/* No doubt makes an attempt of what the rehearsal, or a guess that is none too high, forbids. */
+static void doubt_ends_at_what_is_sure(void **state)
+{
+    struct predict predict;
+
+    predict_init(&predict);
+    predict_round(&predict, 100 * MIB, NS_PER_S);
+    predict.load_ns = 400 * NS_PER_MS;
+    predict.save_ns = predict.stop_ns = 800 * NS_PER_MS;
+    for (uint64_t i = 1; i < 100; i++)
+        predict_doubt(&predict, 300 * NS_PER_MS, i * NS_PER_S);
+    assert_int_equal(predict.load_ns, 400 * NS_PER_MS);
+    assert_int_equal(predict.save_ns, 400 * NS_PER_MS);
+    assert_int_equal(predict.stop_ns, PREDICT_GUESS_STOP_NS);
+    assert_int_equal(predict.resume_ns, PREDICT_GUESS_RESUME_NS);
+}
+
 static void absurd_numbers_saturate(void **state)
 {
     struct predict predict = with_rate(1);
@@ -171,11 +237,15 @@ int main(void)
         cmocka_unit_test(adds_all_terms),
         cmocka_unit_test(a_small_round_is_the_least_the_last_pages_take),
         cmocka_unit_test(a_larger_round_that_took_less_corrects_a_small_one),
+        cmocka_unit_test(what_a_small_round_held_goes_as_quickly_again),
         cmocka_unit_test(a_round_more_must_halve_what_is_left),
         cmocka_unit_test(allowance_is_the_inverse),
         cmocka_unit_test(says_when_it_does_not_converge),
         cmocka_unit_test(small_rounds_do_not_count),
         cmocka_unit_test(backoff_grows_and_is_bounded),
+        cmocka_unit_test(what_only_attempts_measure_is_doubted),
+        cmocka_unit_test(a_forecast_is_doubted_once_per_backoff),
+        cmocka_unit_test(doubt_ends_at_what_is_sure),
         cmocka_unit_test(absurd_numbers_saturate),
     };
 
