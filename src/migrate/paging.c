@@ -404,32 +404,46 @@ struct gw_page_set *paging_missing_copy(struct paging *paging)
 
 /* ---- life ---- */
 
+/* The run of allocated pages that was found last. To find the end of one costs by its length, so it
+ * is done once for each; what is discarded within it does not matter, as nobody looks back. */
+struct allocated {
+    uint64_t first, end;
+};
+
+/* The first allocated page at or after `from`, which never goes back. */
+static uint64_t next_allocated(struct allocated *run, const struct gw_ram_block *block,
+                               uint64_t from)
+{
+    uint64_t n_pages;
+
+    if (from >= run->end) {
+        run->first = from;
+        if (gw_memory_next_allocated_run(block, &run->first, &n_pages))
+            run->end = run->first + n_pages;
+        else
+            run->first = run->end = UINT64_MAX;
+    }
+    return MAX(from, run->first);
+}
+
 /* Discards what stands in missing pages of the block. Holes between them need no call of their own.
  */
 static bool discard_missing(const struct gw_page_set *missing, struct gw_ram_block *block,
                             GError **error)
 {
-    uint64_t first = 0, n, there, n_there;
+    struct allocated run = {0};
+    uint64_t first = 0, n;
 
     while (gw_page_set_next_run(missing, block->index, &first, &n, UINT64_MAX)) {
-        uint64_t end = first + n, next = end, n_next;
+        uint64_t end = first + n, next = end;
 
-        there = first;
-        if (!gw_memory_next_allocated_run(block, &there, &n_there))
-            return true;
-        if (there >= end) {
-            first = there;
+        first = next_allocated(&run, block, first);
+        if (first >= end)
             continue;
-        }
-        first = there;
         /* As far as nothing stands between this run and the next one. */
-        while (gw_page_set_next_run(missing, block->index, &next, &n_next, UINT64_MAX)) {
-            there = end;
-            if (!gw_memory_next_allocated_run(block, &there, &n_there) || there < next)
-                break;
-            end = next + n_next;
-            next = end;
-        }
+        while (gw_page_set_next_run(missing, block->index, &next, &n, UINT64_MAX) &&
+               next_allocated(&run, block, end) >= next)
+            next = end = next + n;
         if (!gw_memory_discard(block, first << GW_PAGE_SHIFT, (end - first) << GW_PAGE_SHIFT,
                                error))
             return false;

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <pthread.h>
 #include <string.h>
 #include <unistd.h>
@@ -23,7 +24,7 @@
 #define N_ACCESSORS 4u
 #define N_RECEIVERS 3u
 #define N_ASKED     300u /* questions that are answered before pages come unasked */
-#define PATIENCE_NS (UINT64_C(120) * NS_PER_S)
+#define PATIENCE_NS (UINT64_C(60) * NS_PER_S)
 
 struct request {
     uint32_t block;
@@ -433,6 +434,143 @@ static void many_threads_share_the_last_place(void **state)
     rig_free(rig);
 }
 
+/* ---- races ---- */
+
+/* A receiver whose buffer is not there yet: the kernel stops in the middle of placing. */
+struct slow_receiver {
+    struct rig *rig;
+    struct gw_memory *buffer;
+    struct faults *faults;
+    bool is_placing, may_go_on; /* guarded by the rig's lock */
+};
+
+static void stop_placing(void *opaque, struct gw_ram_block *block, uint64_t page, uint32_t thread)
+{
+    struct slow_receiver *slow = opaque;
+    uint64_t limit_ns = clock_mono_ns() + PATIENCE_NS;
+    uint8_t bytes[GW_PAGE_SIZE];
+
+    memset(bytes, 66, sizeof bytes);
+    pthread_mutex_lock(&slow->rig->lock);
+    slow->is_placing = true;
+    pthread_cond_broadcast(&slow->rig->changed);
+    while (!slow->may_go_on && cond_wait_until(&slow->rig->changed, &slow->rig->lock, limit_ns))
+        continue;
+    pthread_mutex_unlock(&slow->rig->lock);
+    faults_place(slow->faults, block, page, 1, bytes, NULL);
+}
+
+static void *slow_main(void *opaque)
+{
+    struct slow_receiver *slow = opaque;
+    struct paging_hand *hand = paging_hand_new(slow->rig->paging);
+
+    paging_arrived(slow->rig->paging, hand, slow->rig->block, 7, 1,
+                   gw_memory_block(slow->buffer, 0)->host, NULL);
+    return NULL;
+}
+
+static void *discard_main(void *opaque)
+{
+    struct rig *rig = opaque;
+
+    return gw_memory_discard(rig->block, 7 * GW_PAGE_SIZE, GW_PAGE_SIZE, NULL) ? rig : NULL;
+}
+
+static void a_discard_waits_for_what_is_being_placed(void **state)
+{
+    struct rig *rig = rig_new();
+    struct slow_receiver slow = {.rig = rig, .buffer = gw_memory_new()};
+    uint64_t limit_ns = clock_mono_ns() + PATIENCE_NS;
+    pthread_t receiver, discarder;
+    void *is_discarded;
+
+    assert_non_null(gw_memory_add_block(slow.buffer, "buffer", 0, GW_PAGE_SIZE, NULL));
+    gw_page_set_add(rig->missing, 1, 7, 1);
+    rig_begin(rig);
+    slow.faults = faults_new(slow.buffer, FAULTS_MISSING, stop_placing, &slow, NULL);
+    assert_true(faults_start(slow.faults, NULL));
+    assert_int_equal(pthread_create(&receiver, NULL, slow_main, &slow), 0);
+    pthread_mutex_lock(&rig->lock);
+    while (!slow.is_placing)
+        assert_true(cond_wait_until(&rig->changed, &rig->lock, limit_ns));
+    pthread_mutex_unlock(&rig->lock);
+    assert_int_equal(pthread_create(&discarder, NULL, discard_main, rig), 0);
+    while (paging_n_missing(rig->paging) > 0) {
+        assert_true(clock_mono_ns() < limit_ns);
+        sched_yield();
+    }
+    /* The page is given up. A discard that did not wait would be over soon. */
+    for (unsigned i = 0; i < 1000; i++) {
+        assert_int_equal(pthread_tryjoin_np(discarder, &is_discarded), EBUSY);
+        sched_yield();
+    }
+    pthread_mutex_lock(&rig->lock);
+    slow.may_go_on = true;
+    pthread_cond_broadcast(&rig->changed);
+    pthread_mutex_unlock(&rig->lock);
+    pthread_join(receiver, NULL);
+    pthread_join(discarder, &is_discarded);
+    assert_non_null(is_discarded);
+    assert_int_equal(*at(rig, 7), 0);
+    faults_free(slow.faults);
+    gw_memory_free(slow.buffer);
+    rig_free(rig);
+}
+
+/* Touches one page after the other, and says which. */
+struct walker {
+    struct rig *rig;
+    uint64_t n_begun, n_done; /* atomic */
+};
+
+static void *walker_main(void *opaque)
+{
+    struct walker *walker = opaque;
+
+    for (uint64_t page = 0; page < N_PAGES; page++) {
+        __atomic_store_n(&walker->n_begun, page + 1, __ATOMIC_RELEASE);
+        (void)*(volatile uint8_t *)at(walker->rig, page);
+        __atomic_store_n(&walker->n_done, page + 1, __ATOMIC_RELEASE);
+    }
+    return NULL;
+}
+
+static void await_walker(const uint64_t *counter, uint64_t n)
+{
+    uint64_t limit_ns = clock_mono_ns() + PATIENCE_NS;
+
+    while (__atomic_load_n(counter, __ATOMIC_ACQUIRE) < n)
+        if (clock_mono_ns() > limit_ns)
+            fail_msg("a page that was declared zero never came");
+}
+
+/* A page turns out zero while the fault on it is on its way, at all distances between the two. */
+static void a_zero_page_reaches_who_has_just_faulted(void **state)
+{
+    struct rig *rig = rig_new();
+    struct walker walker = {.rig = rig};
+    pthread_t thread;
+
+    gw_page_set_add(rig->missing, 1, 0, N_PAGES);
+    rig_begin(rig);
+    paging_start(rig->paging);
+    assert_int_equal(pthread_create(&thread, NULL, walker_main, &walker), 0);
+    for (uint64_t page = 0; page < N_PAGES; page++) {
+        uint64_t until_ns;
+
+        await_walker(&walker.n_begun, page + 1);
+        until_ns = clock_mono_ns() + page * 37 % 64 * NS_PER_US;
+        while (clock_mono_ns() < until_ns)
+            continue;
+        paging_arrived_zero(rig->paging, rig->block, page, 1);
+        await_walker(&walker.n_done, page + 1);
+    }
+    pthread_join(thread, NULL);
+    await_whole(rig);
+    rig_free(rig);
+}
+
 /* ---- all of it at once ---- */
 
 /* What the source holds: some pages are zero; bytes from 64 on are the guest's to read only, words
@@ -642,6 +780,8 @@ int main(void)
         cmocka_unit_test(what_comes_twice_changes_nothing),
         cmocka_unit_test(lost_questions_are_asked_again),
         cmocka_unit_test(many_threads_share_the_last_place),
+        cmocka_unit_test(a_discard_waits_for_what_is_being_placed),
+        cmocka_unit_test(a_zero_page_reaches_who_has_just_faulted),
         cmocka_unit_test(everything_at_once),
     };
 
