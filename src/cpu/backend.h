@@ -104,7 +104,8 @@ struct cpu_backend_ops {
     /* Keeps one vCPU from running for a share of the time, in permille, by letting its own thread
      * pause outside of guest code at least once in THROTTLE_TURN_NS (cpu/throttle.h); 0: not at
      * all, and it goes on at once. A pause ends when the vCPUs are to stop. One that waits for an
-     * interrupt is left alone. The share stays over stop and start. Any thread, never blocks. */
+     * interrupt is left alone. The share stays over stop and start. Any thread, never blocks.
+     * NULL: it cannot be done. */
     void (*set_throttle)(struct cpu_backend *cpu, unsigned vcpu, unsigned permille);
     /* NULL-terminated names of the CPU features the guest was given ("sv48", "sstc", ...);
      * constant. The migration handshake compares them. */

@@ -15,6 +15,7 @@
 #include "cpu/riscv/hart_state.h"
 #include "cpu/riscv/trace.h"
 #include "cpu/throttle.h"
+#include "cpu/turn_timer.h"
 
 #define RISCV_MAX_HARTS 8 /* one bit each in a byte of write_rights */
 
@@ -176,6 +177,8 @@ struct hart {
     uint64_t n_dirtied;
     uint8_t wrote_counters; /* counters the csr instruction wrote: it does not count there */
     uint64_t timer_mip;     /* MTIP and (with Sstc) STIP as of the last look at the clock */
+    struct turn_timer
+        turn_timer; /* raises PENDING_PAUSE, on time also where the timer thread is late */
     unsigned n_pauses;
     struct pmp_range pmp[RISCV_N_PMP];
     unsigned n_pmp;

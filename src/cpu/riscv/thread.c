@@ -25,7 +25,9 @@
  * when its deadline is earlier. A hart whose deadline the thread did not see wrote it after the
  * thread had set "never", so it reads "never" or that later minimum, and bumps.
  * A waiting hart sleeps with its own deadline and takes it away from the timer thread.
- * The end of a throttled hart's turn, pause_at_ns, goes the same way and raises PENDING_PAUSE.
+ * The end of a throttled hart's turn, pause_at_ns, goes the same way and raises PENDING_PAUSE. On a
+ * host with too much to do the thread comes late for that, so a timer of the hart's own does so
+ * too.
  *
  * Pauses: a throttled hart sleeps on h->pending, too, but with whatever stands there: interrupts
  * wait until it goes on. ORDER: it reads the word, then writes is_sleeping, then the kernel
@@ -222,6 +224,13 @@ static uint64_t sleep_on_pending(struct hart *h, uint32_t bits, uint64_t deadlin
     return clock_mono_ns() - began_ns;
 }
 
+/* In the hart's signal handler. ORDER: the hart's own thread; it looks at the word afterwards. */
+static void end_turn(void *opaque)
+{
+    struct hart *h = opaque;
+    __atomic_fetch_or(&h->pending, PENDING_PAUSE, __ATOMIC_SEQ_CST);
+}
+
 void riscv_pause(struct hart *h, bool did_run)
 {
     bool is_quiet = false;
@@ -249,6 +258,8 @@ void riscv_pause(struct hart *h, bool did_run)
         riscv_quiet_leave(h);
         cpu_throttle_paused(&h->throttle, paused_ns);
     }
+    turn_timer_make(&h->turn_timer, end_turn, h);
+    turn_timer_set(&h->turn_timer, h->throttle.open_until_ns);
     publish_deadline(h, &h->pause_at_ns, h->throttle.open_until_ns);
 }
 
@@ -351,8 +362,10 @@ static void *hart_main(void *opaque)
         }
         __atomic_store_n(&h->deadline_ns, NEVER, __ATOMIC_SEQ_CST);
         __atomic_store_n(&h->pause_at_ns, NEVER, __ATOMIC_SEQ_CST);
+        turn_timer_set(&h->turn_timer, NEVER);
         riscv_quiet_enter(h);
     }
+    turn_timer_clear(&h->turn_timer);
     return NULL;
 }
 
