@@ -5,13 +5,14 @@
  * the rate, sleeping (WFI) when it is ahead. Each hart takes a timer interrupt `hz` times a second
  * and keeps known values in its floating-point registers and mscratch. Hart 0 prints a heart-beat
  * each second, sends IPIs, and obeys single letters on the serial port:
- *   s status line now   v verify all memory   q power off, exit 0   r reboot
+ *   s status line now   w pages per hart   v verify all memory   q power off, exit 0   r reboot
  *
  * Anything wrong is printed as a line "memtick: BAD ..." and ends the machine with a code:
  *   1 memory   2 time   3 trap or set-up   4 registers
  *
  * Parameters (bootargs): mib=16 rate=50 (MiB/s, 0: no limit) pattern=random|seq|hot
- *   fill=random|text|sparse harts=N hz=100 passes=N (then power off, exit 0) quiet=1 */
+ *   fill=random|text|sparse harts=N hz=100 passes=N (then power off, exit 0) quiet=1
+ *   writers=N (the harts from N on only read their slices, in order) */
 #include "bare.h"
 #include "common/workload.h"
 
@@ -44,7 +45,7 @@ struct hart {
 
 static struct config {
     uint64_t mib, rate, hz, interval, passes, quiet;
-    uint32_t harts;
+    uint32_t harts, writers;
     enum order order;
     enum fill fill;
 } config;
@@ -148,16 +149,24 @@ static void answer_verify(struct hart *h)
     h->verified = request;
 }
 
+/* Checks the next page, and leaves it as it was made. */
+static bool read_visit(struct workload *load, struct damage *damage)
+{
+    return page_check(&load->cold, load->visits++ % load->cold.pages, 0, damage);
+}
+
 static void visit(struct hart *h)
 {
     struct damage damage;
+    bool writes = h->id < config.writers;
 
-    if (!workload_visit(&h->load, &damage)) {
+    if (!(writes ? workload_visit(&h->load, &damage) : read_visit(&h->load, &damage))) {
         bad_memory(h, &damage);
     }
     h->visits = h->load.visits;
-    if (workload_passes(&h->load) != h->passes) {
-        h->passes = workload_passes(&h->load);
+    uint64_t passes = writes ? workload_passes(&h->load) : h->load.visits / h->load.cold.pages;
+    if (passes != h->passes) {
+        h->passes = passes;
         check_registers(h);
     }
     check_clock(h);
@@ -193,6 +202,15 @@ static void print_status(const char *what)
     }
     print("%s %d pass %d pages %d errors 0 missed %d ipis %d gap_us %d\n", what, harts[0].ticks,
           passes, pages, harts[0].missed, ipis, harts[0].max_gap * 1000000 / board.timebase_hz);
+}
+
+static void print_work(void)
+{
+    print("work");
+    for (uint32_t i = 0; i < config.harts; i++) {
+        print(" %d", harts[i].visits);
+    }
+    print("\n");
 }
 
 static bool is_done(void)
@@ -236,6 +254,9 @@ static void obey_console(struct hart *h)
     switch (console_get()) {
     case 's':
         print_status("status");
+        break;
+    case 'w':
+        print_work();
         break;
     case 'v':
         verify_all(h);
@@ -300,6 +321,7 @@ static void read_config(void)
     if (config.harts == 0 || config.harts > board.harts) {
         config.harts = board.harts;
     }
+    config.writers = (uint32_t)board_param(&board, "writers", config.harts);
     if (config.hz == 0 || config.hz > 10000) {
         config.hz = 100;
     }

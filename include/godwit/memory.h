@@ -110,6 +110,9 @@ void gw_memory_note_write(struct gw_ram_block *block, uint64_t offset, uint64_t 
 /* Marks one page before it is written, for a writer that keeps a right to write it until its
  * producer's barrier (ORDER, above). Tells no watcher. Any thread. */
 void gw_memory_log_page(struct gw_ram_block *block, uint64_t page);
+/* The same; true when it was this call that marked the page: of all who mark a page between two
+ * collections exactly one is told so, and may count it. Since 1.1. */
+bool gw_memory_log_page_first(struct gw_ram_block *block, uint64_t page);
 
 /* Next run of pages that were ever touched, at or after *page (never-touched pages read as zero and
  * cost nothing; they need not be read to be known). false: none. Runs are what the kernel reports

@@ -112,6 +112,15 @@ struct gw_vm_forecast {
     uint64_t resume_ns;
 };
 
+/* What a vCPU has done since it exists. */
+struct gw_vcpu_counters {
+    /* Pages that it was the first to write since the dirty log was last collected, while one runs.
+     * is_dirtied_known false: nobody knows which vCPU writes, and all are taken to write alike. */
+    uint64_t dirtied_pages;
+    bool is_dirtied_known;
+    uint64_t throttled_ns; /* for which set_throttle has kept it from running */
+};
+
 /* Takes frames that came for a guest which is not here any more. */
 struct gw_packet_sink {
     /* A frame for the network device whose state is registered as `device`: a virtio network header
@@ -182,6 +191,14 @@ struct gw_vm {
      * PEER: its length is bounded, what is in it is not checked. n_bytes may be 0 in the last. */
     void (*packet)(void *opaque, const char *device, const void *frame, uint32_t n_bytes,
                    bool is_last);
+    /* -- throttling; since 1.1; source; n_vcpus 0 or a NULL: nobody is slowed -- */
+    uint32_t n_vcpus;
+    void (*vcpu_counters)(void *opaque, uint32_t vcpu, struct gw_vcpu_counters *counters);
+    /* Keeps a vCPU from running for a share of the time (0: not at all), in slices so short that
+     * the guest hardly notices one, and never longer than stop() comes. All are at 0 before the
+     * engine is used, and the engine sets them back to 0 when the guest stands still for the
+     * switchover and when the migration ends. Must not block. */
+    void (*set_throttle)(void *opaque, uint32_t vcpu, uint32_t permille);
 };
 
 /* ---- Parameters and events ------------------------------------------------------------------- */
@@ -267,7 +284,12 @@ struct gw_migrate_params {
      * a destination keeps what it has got for it. 0: not at all. A post-copy's is tried as long as
      * the engine lives. */
     uint64_t reconnect_limit_ns;
+    /* Source: how much vCPUs that dirty memory faster than the link carries it may be slowed, as a
+     * share of their time, at most GW_MAX_SLOWDOWN_PERMILLE; 0, the default: not at all. Only those
+     * are slowed, only while rounds do not converge otherwise, and no more than it takes. */
+    uint32_t max_slowdown_permille;
 };
+#define GW_MAX_SLOWDOWN_PERMILLE     990u
 #define GW_DEFAULT_DELTA_CACHE_BYTES (UINT64_C(64) << 20)
 #define GW_DEFAULT_MAX_BLACKOUT_NS   UINT64_C(300000000)
 #define GW_DEFAULT_SILENCE_LIMIT_NS  UINT64_C(10000000000)
@@ -367,6 +389,21 @@ struct gw_source_status {
     uint64_t pages_left;     /* post-copy: that have not been sent since the guest moved */
     uint32_t reconnects;     /* times that a lost link was replaced */
     char postcopy_lack[128]; /* why post-copy is not possible; empty: it is */
+    /* Throttling: gw_source_get_vcpus has the single vCPUs. */
+    uint32_t max_slowdown_permille; /* as in force */
+    uint32_t n_vcpus;               /* 0: the machine cannot be throttled */
+    uint32_t n_vcpus_throttled;     /* now */
+    uint32_t throttle_permille;     /* now, of the one that is slowed most */
+    uint32_t throttled_rounds;      /* in which somebody was */
+    uint64_t throttled_ns;          /* of all vCPUs: the work that it has cost the guest */
+};
+
+/* A vCPU, as far as throttling goes. */
+struct gw_vcpu_status {
+    uint64_t dirty_bytes_per_s; /* at the last measurement */
+    uint32_t throttle_permille; /* now */
+    uint32_t most_permille;     /* in this migration */
+    uint64_t throttled_ns;      /* in this migration */
 };
 
 /* Starts a migration of vm to uri (docs: channel.h lists the schemes) on threads of its own. vm and
@@ -383,9 +420,13 @@ struct gw_source *gw_snapshot_start(const struct gw_vm *vm, const char *uri,
 /* Asks to give up. Has its effect before COMMIT, none later. False when it is already too late. */
 bool gw_source_cancel(struct gw_source *source);
 void gw_source_get_status(struct gw_source *source, struct gw_source_status *status);
+/* Fills in the first n vCPUs; returns how many there are (0: the machine cannot be throttled).
+ * Since 1.1. */
+uint32_t gw_source_get_vcpus(struct gw_source *source, struct gw_vcpu_status *vcpus, uint32_t n);
 /* A copy of the ledger so far; the caller frees it. */
 struct gw_ledger *gw_source_get_ledger(struct gw_source *source);
-/* New budgets for a migration under way: the three budgets are taken, the rest is ignored. */
+/* New budgets for a migration under way: blackout, time, bandwidth and slowdown are taken, the rest
+ * is ignored. */
 void gw_source_set_budgets(struct gw_source *source, const struct gw_migrate_params *params);
 
 /* ---- since 1.1 ---- */

@@ -140,12 +140,17 @@ bool bitmap_next_run(const uint64_t *words, uint64_t n_bits, uint64_t *first, ui
     return true;
 }
 
-void bitmap_set_atomic(uint64_t *words, uint64_t first, uint64_t n)
+uint64_t bitmap_set_atomic(uint64_t *words, uint64_t first, uint64_t n)
 {
+    uint64_t n_new = 0;
+
     if (n == 0) {
-        return;
+        return 0;
     }
     for (uint64_t w = first / BITMAP_WORD_BITS; w <= (first + n - 1) / BITMAP_WORD_BITS; w++) {
-        __atomic_fetch_or(&words[w], bitmap_range_mask(w, first, n), __ATOMIC_SEQ_CST);
+        uint64_t mask = bitmap_range_mask(w, first, n);
+        uint64_t old = __atomic_fetch_or(&words[w], mask, __ATOMIC_SEQ_CST);
+        n_new += (uint64_t)__builtin_popcountll(mask & ~old);
     }
+    return n_new;
 }

@@ -57,6 +57,7 @@ uint64_t bitmap_next_clear(const uint64_t *words, uint64_t n_bits, uint64_t from
 bool bitmap_next_run(const uint64_t *words, uint64_t n_bits, uint64_t *first, uint64_t *n,
                      uint64_t max);
 
-/* Atomic, sequentially consistent: sets [first, first + n). */
-void bitmap_set_atomic(uint64_t *words, uint64_t first, uint64_t n);
+/* Atomic, sequentially consistent: sets [first, first + n); returns how many of these bits this
+ * call has set, so that of several threads that set one bit exactly one counts it. */
+uint64_t bitmap_set_atomic(uint64_t *words, uint64_t first, uint64_t n);
 #endif

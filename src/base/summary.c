@@ -171,12 +171,12 @@ bool summary_next_run(const struct summary *map, uint64_t *first, uint64_t *n, u
     return true;
 }
 
-void summary_set_atomic(const struct summary *map, uint64_t first, uint64_t n)
+uint64_t summary_set_atomic(const struct summary *map, uint64_t first, uint64_t n)
 {
     if (n == 0) {
-        return;
+        return 0;
     }
-    bitmap_set_atomic(map->words, first, n);
+    uint64_t n_new = bitmap_set_atomic(map->words, first, n);
     uint64_t g = first / SUMMARY_GROUP_BITS;
     uint64_t n_marked = (first + n - 1) / SUMMARY_GROUP_BITS - g + 1;
     for (uint64_t w = g / 64; w <= (g + n_marked - 1) / 64; w++) {
@@ -186,6 +186,7 @@ void summary_set_atomic(const struct summary *map, uint64_t first, uint64_t n)
             __atomic_fetch_or(&map->groups[w], mask, __ATOMIC_SEQ_CST);
         }
     }
+    return n_new;
 }
 
 /* Takes group g into words. */

@@ -40,8 +40,9 @@ uint64_t summary_next_set(const struct summary *map, uint64_t from);
 /* The next run of set bits at or after *first, at most max long: true with *first and *n set. */
 bool summary_next_run(const struct summary *map, uint64_t *first, uint64_t *n, uint64_t max);
 
-/* Atomic, sequentially consistent: sets [first, first + n) while another thread may take. */
-void summary_set_atomic(const struct summary *map, uint64_t first, uint64_t n);
+/* Atomic, sequentially consistent: sets [first, first + n) while another thread may take; returns
+ * how many of these bits this call has set. */
+uint64_t summary_set_atomic(const struct summary *map, uint64_t first, uint64_t n);
 /* Takes (exchanges with zero) what other threads set in from, and ORs it into to; returns how many
  * bits are new in to. What was set before it began is taken. Writes nothing where nothing is set.
  */

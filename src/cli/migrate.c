@@ -16,6 +16,7 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/progress.h"
+#include "godwit/migrate.h"
 
 #define POLL_TTY_MS    100
 #define POLL_PLAIN_MS  1000
@@ -46,7 +47,8 @@ static const char *text_of(const json_t *object, const char *key)
 /* ---- budgets --------------------------------------------------------------------------------- */
 
 struct budgets {
-    char *max_blackout, *max_bandwidth, *max_time, *ram, *compress, *delta, *channels;
+    char *max_blackout, *max_bandwidth, *max_time, *max_slowdown, *ram, *compress, *delta,
+        *channels;
 };
 
 static bool put_duration(json_t *args, const char *name, const char *option, const char *text)
@@ -79,6 +81,25 @@ static bool put_rate(json_t *args, const char *name, const char *option, const c
         return false;
     }
     json_object_set_new(args, name, json_integer((json_int_t)bytes));
+    return true;
+}
+
+/* "50%" or "50". */
+static bool put_slowdown(json_t *args, const char *text)
+{
+    guint64 percent = 0;
+
+    if (!text)
+        return true;
+    g_autofree char *number = g_strdup(text);
+    if (g_str_has_suffix(number, "%"))
+        number[strlen(number) - 1] = '\0';
+    if (!g_ascii_string_to_unsigned(number, 10, 0, GW_MAX_SLOWDOWN_PERMILLE / 10, &percent, NULL)) {
+        cli_complain("--max-slowdown: \"%s\" is not a percentage from 0 to %u", text,
+                     GW_MAX_SLOWDOWN_PERMILLE / 10);
+        return false;
+    }
+    json_object_set_new(args, "max-slowdown", json_integer((json_int_t)percent));
     return true;
 }
 
@@ -155,8 +176,9 @@ static json_t *budget_args(const struct budgets *budgets)
     if (put_duration(args, "downtime-limit", "max-blackout", budgets->max_blackout) &&
         put_duration(args, "max-time", "max-time", budgets->max_time) &&
         put_rate(args, "max-bandwidth", "max-bandwidth", budgets->max_bandwidth) &&
-        put_ram(args, budgets->ram) && put_compress(args, budgets->compress) &&
-        put_delta(args, budgets->delta) && put_channels(args, budgets->channels))
+        put_slowdown(args, budgets->max_slowdown) && put_ram(args, budgets->ram) &&
+        put_compress(args, budgets->compress) && put_delta(args, budgets->delta) &&
+        put_channels(args, budgets->channels))
         return args;
     json_decref(args);
     return NULL;
@@ -322,6 +344,8 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
          "Most bytes per second (unlimited), 500MiB/s for example", "RATE"},
         {"max-time", 0, 0, G_OPTION_ARG_STRING, &budgets.max_time,
          "Give up after this time (never)", "TIME"},
+        {"max-slowdown", 0, 0, G_OPTION_ARG_STRING, &budgets.max_slowdown,
+         "Most by which a vCPU that dirties too fast is slowed, up to 99% (0%)", "PERCENT"},
         {"ram", 0, 0, G_OPTION_ARG_STRING, &budgets.ram,
          "auto, copy, share: whether a process on this host maps the guest's memory (auto)", "WAY"},
         {"compress", 0, 0, G_OPTION_ARG_STRING, &budgets.compress,
@@ -344,6 +368,7 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
     g_free(budgets.max_blackout);
     g_free(budgets.max_bandwidth);
     g_free(budgets.max_time);
+    g_free(budgets.max_slowdown);
     g_free(budgets.ram);
     g_free(budgets.compress);
     g_free(budgets.delta);

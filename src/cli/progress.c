@@ -63,6 +63,10 @@ static void put_facts(GString *line, const json_t *info)
     g_string_append_printf(line, "  %s  round %.0f  %.1f MiB/s  dirty %.1f MiB/s",
                            text_of(info, "state"), number(info, "round"),
                            number(info, "bandwidth") / MIB, number(info, "dirty-rate") / MIB);
+    if (number(info, "throttled-vcpus") > 0)
+        g_string_append_printf(
+            line, "  throttle %.0f%% (%.0f of %zu vcpus)", number(info, "cpu-throttle-percentage"),
+            number(info, "throttled-vcpus"), json_array_size(json_object_get(info, "vcpus")));
     if (number(info, "predicted-blackout-ns") > 0)
         g_string_append_printf(line, "  blackout ~%.1f ms",
                                number(info, "predicted-blackout-ns") / MS);
@@ -176,6 +180,23 @@ static void print_cost(const json_t *info)
     putchar('\n');
 }
 
+static void print_throttle(const json_t *info)
+{
+    size_t i;
+    json_t *vcpu;
+
+    if (number(info, "throttled-rounds") == 0)
+        return;
+    printf("throttled for %.0f round(s):", number(info, "throttled-rounds"));
+    json_array_foreach(json_object_get(info, "vcpus"), i, vcpu)
+    {
+        if (number(vcpu, "most-throttle") > 0)
+            printf(" vcpu %zu by up to %.1f%%, %.0f ms of its time;", i,
+                   number(vcpu, "most-throttle"), number(vcpu, "throttled-ns") / MS);
+    }
+    printf(" %.0f ms in all\n", number(info, "throttled-ns") / MS);
+}
+
 void progress_end(struct progress *progress, const json_t *info, const json_t *ledger)
 {
     const json_t *ram = json_object_get(info, "ram");
@@ -195,6 +216,7 @@ void progress_end(struct progress *progress, const json_t *info, const json_t *l
     print_encoded("zstd", json_object_get(info, "compression"), "compression-rate");
     print_encoded("delta", json_object_get(info, "xbzrle-cache"), "encoding-rate");
     print_cost(info);
+    print_throttle(info);
     if (number(info, "failed-attempts") > 0)
         printf("%.0f earlier switchover(s) put off\n", number(info, "failed-attempts"));
     if (*text_of(info, "note"))

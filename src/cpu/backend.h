@@ -62,9 +62,15 @@ struct cpu_stats {
     uint64_t instructions; /* retired, all vCPUs (0 where it is not known) */
     uint64_t exits;        /* MMIO and other leaves of the fast path */
     uint64_t wfi_ns;       /* time asleep */
-    /* Of dirty rings; 0 where there are none. */
-    uint64_t dirtied_pages; /* entries taken out of the ring */
-    uint64_t ring_full;     /* times the vCPU had to wait because it was full */
+    /* Pages that it was the first to write since they were last collected, while a dirty log ran.
+     * Not known where the log does not tell who writes (a bitmap of KVM's). */
+    bool is_dirtied_known;
+    uint64_t dirtied_pages;
+    uint64_t ring_full; /* times the vCPU had to wait because its dirty ring was full */
+    /* Throttling. */
+    unsigned throttle_permille; /* in force */
+    uint64_t throttled_ns;      /* time it was kept from running */
+    uint64_t throttled_slices;  /* how often */
 };
 
 struct cpu_backend_ops {
@@ -95,6 +101,12 @@ struct cpu_backend_ops {
     /* Adds all instances of saved state, and what must fit besides, to the registry. They are
      * valid as long as the backend. */
     bool (*add_state)(struct cpu_backend *cpu, struct gw_state_registry *registry, GError **error);
+    /* Keeps one vCPU from running for a share of the time, in permille, by letting its own thread
+     * pause outside of guest code at least once in THROTTLE_TURN_NS (cpu/throttle.h); 0: not at
+     * all, and it goes on at once. A pause ends when the vCPUs are to stop. One that waits for an
+     * interrupt is left alone. The share stays over stop and start. Any thread, never blocks.
+     * NULL: it cannot be done. */
+    void (*set_throttle)(struct cpu_backend *cpu, unsigned vcpu, unsigned permille);
     /* NULL-terminated names of the CPU features the guest was given ("sv48", "sstc", ...);
      * constant. The migration handshake compares them. */
     const char *const *(*features)(const struct cpu_backend *cpu);

@@ -142,6 +142,25 @@ static void vm_forecast(void *opaque, struct gw_vm_forecast *forecast)
     forecast->resume_ns = machine->last_resume_ns;
 }
 
+static void vm_vcpu_counters(void *opaque, uint32_t vcpu, struct gw_vcpu_counters *counters)
+{
+    struct cpu_stats stats = {0};
+
+    machine_cpu_stats(opaque, vcpu, &stats);
+    *counters = (struct gw_vcpu_counters){
+        .dirtied_pages = stats.dirtied_pages,
+        .is_dirtied_known = stats.is_dirtied_known,
+        .throttled_ns = stats.throttled_ns,
+    };
+}
+
+static void vm_set_throttle(void *opaque, uint32_t vcpu, uint32_t permille)
+{
+    struct machine *machine = opaque;
+
+    machine->board->cpu->set_throttle(machine->cpu, vcpu, permille);
+}
+
 void machine_set_doubt(struct machine *machine)
 {
     machine_enter(machine);
@@ -282,6 +301,9 @@ void machine_vm_init(struct machine *machine)
         .forward_packets = machine_forward_packets,
         .expect_packets = machine_expect_packets,
         .packet = machine_take_packet,
+        .n_vcpus = machine_n_cpus(machine),
+        .vcpu_counters = vm_vcpu_counters,
+        .set_throttle = machine->board->cpu->set_throttle ? vm_set_throttle : NULL,
     };
 }
 

@@ -56,11 +56,14 @@ void gw_memory_note_write(struct gw_ram_block *block, uint64_t offset, uint64_t 
 
 void gw_memory_log_page(struct gw_ram_block *block, uint64_t page)
 {
+    gw_memory_log_page_first(block, page);
+}
+
+bool gw_memory_log_page_first(struct gw_ram_block *block, uint64_t page)
+{
     struct summary log = log_of(block);
 
-    if (page < block->n_pages) {
-        summary_set_atomic(&log, page, 1);
-    }
+    return page < block->n_pages && summary_set_atomic(&log, page, 1) > 0;
 }
 
 void gw_memory_add_write_watch(struct gw_memory *memory, gw_write_watch_fn fn, void *opaque)

@@ -103,6 +103,7 @@ static void source_end(struct gw_source *source, unsigned event)
     bool is_peers = event == SOURCE_EV_PEER_FAILED || event == SOURCE_EV_NEVER;
 
     source_share_end(source);
+    source_throttle_off(source);
     source_resume_guest(source, source->failure.reason);
     if (source->control && event == SOURCE_EV_CANCEL) {
         struct wire_cancel cancel = {.reason = g_strdup(source->failure.reason)};
@@ -523,6 +524,7 @@ static void *source_main(void *opaque)
     }
     mailbox_close(&source->box);
     source_close_links(source, false);
+    source_throttle_off(source);
     source_log_stop(source);
     return NULL;
 }
@@ -570,7 +572,9 @@ static struct gw_source *source_new(const struct gw_vm *vm, const char *uri,
     source->status.max_blackout_ns = source->params.max_blackout_ns;
     source->status.max_time_ns = source->params.max_time_ns;
     source->status.max_bandwidth_bytes = source->params.max_bandwidth_bytes;
+    source->status.max_slowdown_permille = source->params.max_slowdown_permille;
     memcpy(source->status.migration_id, source->id, sizeof source->id);
+    source_throttle_init(source);
     engine_thread_start(&source->thread, "gw-source", source_main, source);
     return source;
 }
@@ -594,6 +598,12 @@ static bool check_arguments(const struct gw_vm *vm, const char *uri,
     if (params && ((unsigned)params->mode > GW_MODE_POSTCOPY ||
                    (unsigned)params->at_max_time > GW_AT_MAX_TIME_STOP_AND_COPY)) {
         g_set_error_literal(error, GW_ERROR, GW_ERROR_INVALID, "no such mode of migration");
+        return false;
+    }
+    if (params && params->max_slowdown_permille > GW_MAX_SLOWDOWN_PERMILLE) {
+        g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                    "a slowdown of %u permille; at most %u are possible",
+                    params->max_slowdown_permille, GW_MAX_SLOWDOWN_PERMILLE);
         return false;
     }
     if (params && params->channels > WIRE_MAX_CHANNELS) {
@@ -688,6 +698,8 @@ void gw_source_set_budgets(struct gw_source *source, const struct gw_migrate_par
         params->max_blackout_ns ? params->max_blackout_ns : GW_DEFAULT_MAX_BLACKOUT_NS;
     source->status.max_time_ns = params->max_time_ns;
     source->status.max_bandwidth_bytes = params->max_bandwidth_bytes;
+    source->status.max_slowdown_permille =
+        MIN(params->max_slowdown_permille, GW_MAX_SLOWDOWN_PERMILLE);
     pthread_mutex_unlock(&source->lock);
     gw_rate_limit_set(source->limit, params->max_bandwidth_bytes);
     mailbox_put(&source->box, mail_new(MAIL_POKE));
@@ -749,6 +761,7 @@ void gw_source_free(struct gw_source *source)
     mail_free(source->running);
     source_share_free(source);
     source_postcopy_free(source);
+    source_throttle_clear(source);
     wire_message_clear(WIRE_HELLO, &source->peer);
     g_ptr_array_unref(source->page_links);
     g_clear_pointer(&source->pending, gw_page_set_free);

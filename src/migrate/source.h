@@ -20,6 +20,7 @@
 #include "migrate/predict.h"
 #include "migrate/push.h"
 #include "migrate/share.h"
+#include "migrate/throttle.h"
 #include "migrate/tune.h"
 
 #define SOURCE_LAST_PAGES    "last pages"
@@ -30,6 +31,7 @@
 #define SOURCE_GRACE_NS      (UINT64_C(200) * NS_PER_MS) /* for the peer's reason to arrive */
 #define SOURCE_PING_NS       (UINT64_C(250) * NS_PER_MS)
 #define SOURCE_SAMPLE_NS     (UINT64_C(200) * NS_PER_MS) /* into a round: see source_sample_dirty */
+#define SOURCE_THROTTLE_NS   (UINT64_C(50) * NS_PER_MS)  /* shortest measurement for throttling */
 #define SOURCE_AWAIT_STEP_NS (UINT64_C(50) * NS_PER_MS)  /* between looks whether to give up */
 #define SOURCE_IDLE_NS       (UINT64_C(10) * NS_PER_MS)  /* between looks when nothing is to send */
 
@@ -42,7 +44,8 @@ struct source_share {
     char *why_not;
 };
 
-#define SOURCE_POSTCOPY_ROUNDS 3u /* without hope, before post-copy begins by itself */
+#define SOURCE_POSTCOPY_ROUNDS  3u  /* without hope, before post-copy begins by itself */
+#define SOURCE_THROTTLED_ROUNDS 12u /* the same where slowing the guest is tried first */
 
 /* The guest's pages after the guest (source_postcopy.c), and links that are replaced
  * (source_reconnect.c). Owned by the control thread, but for what is said. */
@@ -61,6 +64,17 @@ struct source_postcopy {
 
     char *uri; /* where to reconnect from now on, owned here; NULL: as at the start */
     uint64_t next_try_ns, pause_ns, give_up_ns;
+};
+
+/* Who dirties, and who is slowed for it (source_throttle.c). */
+struct source_throttle {
+    /* owned by the control thread; sizes are fixed after construction */
+    struct throttle control;
+    struct gw_vcpu_counters *before, *at_start; /* at the last measurement; when the log began */
+    bool has_begun, is_off;           /* is_off: nobody is slowed now, whatever control says */
+    uint64_t from_ns, n_bytes;        /* of the measurement under way */
+    uint32_t n_rounds;                /* in which somebody was slowed */
+    struct gw_vcpu_status *published; /* guarded by source.lock */
 };
 
 struct gw_source {
@@ -110,6 +124,7 @@ struct gw_source {
 
     struct source_share share;
     struct source_postcopy postcopy;
+    struct source_throttle throttle;
 
     /* rounds */
     struct gw_page_set *pending; /* dirtied and not yet in a round */
@@ -274,6 +289,19 @@ void source_share_release(struct gw_source *source);
 void source_share_free(struct gw_source *source);
 /* The memory stays ours; before the guest goes on. Idempotent. */
 void source_share_end(struct gw_source *source);
+
+/* source_throttle.c */
+void source_throttle_init(struct gw_source *source);
+void source_throttle_clear(struct gw_source *source);
+/* The dirty log was collected, and a measurement begins. */
+void source_throttle_begin(struct gw_source *source);
+/* It ends: n_bytes were found dirty since. Sets throttles, and begins the next one; unless it was
+ * too short: then it goes on. */
+void source_throttle_measure(struct gw_source *source, uint64_t n_bytes);
+/* Nobody is throttled any more. Idempotent. */
+void source_throttle_off(struct gw_source *source);
+/* The guest is about to go on here, and rounds too. */
+void source_throttle_again(struct gw_source *source);
 
 /* source_forward.c */
 void source_forward_start(struct gw_source *source); /* COMMIT was posted */

@@ -60,9 +60,10 @@ bool source_wants_postcopy(struct gw_source *source)
     if (is_asked || source->postcopy.is_time_up || source->params.mode == GW_MODE_POSTCOPY)
         return true;
     /* By itself: what is left does not get less, and that is not for the first time. */
-    if (!source->predict.bytes_per_s || source->round < SOURCE_POSTCOPY_ROUNDS)
-        return false;
-    return source->postcopy.n_hopeless >= SOURCE_POSTCOPY_ROUNDS;
+    return source->predict.bytes_per_s &&
+           source->postcopy.n_hopeless >= (source->status.max_slowdown_permille
+                                               ? SOURCE_THROTTLED_ROUNDS
+                                               : SOURCE_POSTCOPY_ROUNDS);
 }
 
 void source_note_hope(struct gw_source *source, uint64_t remaining_bytes, uint64_t max_blackout_ns)

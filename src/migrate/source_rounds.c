@@ -21,6 +21,7 @@ bool source_log_start(struct gw_source *source, GError **error)
     }
     source->is_logging = true;
     source->last_collect_ns = clock_mono_ns();
+    source_throttle_begin(source);
     return true;
 }
 
@@ -173,6 +174,7 @@ void source_sample_dirty(struct gw_source *source)
     source->n_sampled = n_new;
     source->burst_bytes_per_s =
         n_new * GW_PAGE_SIZE * 1000 / MAX((now_ns - source->last_collect_ns) / NS_PER_MS, 1);
+    source_throttle_measure(source, n_new * GW_PAGE_SIZE);
 }
 
 void source_tune(struct gw_source *source)
@@ -197,6 +199,10 @@ static bool source_collect(struct gw_source *source)
     predict_dirtied(&source->predict, (n_new + source->n_sampled) * GW_PAGE_SIZE,
                     start_ns - source->last_collect_ns);
     source->last_collect_ns = start_ns;
+    if (source->is_sampled)
+        source_throttle_begin(source); /* this round was measured already */
+    else
+        source_throttle_measure(source, n_new * GW_PAGE_SIZE);
     if (!source->is_sampled)
         source->burst_bytes_per_s = 0;
     source->is_sampled = false;

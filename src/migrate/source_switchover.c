@@ -47,6 +47,7 @@ bool source_stop_guest(struct gw_source *source, GError **error)
     }
     source->is_guest_stopped = true;
     source->predict.stop_ns = clock_mono_ns() - start_ns;
+    source_throttle_off(source);
     return true;
 }
 
@@ -192,6 +193,7 @@ void source_round_done_in_blackout(struct gw_source *source)
 
 void source_put_off(struct gw_source *source)
 {
+    source_throttle_again(source);
     source_resume_guest(source, source->put_off_reason);
     lanes_abandon_round(source->lanes);
     /* What was in flight may be unsent or half way: it goes again. sending itself stays as it is,

@@ -73,6 +73,8 @@ static const struct command commands[] = {
      {{"downtime-limit", ARG_INT, OPTIONAL, 1, 2000000, NULL, "longest blackout, ms"},
       {"max-bandwidth", ARG_INT, OPTIONAL, 0, 0, NULL, "bytes per second, 0: unlimited"},
       {"max-time", ARG_INT, OPTIONAL, 0, 1000000000, NULL, "ms in all, 0: unlimited"},
+      {"max-slowdown", ARG_INT, OPTIONAL, 0, GW_MAX_SLOWDOWN_PERMILLE / 10, NULL,
+       "percent of its time by which a vCPU that dirties too fast may be slowed, 0: not at all"},
       {"multifd-channels", ARG_INT, OPTIONAL, 0, 64, NULL,
        "page channels, 0: as both hosts see fit"},
       {"silence-limit", ARG_INT, OPTIONAL, 1, 3600000, NULL, "ms without a byte: link is dead"},

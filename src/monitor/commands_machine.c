@@ -27,12 +27,16 @@ json_t *run_query_cpus_fast(struct monitor *monitor, const json_t *args, GError 
         g_autofree char *path = g_strdup_printf("/machine/cpu[%u]", i);
         json_array_append_new(
             list,
-            json_pack("{s:i, s:s, s:i, s:{s:i}, s:s, s:{s:I, s:I, s:I, s:I, s:I}}", "cpu-index",
-                      (int)i, "qom-path", path, "thread-id", (int)machine_cpu_thread(machine, i),
-                      "props", "core-id", (int)i, "target", machine_target(machine), "stats",
-                      "instructions", (json_int_t)stats.instructions, "exits",
-                      (json_int_t)stats.exits, "wfi-ns", (json_int_t)stats.wfi_ns, "dirtied-pages",
-                      (json_int_t)stats.dirtied_pages, "ring-full", (json_int_t)stats.ring_full));
+            json_pack("{s:i, s:s, s:i, s:{s:i}, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:I}}",
+                      "cpu-index", (int)i, "qom-path", path, "thread-id",
+                      (int)machine_cpu_thread(machine, i), "props", "core-id", (int)i, "target",
+                      machine_target(machine), "stats", "instructions",
+                      (json_int_t)stats.instructions, "exits", (json_int_t)stats.exits, "wfi-ns",
+                      (json_int_t)stats.wfi_ns, "dirtied-pages", (json_int_t)stats.dirtied_pages,
+                      "ring-full", (json_int_t)stats.ring_full, "throttle",
+                      stats.throttle_permille / 10.0, "throttled-ns",
+                      (json_int_t)stats.throttled_ns, "throttled-slices",
+                      (json_int_t)stats.throttled_slices));
     }
     return list;
 }

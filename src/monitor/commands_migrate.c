@@ -64,6 +64,8 @@ json_t *run_migrate_set_parameters(struct monitor *monitor, const json_t *args, 
         params.channels = (uint32_t)arg_int(args, "multifd-channels", 1);
     if (arg_has(args, "silence-limit"))
         params.silence_limit_ns = (uint64_t)arg_int(args, "silence-limit", 0) * NS_PER_MS;
+    if (arg_has(args, "max-slowdown"))
+        params.max_slowdown_permille = (uint32_t)arg_int(args, "max-slowdown", 0) * 10;
     for (unsigned i = 0; i < G_N_ELEMENTS(ram_words); i++)
         if (g_str_equal(arg_string(args, "ram", ""), ram_words[i]))
             params.ram = (enum gw_ram_way)i;
@@ -81,6 +83,8 @@ json_t *run_query_migrate_parameters(struct monitor *monitor, const json_t *args
                                (json_int_t)(params->max_time_ns / NS_PER_MS), "multifd-channels",
                                (json_int_t)params->channels, "silence-limit",
                                (json_int_t)(params->silence_limit_ns / NS_PER_MS));
+    json_object_set_new(answer, "max-slowdown",
+                        json_integer((json_int_t)params->max_slowdown_permille / 10));
     encoding_put_params(answer, params);
     return answer;
 }
@@ -203,6 +207,30 @@ static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
     return info;
 }
 
+/* Who dirties and who is slowed for it; nothing of a machine that cannot be throttled. */
+static void put_throttle(json_t *info, struct gw_source *source, const struct gw_source_status *s)
+{
+    uint32_t n = gw_source_get_vcpus(source, NULL, 0);
+    g_autofree struct gw_vcpu_status *vcpus = g_new0(struct gw_vcpu_status, n);
+    json_t *list = json_array();
+
+    gw_source_get_vcpus(source, vcpus, n);
+    for (uint32_t i = 0; i < n; i++)
+        json_array_append_new(list, json_pack("{s:i, s:I, s:f, s:f, s:I}", "cpu-index", (int)i,
+                                              "dirty-rate", (json_int_t)vcpus[i].dirty_bytes_per_s,
+                                              "throttle", vcpus[i].throttle_permille / 10.0,
+                                              "most-throttle", vcpus[i].most_permille / 10.0,
+                                              "throttled-ns", (json_int_t)vcpus[i].throttled_ns));
+    put_int(info, "max-slowdown", s->max_slowdown_permille / 10);
+    json_object_set_new(info, "vcpus", list);
+    put_int(info, "throttled-vcpus", s->n_vcpus_throttled);
+    put_int(info, "throttled-rounds", s->throttled_rounds);
+    put_int(info, "throttled-ns", s->throttled_ns);
+    /* As QEMU has it: of the vCPU that is slowed most, and only while one is. */
+    if (s->throttle_permille)
+        put_int(info, "cpu-throttle-percentage", MAX(s->throttle_permille / 10, 1));
+}
+
 static json_t *destination_info(const struct gw_destination_status *s, const char *uri)
 {
     json_t *info = json_pack("{s:s, s:s, s:s}", "status", destination_words[s->state], "role",
@@ -246,7 +274,10 @@ json_t *run_query_migrate(struct monitor *monitor, const json_t *args, GError **
     if (source) {
         struct gw_source_status status;
         gw_source_get_status(source, &status);
-        return source_info(&status, migration_is_snapshot(migration));
+        json_t *info = source_info(&status, migration_is_snapshot(migration));
+        if (status.n_vcpus)
+            put_throttle(info, source, &status);
+        return info;
     }
     if (destination) {
         struct gw_destination_status status;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cond.h"
 #include "cpu/kvm/kvm_internal.h"
 
 static void backend_free(struct cpu_backend *cpu)
@@ -27,6 +28,7 @@ static void backend_free(struct cpu_backend *cpu)
         close(cpu->kvm_fd);
     kvm_irq_clear(&cpu->irq);
     kvm_model_clear(cpu);
+    pthread_cond_destroy(&cpu->pause_cond);
     pthread_cond_destroy(&cpu->parked_cond);
     pthread_cond_destroy(&cpu->run_cond);
     pthread_mutex_destroy(&cpu->run_lock);
@@ -52,6 +54,7 @@ static bool create_vcpus(struct cpu_backend *cpu, GError **error)
     for (unsigned i = 0; i < cpu->config.n_vcpus; i++) {
         struct kvm_vcpu *vcpu = &cpu->vcpus[i];
         *vcpu = (struct kvm_vcpu){.cpu = cpu, .id = i, .fd = -1};
+        cpu_throttle_init(&vcpu->throttle);
         cpu->n_vcpus++;
         if (!kvm_vcpu_create(vcpu, error) || !kvm_dirty_add_vcpu(vcpu, error) ||
             !kvm_model_set(vcpu, error))
@@ -78,6 +81,7 @@ static struct cpu_backend *backend_create(const struct cpu_config *config, GErro
     pthread_mutex_init(&cpu->run_lock, NULL);
     pthread_cond_init(&cpu->run_cond, NULL);
     pthread_cond_init(&cpu->parked_cond, NULL);
+    cond_init_mono(&cpu->pause_cond);
     cpu->kvm_fd = kvm_host_open(error);
     if (cpu->kvm_fd < 0 || !check_n_vcpus(cpu, error) || !kvm_host_read(cpu, error) ||
         !kvm_model_init(cpu, error) || !kvm_vm_create(cpu, error) || !create_vcpus(cpu, error) ||
@@ -133,6 +137,10 @@ static void backend_get_stats(const struct cpu_backend *cpu, unsigned vcpu, stru
 {
     *stats = (struct cpu_stats){
         .exits = __atomic_load_n(&cpu->vcpus[vcpu].n_exits, __ATOMIC_RELAXED),
+        .is_dirtied_known = cpu->dirty.is_ring,
+        .throttle_permille = cpu_throttle_get(&cpu->vcpus[vcpu].throttle),
+        .throttled_ns = __atomic_load_n(&cpu->vcpus[vcpu].throttle.paused_ns, __ATOMIC_RELAXED),
+        .throttled_slices = __atomic_load_n(&cpu->vcpus[vcpu].throttle.n_pauses, __ATOMIC_RELAXED),
         .dirtied_pages = __atomic_load_n(&cpu->vcpus[vcpu].n_dirtied, __ATOMIC_RELAXED),
         .ring_full = __atomic_load_n(&cpu->vcpus[vcpu].n_ring_full, __ATOMIC_RELAXED),
     };
@@ -194,6 +202,7 @@ const struct cpu_backend_ops cpu_kvm = {
     .stop = kvm_threads_stop,
     .reset = backend_reset,
     .add_state = backend_add_state,
+    .set_throttle = kvm_vcpu_set_throttle,
     .features = backend_features,
     .get_stats = backend_get_stats,
 };

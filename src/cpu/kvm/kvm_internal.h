@@ -15,6 +15,8 @@
 #include "cpu/kvm/kvm.h"
 #include "cpu/kvm/tables.h"
 #include "cpu/kvm/vcpu_state.h"
+#include "cpu/throttle.h"
+#include "cpu/turn_timer.h"
 
 #define KVM_MAX_VCPUS 64u
 #define KVM_MAX_SLOTS 32u
@@ -42,6 +44,9 @@ struct kvm_vcpu {
     /* atomic: written by its thread, read by anyone, relaxed */
     uint64_t n_exits, n_ring_full;
     uint64_t n_dirtied; /* written under dirty.lock */
+
+    struct cpu_throttle throttle; /* see its header */
+    struct turn_timer turn_timer; /* its thread's */
 };
 
 /* One GSI above the pins. */
@@ -99,6 +104,8 @@ struct cpu_backend {
     uint64_t run_count; /* starts so far */
     unsigned n_parked;
 
+    pthread_cond_t pause_cond; /* with run_lock: a stop is wanted, a vCPU's share is another one */
+
     bool wants_stop; /* atomic: written by the owner, read by vCPU threads */
 };
 
@@ -124,6 +131,7 @@ bool kvm_threads_start(struct cpu_backend *cpu, GError **error);
 void kvm_threads_end(struct cpu_backend *cpu);
 void kvm_threads_run(struct cpu_backend *cpu);
 void kvm_threads_stop(struct cpu_backend *cpu);
+void kvm_vcpu_set_throttle(struct cpu_backend *cpu, unsigned vcpu, unsigned permille);
 
 /* exit.c: what the vCPU left the guest for. False: it cannot go on until it was stopped. */
 bool kvm_handle_exit(struct kvm_vcpu *vcpu);

@@ -9,9 +9,14 @@
  * and nothing else. So a parked vCPU stands between two instructions, with all its state in the
  * kernel.
  *
- * ORDER: immediate_exit is set by the owner after wants_stop, and cleared by the owner alone, while
- * all are parked. A vCPU thread that enters the guest after the signal sees immediate_exit; one
- * that has not looked yet sees wants_stop.
+ * ORDER: immediate_exit is set by the owner after wants_stop. A vCPU thread that enters the guest
+ * after the signal sees immediate_exit; one that has not looked yet sees wants_stop. The owner
+ * clears it while all are parked. A throttled vCPU's thread sets it too, in the signal handler that
+ * ends its turn, and clears it before it looks at wants_stop: when it does not see wants_stop then,
+ * the owner sets immediate_exit later, and it stays set.
+ *
+ * Pauses of a throttled vCPU (cpu/throttle.h) are waits for pause_cond. One that is halted in the
+ * kernel at the end of its turn is left alone until the next.
  */
 #include <errno.h>
 #include <signal.h>
@@ -19,6 +24,8 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/cond.h"
 #include "cpu/kvm/kvm_internal.h"
 
 /* Interrupts KVM_RUN; the handler does nothing. */
@@ -84,6 +91,60 @@ static void complete(struct kvm_vcpu *vcpu)
         ;
 }
 
+/* In the vCPU's signal handler. */
+static void end_turn(void *opaque)
+{
+    struct kvm_vcpu *vcpu = opaque;
+
+    __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+}
+
+static bool is_halted(const struct kvm_vcpu *vcpu)
+{
+    struct kvm_mp_state state;
+
+    return ioctl(vcpu->fd, KVM_GET_MP_STATE, &state) == 0 &&
+           state.mp_state != KVM_MP_STATE_RUNNABLE;
+}
+
+/* Waits while the vCPU may not run; not longer than until a stop is wanted. */
+static void pause_throttled(struct kvm_vcpu *vcpu)
+{
+    struct cpu_backend *cpu = vcpu->cpu;
+    uint64_t start_ns = clock_mono_ns(), until_ns;
+    bool did_run = true;
+
+    if (vcpu->throttle.open_until_ns <= start_ns && is_halted(vcpu)) {
+        vcpu->throttle.open_until_ns = start_ns + THROTTLE_TURN_NS;
+        turn_timer_set(&vcpu->turn_timer, vcpu->throttle.open_until_ns);
+        return;
+    }
+    pthread_mutex_lock(&cpu->run_lock);
+    while (!wants_stop(cpu) &&
+           (until_ns = cpu_throttle_look(&vcpu->throttle, clock_mono_ns(), did_run)) != 0) {
+        did_run = false;
+        cond_wait_until(&cpu->pause_cond, &cpu->run_lock, until_ns);
+    }
+    pthread_mutex_unlock(&cpu->run_lock);
+    if (!did_run)
+        cpu_throttle_paused(&vcpu->throttle, clock_mono_ns() - start_ns);
+    turn_timer_make(&vcpu->turn_timer, end_turn, vcpu);
+    turn_timer_set(&vcpu->turn_timer, vcpu->throttle.open_until_ns);
+}
+
+/* Before it enters the guest. */
+static void obey_throttle(struct kvm_vcpu *vcpu)
+{
+    /* immediate_exit: set for a stop, at the end of a turn, or because the share is another one. */
+    if (__atomic_load_n(&vcpu->run->immediate_exit, __ATOMIC_RELAXED) == 0 &&
+        cpu_throttle_get(&vcpu->throttle) == 0 && vcpu->throttle.open_until_ns == THROTTLE_NEVER)
+        return;
+    __atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+    pause_throttled(vcpu);
+    if (wants_stop(vcpu->cpu))
+        __atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+}
+
 static void run_until_stop(struct kvm_vcpu *vcpu)
 {
     const struct cpu_config *config = &vcpu->cpu->config;
@@ -91,8 +152,11 @@ static void run_until_stop(struct kvm_vcpu *vcpu)
 
     if (config->runs)
         config->runs(config->runs_opaque, vcpu->id);
-    while (can_go_on && !wants_stop(vcpu->cpu))
+    while (can_go_on && !wants_stop(vcpu->cpu)) {
+        obey_throttle(vcpu);
         enter(vcpu, &can_go_on);
+    }
+    turn_timer_set(&vcpu->turn_timer, THROTTLE_NEVER);
     if (can_go_on)
         complete(vcpu);
 }
@@ -123,6 +187,7 @@ static void *vcpu_main(void *opaque)
     prctl(PR_SET_NAME, name);
     while (park(vcpu, &run_count))
         run_until_stop(vcpu);
+    turn_timer_clear(&vcpu->turn_timer);
     return NULL;
 }
 
@@ -184,8 +249,21 @@ void kvm_threads_stop(struct cpu_backend *cpu)
     for (unsigned i = 0; i < cpu->n_vcpus; i++)
         kick(&cpu->vcpus[i]);
     pthread_mutex_lock(&cpu->run_lock);
+    pthread_cond_broadcast(&cpu->pause_cond);
     wait_until_parked_locked(cpu);
     pthread_mutex_unlock(&cpu->run_lock);
+}
+
+void kvm_vcpu_set_throttle(struct cpu_backend *cpu, unsigned id, unsigned permille)
+{
+    struct kvm_vcpu *vcpu = &cpu->vcpus[id];
+
+    if (!cpu_throttle_set(&vcpu->throttle, permille))
+        return;
+    pthread_mutex_lock(&cpu->run_lock);
+    pthread_cond_broadcast(&cpu->pause_cond);
+    pthread_mutex_unlock(&cpu->run_lock);
+    kick(vcpu); /* so that it looks, and clears immediate_exit again */
 }
 
 void kvm_threads_end(struct cpu_backend *cpu)

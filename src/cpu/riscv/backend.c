@@ -90,6 +90,7 @@ static struct cpu_backend *backend_create(const struct cpu_config *config, GErro
         struct hart *h = &cpu->harts[i];
         h->cpu = cpu;
         h->id = i;
+        cpu_throttle_init(&h->throttle);
         riscv_hart_state_reset(&h->s);
         riscv_mmu_init(h);
         is_ok = riscv_code_init(h, error);
@@ -224,7 +225,20 @@ static void backend_get_stats(const struct cpu_backend *backend, unsigned vcpu,
     stats->instructions = __atomic_load_n(&h->retired, __ATOMIC_RELAXED);
     stats->exits = __atomic_load_n(&h->n_exits, __ATOMIC_RELAXED);
     stats->wfi_ns = __atomic_load_n(&h->wfi_ns, __ATOMIC_RELAXED);
+    stats->is_dirtied_known = true;
+    stats->dirtied_pages = __atomic_load_n(&h->n_dirtied, __ATOMIC_RELAXED);
+    stats->throttle_permille = cpu_throttle_get(&h->throttle);
+    stats->throttled_ns = __atomic_load_n(&h->throttle.paused_ns, __ATOMIC_RELAXED);
+    stats->throttled_slices = __atomic_load_n(&h->throttle.n_pauses, __ATOMIC_RELAXED);
     riscv_raise(h, PENDING_COUNT); /* so that the next answer is fresh */
+}
+
+static void backend_set_throttle(struct cpu_backend *backend, unsigned vcpu, unsigned permille)
+{
+    struct hart *h = &backend->soft.harts[vcpu];
+    if (cpu_throttle_set(&h->throttle, permille)) {
+        riscv_raise(h, PENDING_PAUSE);
+    }
 }
 
 const struct cpu_backend_ops cpu_riscv_soft = {
@@ -240,6 +254,7 @@ const struct cpu_backend_ops cpu_riscv_soft = {
     .set_timer = backend_set_timer,
     .get_timer = backend_get_timer,
     .add_state = backend_add_state,
+    .set_throttle = backend_set_throttle,
     .features = backend_features,
     .get_stats = backend_get_stats,
 };

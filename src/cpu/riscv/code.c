@@ -429,10 +429,12 @@ void riscv_code_before_store(struct hart *h, unsigned ram, uint64_t page)
     uint64_t bit = UINT64_C(1) << (page % 64);
     /* The log's bit comes before the store: godwit/memory.h, ORDER. A bit that is set already may
      * be taken before our store, but then the page is in the taken set and the barrier waits for
-     * us before it is read. */
+     * us before it is read. Of several harts that find it clear, one has set it, and counts it.
+     * ORDER: the count is relaxed, with one writer; it says nothing about other data. */
     if (gw_memory_is_logging(cpu->config.memory) &&
-        !(__atomic_load_n(&block->write_log[page / 64], __ATOMIC_RELAXED) & bit)) {
-        gw_memory_log_page(block, page);
+        !(__atomic_load_n(&block->write_log[page / 64], __ATOMIC_RELAXED) & bit) &&
+        gw_memory_log_page_first(block, page)) {
+        __atomic_store_n(&h->n_dirtied, h->n_dirtied + 1, __ATOMIC_RELAXED);
     }
     /* ORDER: our bit in write_rights is set before the watched bit is read, partner: watch_page.
      * Only we clear our bit, so when it is set already, any later decoder will ask us to evict. */

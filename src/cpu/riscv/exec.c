@@ -140,6 +140,9 @@ static bool service(struct hart *h)
         __atomic_fetch_or(&h->pending, PENDING_STOP, __ATOMIC_SEQ_CST);
         return true;
     }
+    if (bits & PENDING_PAUSE) {
+        riscv_pause(h, true);
+    }
     return false;
 }
 

@@ -14,6 +14,8 @@
 #include "cpu/backend.h"
 #include "cpu/riscv/hart_state.h"
 #include "cpu/riscv/trace.h"
+#include "cpu/throttle.h"
+#include "cpu/turn_timer.h"
 
 #define RISCV_MAX_HARTS 8 /* one bit each in a byte of write_rights */
 
@@ -140,6 +142,7 @@ enum pending {
     PENDING_DROP = 1 << 2,  /* drop all store rights (dirty log) */
     PENDING_EVICT = 1 << 3, /* drop store rights to the pages in evict[] (decoded elsewhere) */
     PENDING_COUNT = 1 << 4, /* somebody wants fresh statistics: nothing to do but to look */
+    PENDING_PAUSE = 1 << 5, /* the hart is throttled: it may have to pause */
 };
 
 enum activity { HART_QUIET, HART_RUNNING };
@@ -155,6 +158,8 @@ struct hart {
     uint32_t activity;    /* atomic, enum activity: QUIET promises not to store to RAM */
     uint64_t drop_seen;   /* atomic: the last drop epoch the hart has obeyed */
     uint64_t deadline_ns; /* atomic: when the timer thread must raise PENDING_IRQ */
+    uint64_t pause_at_ns; /* atomic: the same for PENDING_PAUSE */
+    struct cpu_throttle throttle;
 
     /* Owned by the hart's thread. */
     struct riscv_soft *cpu;
@@ -166,11 +171,14 @@ struct hart {
     uint64_t trap_cause;     /* set by who returns false */
     uint64_t trap_tval;
     bool is_broken;   /* fatal() was told: sleeps until it is stopped */
-    uint64_t n_exits; /* atomic for readers of statistics, as the next two */
+    uint64_t n_exits; /* atomic for readers of statistics, as the next three */
     uint64_t wfi_ns;
     uint64_t retired;
+    uint64_t n_dirtied;
     uint8_t wrote_counters; /* counters the csr instruction wrote: it does not count there */
     uint64_t timer_mip;     /* MTIP and (with Sstc) STIP as of the last look at the clock */
+    struct turn_timer
+        turn_timer; /* raises PENDING_PAUSE, on time also where the timer thread is late */
     unsigned n_pauses;
     struct pmp_range pmp[RISCV_N_PMP];
     unsigned n_pmp;
@@ -315,6 +323,9 @@ void riscv_quiet_enter(struct hart *h);
 void riscv_quiet_leave(struct hart *h);
 void riscv_obey_drop(struct hart *h);
 void riscv_drop_all_rights(struct riscv_soft *cpu); /* and wait for every hart */
+/* Pauses if the hart is throttled and its turn is over. Hart's thread only; returns early when
+ * PENDING_STOP is set. did_run: as for cpu_throttle_look. */
+void riscv_pause(struct hart *h, bool did_run);
 /* Looks at the clock: sets timer_mip, and the deadline of the next change. Hart's thread only. */
 void riscv_timer_update(struct hart *h);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Hart threads: running, parking, waiting in wfi, being told things, and the timer.
+ * Hart threads: running, parking, waiting in wfi, pausing, being told things, and the timer.
  *
  * Threads: one per hart and one for timers.
  *
@@ -12,11 +12,11 @@
  * before the sleeper's write, so the kernel sees pending != 0 and does not sleep. If it reads 1, it
  * wakes whoever sleeps on the word.
  *
- * Quiet harts: a hart that waits in wfi, is parked, or is inside a device callback promises not to
- * store to RAM. ORDER: it leaves by writing activity = RUNNING and then reading drop_epoch; who
- * wants all store rights dropped increments drop_epoch and then reads activity; both sequentially
- * consistent, so either the dropper sees RUNNING and waits for drop_seen, or the hart sees the new
- * epoch and drops its rights before it can store.
+ * Quiet harts: a hart that waits in wfi, is parked, pauses, or is inside a device callback promises
+ * not to store to RAM. ORDER: it leaves by writing activity = RUNNING and then reading drop_epoch;
+ * who wants all store rights dropped increments drop_epoch and then reads activity; both
+ * sequentially consistent, so either the dropper sees RUNNING and waits for drop_seen, or the hart
+ * sees the new epoch and drops its rights before it can store.
  *
  * Timer: a hart publishes the host time of its next timer expiry in deadline_ns; the timer thread
  * sleeps until the earliest and raises PENDING_IRQ. ORDER, no missed deadline: the thread reads
@@ -25,6 +25,14 @@
  * when its deadline is earlier. A hart whose deadline the thread did not see wrote it after the
  * thread had set "never", so it reads "never" or that later minimum, and bumps.
  * A waiting hart sleeps with its own deadline and takes it away from the timer thread.
+ * The end of a throttled hart's turn, pause_at_ns, goes the same way and raises PENDING_PAUSE. On a
+ * host with too much to do the thread comes late for that, so a timer of the hart's own does so
+ * too.
+ *
+ * Pauses: a throttled hart sleeps on h->pending, too, but with whatever stands there: interrupts
+ * wait until it goes on. ORDER: it reads the word, then writes is_sleeping, then the kernel
+ * compares the word with what was read. A bit that is raised between the first and the last differs
+ * from it (STOP and PAUSE, which end or change the pause, are not in what it sleeps on).
  */
 #include <errno.h>
 #include <limits.h>
@@ -144,16 +152,33 @@ static void poke_timer_thread(struct riscv_soft *cpu)
     futex_wake(&cpu->timer_seq, 1);
 }
 
-void riscv_timer_update(struct hart *h)
+/* Sets one of the hart's deadlines. */
+static void publish_deadline(struct hart *h, uint64_t *slot, uint64_t deadline_ns)
 {
-    uint64_t deadline_ns = look_at_clock(h);
-    if (deadline_ns == __atomic_load_n(&h->deadline_ns, __ATOMIC_RELAXED)) {
+    if (deadline_ns == __atomic_load_n(slot, __ATOMIC_RELAXED)) {
         return;
     }
-    __atomic_store_n(&h->deadline_ns, deadline_ns, __ATOMIC_SEQ_CST);
+    __atomic_store_n(slot, deadline_ns, __ATOMIC_SEQ_CST);
     if (deadline_ns < __atomic_load_n(&h->cpu->timer_next_ns, __ATOMIC_SEQ_CST)) {
         poke_timer_thread(h->cpu);
     }
+}
+
+void riscv_timer_update(struct hart *h)
+{
+    publish_deadline(h, &h->deadline_ns, look_at_clock(h));
+}
+
+/* Raises bits in the hart if this deadline of it has passed; returns the deadline if not. */
+static uint64_t fire(struct hart *h, uint64_t *slot, uint32_t bits, uint64_t now_ns)
+{
+    uint64_t deadline_ns = __atomic_load_n(slot, __ATOMIC_SEQ_CST);
+    if (deadline_ns > now_ns || !__atomic_compare_exchange_n(slot, &deadline_ns, NEVER, false,
+                                                             __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        return deadline_ns; /* perhaps just changed; look again at once if past */
+    }
+    riscv_raise(h, bits);
+    return NEVER;
 }
 
 /* Raises the harts whose time has come; returns the earliest deadline left. */
@@ -163,15 +188,8 @@ static uint64_t fire_timers(struct riscv_soft *cpu)
     uint64_t next_ns = NEVER;
     for (unsigned i = 0; i < cpu->n_harts; i++) {
         struct hart *h = &cpu->harts[i];
-        uint64_t deadline_ns = __atomic_load_n(&h->deadline_ns, __ATOMIC_SEQ_CST);
-        if (deadline_ns > now_ns) {
-            next_ns = MIN(next_ns, deadline_ns);
-        } else if (__atomic_compare_exchange_n(&h->deadline_ns, &deadline_ns, NEVER, false,
-                                               __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
-            riscv_raise(h, PENDING_IRQ);
-        } else {
-            next_ns = MIN(next_ns, deadline_ns); /* just changed; look again at once if past */
-        }
+        next_ns = MIN(next_ns, fire(h, &h->deadline_ns, PENDING_IRQ, now_ns));
+        next_ns = MIN(next_ns, fire(h, &h->pause_at_ns, PENDING_PAUSE, now_ns));
     }
     return next_ns;
 }
@@ -195,15 +213,62 @@ static void *timer_main(void *opaque)
 
 /* ---- harts ---- */
 
+/* Sleeps until something else is pending than `bits`, or the deadline has come; returns how long.
+ */
+static uint64_t sleep_on_pending(struct hart *h, uint32_t bits, uint64_t deadline_ns)
+{
+    uint64_t began_ns = clock_mono_ns();
+    __atomic_store_n(&h->is_sleeping, 1, __ATOMIC_SEQ_CST);
+    futex_wait(&h->pending, bits, deadline_ns);
+    __atomic_store_n(&h->is_sleeping, 0, __ATOMIC_SEQ_CST);
+    return clock_mono_ns() - began_ns;
+}
+
+/* In the hart's signal handler. ORDER: the hart's own thread; it looks at the word afterwards. */
+static void end_turn(void *opaque)
+{
+    struct hart *h = opaque;
+    __atomic_fetch_or(&h->pending, PENDING_PAUSE, __ATOMIC_SEQ_CST);
+}
+
+void riscv_pause(struct hart *h, bool did_run)
+{
+    bool is_quiet = false;
+    uint64_t paused_ns = 0;
+    if (cpu_throttle_get(&h->throttle) == 0 && h->throttle.open_until_ns == THROTTLE_NEVER) {
+        return;
+    }
+    __atomic_store_n(&h->pause_at_ns, NEVER, __ATOMIC_SEQ_CST); /* we wake by ourselves */
+    for (;;) {
+        /* ORDER: the bit is taken before the share is read; partner: who sets the share, and then
+         * the bit. */
+        uint32_t bits = __atomic_and_fetch(&h->pending, ~(uint32_t)PENDING_PAUSE, __ATOMIC_SEQ_CST);
+        uint64_t until_ns = cpu_throttle_look(&h->throttle, clock_mono_ns(), did_run);
+        if (until_ns == 0 || (bits & PENDING_STOP)) {
+            break;
+        }
+        if (!is_quiet) {
+            riscv_quiet_enter(h);
+        }
+        is_quiet = true;
+        did_run = false;
+        paused_ns += sleep_on_pending(h, bits, until_ns);
+    }
+    if (is_quiet) {
+        riscv_quiet_leave(h);
+        cpu_throttle_paused(&h->throttle, paused_ns);
+    }
+    turn_timer_make(&h->turn_timer, end_turn, h);
+    turn_timer_set(&h->turn_timer, h->throttle.open_until_ns);
+    publish_deadline(h, &h->pause_at_ns, h->throttle.open_until_ns);
+}
+
 /* Sleeps until something is pending or the deadline has come. */
 static void sleep_once(struct hart *h, uint64_t deadline_ns)
 {
-    uint64_t began_ns = clock_mono_ns();
     __atomic_store_n(&h->deadline_ns, NEVER, __ATOMIC_SEQ_CST); /* we wake by ourselves */
-    __atomic_store_n(&h->is_sleeping, 1, __ATOMIC_SEQ_CST);
-    futex_wait(&h->pending, 0, deadline_ns);
-    __atomic_store_n(&h->is_sleeping, 0, __ATOMIC_SEQ_CST);
-    uint64_t slept_ns = clock_mono_ns() - began_ns;
+    __atomic_store_n(&h->pause_at_ns, NEVER, __ATOMIC_SEQ_CST);
+    uint64_t slept_ns = sleep_on_pending(h, 0, deadline_ns);
     __atomic_store_n(&h->wfi_ns, h->wfi_ns + slept_ns, __ATOMIC_RELAXED);
 }
 
@@ -233,6 +298,9 @@ static bool wait_for_interrupt(struct hart *h)
         sleep_once(h, deadline_ns);
     }
     riscv_quiet_leave(h);
+    if (is_woken) {
+        riscv_pause(h, false);
+    }
     riscv_timer_update(h);
     if (is_woken) {
         h->s.is_waiting = false;
@@ -282,6 +350,7 @@ static void *hart_main(void *opaque)
         if (h->cpu->config.runs != NULL) {
             h->cpu->config.runs(h->cpu->config.runs_opaque, h->id);
         }
+        riscv_pause(h, false);
         for (;;) {
             if (h->s.is_waiting || h->is_broken) {
                 if (!wait_for_interrupt(h)) {
@@ -292,8 +361,11 @@ static void *hart_main(void *opaque)
             }
         }
         __atomic_store_n(&h->deadline_ns, NEVER, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&h->pause_at_ns, NEVER, __ATOMIC_SEQ_CST);
+        turn_timer_set(&h->turn_timer, NEVER);
         riscv_quiet_enter(h);
     }
+    turn_timer_clear(&h->turn_timer);
     return NULL;
 }
 
@@ -345,6 +417,7 @@ bool riscv_threads_start(struct riscv_soft *cpu, GError **error)
     cpu->timer_next_ns = NEVER;
     for (unsigned i = 0; i < cpu->n_harts; i++) {
         cpu->harts[i].deadline_ns = NEVER;
+        cpu->harts[i].pause_at_ns = NEVER;
     }
     if (!start_thread(&cpu->timer_thread, &cpu->has_timer_thread, timer_main, cpu, error)) {
         return false;

@@ -56,8 +56,9 @@ static void atomic_ranges_match_plain_ones(void **state)
             uint64_t plain[4] = {0};
             uint64_t atomic[4] = {0};
             bitmap_set_range(plain, first, n);
-            bitmap_set_atomic(atomic, first, n);
+            assert_int_equal(bitmap_set_atomic(atomic, first, n), n);
             assert_memory_equal(plain, atomic, sizeof(plain));
+            assert_int_equal(bitmap_set_atomic(atomic, first, n), 0); /* nothing is new */
         }
     }
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The backend seen from the machine: running and stopping, waking, saved state, the dirty log, and
- * code that devices write.
+ * The backend seen from the machine: running and stopping, waking, saved state, the dirty log,
+ * throttling, and code that devices write.
  */
 #include <sched.h>
 #include <setjmp.h>
@@ -14,6 +14,7 @@
 #include "cpu/riscv/decode.h"
 #include "cpu/riscv/hart_state.h"
 #include "cpu/riscv/trace.h"
+#include "cpu/throttle.h"
 #include "tiny_board.h"
 
 #define RAM_BYTES   (8u << 20)
@@ -226,6 +227,163 @@ static void test_no_write_escapes_the_dirty_log(void **state)
     tiny_board_free(board);
 }
 
+/* Several harts store to the same pages, and each page counts once however many were first. */
+static void test_each_dirty_page_is_counted_by_one_hart(void **state)
+{
+    struct tiny_board *board = load("crowd", 8);
+    struct gw_page_set *set = gw_page_set_new(board->memory);
+    uint64_t n_taken = 0, n_counted = 0, n_new = 0;
+    g_autoptr(GError) error = NULL;
+    struct cpu_stats stats;
+    cpu_riscv_soft.start(board->cpu);
+    WAIT_FOR((cpu_riscv_soft.get_stats(board->cpu, 0, &stats), stats.instructions > 100000));
+    assert_int_equal(stats.dirtied_pages, 0); /* no log, no count */
+    assert_true(gw_memory_log_start(board->memory, &error));
+    for (unsigned round = 0; round < 30 || n_taken < 500; round++) {
+        assert_true(gw_memory_log_collect(board->memory, set, &n_new, &error));
+        n_taken += n_new;
+        gw_page_set_clear(set);
+    }
+    cpu_riscv_soft.stop(board->cpu);
+    assert_true(gw_memory_log_collect(board->memory, set, &n_new, &error));
+    n_taken += n_new;
+    for (unsigned i = 0; i < 8; i++) {
+        cpu_riscv_soft.get_stats(board->cpu, i, &stats);
+        assert_true(stats.is_dirtied_known);
+        n_counted += stats.dirtied_pages;
+    }
+    assert_int_equal(n_counted, n_taken);
+    gw_memory_log_stop(board->memory);
+    gw_page_set_free(set);
+    tiny_board_free(board);
+}
+
+/* ---- throttling ---- */
+
+static struct cpu_stats stats_of(struct tiny_board *board, unsigned hart)
+{
+    struct cpu_stats stats = {0};
+    cpu_riscv_soft.get_stats(board->cpu, hart, &stats);
+    return stats;
+}
+
+struct turns {
+    uint64_t per_turn; /* instructions of hart 1 between two pauses */
+    uint64_t permille; /* of hart 0's instructions meanwhile */
+};
+
+/* Lets hart 1 pause 20 times, and checks that a pause is as long as it has to be. */
+static struct turns twenty_turns(struct tiny_board *board, unsigned permille)
+{
+    cpu_riscv_soft.set_throttle(board->cpu, 1, permille);
+    struct cpu_stats before[] = {stats_of(board, 0), stats_of(board, 1)}, after[2];
+    assert_int_equal(before[1].throttle_permille, permille);
+    WAIT_FOR((after[1] = stats_of(board, 1),
+              after[1].throttled_slices >= before[1].throttled_slices + 20));
+    after[0] = stats_of(board, 0);
+    uint64_t n_turns = after[1].throttled_slices - before[1].throttled_slices;
+    /* The first may have begun under another share, the last may be booked by half. */
+    assert_true(after[1].throttled_ns - before[1].throttled_ns >=
+                (n_turns - 2) * (THROTTLE_TURN_NS / 1000 * permille));
+    assert_int_equal(after[0].throttled_slices, 0);
+    uint64_t n_done = after[1].instructions - before[1].instructions;
+    uint64_t n_of_0 = after[0].instructions - before[0].instructions;
+    return (struct turns){n_done / n_turns, n_done * 1000 / MAX(n_of_0, 1)};
+}
+
+/* What exactly a share is, test_throttle.c tells on a clock of its own. Here a throttled hart falls
+ * behind one that is not, the more the more it is throttled, and neither stands still. The host's
+ * other load may blur that for a while. */
+static void test_a_throttled_hart_gets_its_share(void **state)
+{
+    struct tiny_board *board = load("dirtier", 2);
+    uint64_t deadline_ns = clock_mono_ns() + DEADLINE_NS;
+    struct turns half, little;
+    cpu_riscv_soft.start(board->cpu);
+    do {
+        half = twenty_turns(board, 500);
+        little = twenty_turns(board, 990);
+        assert_true(clock_mono_ns() < deadline_ns);
+    } while (little.permille > 400 || little.per_turn == 0 || little.per_turn * 2 > half.per_turn);
+    /* Taken off at once: no pause begins any more. */
+    cpu_riscv_soft.set_throttle(board->cpu, 1, 0);
+    struct cpu_stats first = stats_of(board, 1), freed;
+    WAIT_FOR(stats_of(board, 1).instructions > first.instructions + 1000);
+    freed = stats_of(board, 1);
+    WAIT_FOR(stats_of(board, 1).instructions > freed.instructions + 5000000);
+    assert_int_equal(stats_of(board, 1).throttled_slices, freed.throttled_slices);
+    cpu_riscv_soft.stop(board->cpu);
+    tiny_board_free(board);
+}
+
+/* If it did, every pause would last as long as it was meant to. */
+static void test_a_pause_does_not_delay_a_stop(void **state)
+{
+    uint64_t closed_ns = THROTTLE_TURN_NS / 1000 * THROTTLE_MAX_PERMILLE;
+    uint64_t deadline_ns = clock_mono_ns() + DEADLINE_NS;
+    struct tiny_board *board = load("dirtier", 2);
+    unsigned n_cut = 0;
+    cpu_riscv_soft.set_throttle(board->cpu, 1, 1000);
+    assert_int_equal(stats_of(board, 1).throttle_permille, THROTTLE_MAX_PERMILLE);
+    while (n_cut < 10) {
+        struct cpu_stats before = stats_of(board, 1), after;
+        uint64_t instructions = stats_of(board, 0).instructions;
+        cpu_riscv_soft.start(board->cpu);
+        WAIT_FOR(stats_of(board, 0).instructions > instructions + 100000);
+        cpu_riscv_soft.stop(board->cpu);
+        after = stats_of(board, 1);
+        n_cut += after.throttled_ns - before.throttled_ns <
+                 (after.throttled_slices - before.throttled_slices) * closed_ns;
+        assert_true(clock_mono_ns() < deadline_ns);
+    }
+    tiny_board_free(board);
+}
+
+static void test_a_waiting_hart_is_not_throttled(void **state)
+{
+    struct tiny_board *board = load("idle", 1);
+    cpu_riscv_soft.set_throttle(board->cpu, 0, 900);
+    cpu_riscv_soft.start(board->cpu);
+    WAIT_FOR(wfi_ns(board) > 0); /* asking wakes the hart, and it goes back to sleep */
+    struct cpu_stats asleep = stats_of(board, 0);
+    WAIT_FOR(wfi_ns(board) > asleep.wfi_ns + 5 * THROTTLE_TURN_NS);
+    assert_int_equal(stats_of(board, 0).throttled_slices, asleep.throttled_slices);
+    for (unsigned i = 0; i < 30; i++) {
+        cpu_riscv_soft.set_irq(board->cpu, 0, IRQ_SEI, true);
+        WAIT_FOR(!(__atomic_load_n(&state_of(board, 0)->lines, __ATOMIC_SEQ_CST)));
+    }
+    cpu_riscv_soft.stop(board->cpu);
+    assert_int_equal(state_of(board, 0)->x[8], 30); /* throttled, and no interrupt was lost */
+    tiny_board_free(board);
+}
+
+/* Whoever drops the store rights does not wait for a hart that pauses. */
+static void test_no_write_of_a_throttled_hart_escapes_the_dirty_log(void **state)
+{
+    struct tiny_board *board = load("dirtier", 4);
+    struct gw_page_set *set = gw_page_set_new(board->memory);
+    g_autofree uint8_t *copy = g_malloc0(RAM_BYTES);
+    g_autoptr(GError) error = NULL;
+    cpu_riscv_soft.start(board->cpu);
+    WAIT_FOR(stats_of(board, 0).instructions > 100000);
+    assert_true(gw_memory_log_start(board->memory, &error));
+    gw_page_set_fill(set);
+    for (unsigned round = 0; round < 60; round++) {
+        for (unsigned i = 0; i < 4; i++) {
+            cpu_riscv_soft.set_throttle(board->cpu, i, round * 331 * (i + 1) % 1000);
+        }
+        copy_set(board, set, copy);
+        assert_true(gw_memory_log_collect(board->memory, set, NULL, &error));
+    }
+    cpu_riscv_soft.stop(board->cpu);
+    assert_true(gw_memory_log_collect(board->memory, set, NULL, &error));
+    copy_set(board, set, copy);
+    assert_memory_equal(copy, board->ram->host, RAM_BYTES);
+    gw_memory_log_stop(board->memory);
+    gw_page_set_free(set);
+    tiny_board_free(board);
+}
+
 /* ---- code written by devices ---- */
 
 static void test_code_written_by_a_device_is_run_after_fence_i(void **state)
@@ -320,6 +478,11 @@ int main(void)
         cmocka_unit_test(test_reset_goes_back_to_the_start),
         cmocka_unit_test(test_hostile_state_is_refused),
         cmocka_unit_test(test_no_write_escapes_the_dirty_log),
+        cmocka_unit_test(test_each_dirty_page_is_counted_by_one_hart),
+        cmocka_unit_test(test_a_throttled_hart_gets_its_share),
+        cmocka_unit_test(test_a_pause_does_not_delay_a_stop),
+        cmocka_unit_test(test_a_waiting_hart_is_not_throttled),
+        cmocka_unit_test(test_no_write_of_a_throttled_hart_escapes_the_dirty_log),
         cmocka_unit_test(test_code_written_by_a_device_is_run_after_fence_i),
         cmocka_unit_test(test_a_guest_without_a_trap_handler_is_reported),
         cmocka_unit_test(test_trace_shows_every_instruction_and_trap),

@@ -77,6 +77,8 @@ static void arguments_are_checked_by_name(void **unused)
          "Parameter 'downtime-limit' expects 1 to 2000000, got 0"},
         {"migrate-set-parameters", "{\"max-bandwidth\":-1}",
          "Parameter 'max-bandwidth' expects 0 or more, got -1"},
+        {"migrate-set-parameters", "{\"max-slowdown\":100}",
+         "Parameter 'max-slowdown' expects 0 to 99, got 100"},
         {"resolve", "{\"decision\":\"maybe\"}",
          "Parameter 'decision' expects one of run-here, release"},
     };
