@@ -33,6 +33,7 @@ extern "C" {
 struct gw_channel;
 struct gw_destination;
 struct gw_ledger;
+struct gw_plan;
 struct gw_source;
 struct gw_state_registry;
 
@@ -520,6 +521,7 @@ enum gw_plan_mode {
     GW_PLAN_POSTCOPY,    /* a round, the guest goes over, and its pages follow it */
     GW_PLAN_N_MODES,
 };
+const char *gw_plan_mode_name(enum gw_plan_mode mode); /* "precopy", "throttle", "postcopy" */
 
 /* What one way of moving would be like. */
 struct gw_plan_forecast {
@@ -540,6 +542,7 @@ struct gw_plan_forecast {
 
 struct gw_plan_params {
     struct gw_migrate_params migrate; /* budgets, and how it would be moved */
+    enum gw_migrate_mode mode;        /* AUTO: all are looked at */
     uint32_t max_slowdown_permille;   /* budget: 0: the guest must not be slowed down */
     bool forbids_postcopy;            /* a guest that must survive the loss of either host */
     uint64_t sample_ns;               /* how long the guest is watched; default 3 s */
@@ -553,6 +556,7 @@ enum gw_plan_state {
     GW_PLAN_CANCELLED,    /* final */
     GW_PLAN_N_STATES,
 };
+const char *gw_plan_state_name(enum gw_plan_state state); /* "sampling" */
 
 #define GW_PLAN_MAX_FINDINGS 2048
 
@@ -590,6 +594,21 @@ struct gw_plan_status {
     bool is_meeting;            /* and it is expected to keep all budgets */
     char reason[512];           /* why; or which budget would do */
 };
+
+/* Watches the running guest and asks the destination at uri, which stays as it is; on threads of
+ * its own. uri NULL: the link is not asked about. vm and what it points to are borrowed until
+ * _free; vm itself and params are copied. The dirty log has one user: NULL with error STATE while a
+ * migration runs; and a migration may begin at any time only after _cancel and its end, or _free.
+ */
+struct gw_plan *gw_plan_start(const struct gw_vm *vm, const char *uri,
+                              const struct gw_plan_params *params, GError **error);
+void gw_plan_get_status(struct gw_plan *plan, struct gw_plan_status *status);
+/* Ends it early: CANCELLED follows within milliseconds. Nothing happens when it is final. */
+void gw_plan_cancel(struct gw_plan *plan);
+/* Waits until the state is final (true) or the deadline (CLOCK_MONOTONIC ns) has passed (false). */
+bool gw_plan_wait(struct gw_plan *plan, uint64_t deadline_ns);
+/* Cancels it, ends its threads, frees. */
+void gw_plan_free(struct gw_plan *plan);
 
 #ifdef __cplusplus
 }

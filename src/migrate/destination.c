@@ -293,6 +293,9 @@ static void destination_on_mail(struct gw_destination *destination, struct mail 
             destination_fail(destination, DESTINATION_EV_FAILED, GW_SIDE_DESTINATION,
                              gw_error_code_of(mail->error), mail->error->message);
         break;
+    case MAIL_PROBE:
+        destination_on_probe_question(destination);
+        break;
     case MAIL_RESOLVE:
     case MAIL_LANE_SENT:
         break;
@@ -508,6 +511,7 @@ void gw_destination_free(struct gw_destination *destination)
     pthread_join(destination->thread, NULL);
     destination_stop_paging(destination);
     destination_stop_listening(destination);
+    destination_free_probe(destination);
     destination_clear_migration(destination);
     gw_listener_free(destination->listener);
     g_clear_pointer(&destination->sections, wire_section_reader_free);

@@ -49,6 +49,15 @@ static struct mail *greet_control(struct wire_stream *stream, int64_t deadline_n
     return mail;
 }
 
+/* The only channel that there will ever be is not for probes. */
+static struct mail *greet_probe(struct gw_destination *destination, struct wire_stream *stream,
+                                int64_t deadline_ns, GError **error)
+{
+    if (destination->is_single || !wire_stream_confirm(stream, deadline_ns, error))
+        return NULL;
+    return mail_new(MAIL_STREAM);
+}
+
 /* The only channel there will ever be is of no use. */
 static void nobody_else_comes(struct gw_destination *destination, const GError *error)
 {
@@ -81,6 +90,8 @@ static struct mail *greet_channel(struct greeter *greeter, GError **error)
 
     if (stream && wire_stream_identity(stream)->role == WIRE_ROLE_CONTROL)
         mail = greet_control(stream, deadline_ns, error);
+    else if (stream && wire_stream_identity(stream)->role == WIRE_ROLE_PROBE)
+        mail = greet_probe(destination, stream, deadline_ns, error);
     else if (stream && wire_stream_identity(stream)->role != WIRE_ROLE_URGENT)
         mail = mail_new(MAIL_STREAM);
     pthread_mutex_lock(&destination->lock);
@@ -323,8 +334,8 @@ static void *refuser_main(void *opaque)
 
 /* Turns a newcomer away with a reason, on a thread of its own: it may be slow to hear it, and the
  * control thread has a migration to serve. */
-static void refuse_stream(struct gw_destination *destination, struct wire_stream *stream,
-                          const char *reason)
+void destination_refuse(struct gw_destination *destination, struct wire_stream *stream,
+                        const char *reason)
 {
     if (!greeter_start(destination, refuser_main,
                        &(struct greeter){.stream = stream, .reason = reason}))
@@ -338,16 +349,18 @@ static void on_control(struct gw_destination *destination, struct mail *mail)
 
     if (find_remembered(destination, id) ||
         (destination->generation > 0 && memcmp(id, destination->id, WIRE_ID_BYTES) == 0)) {
-        refuse_stream(destination, g_steal_pointer(&mail->stream),
-                      "this migration is over; start a new one");
+        destination_refuse(destination, g_steal_pointer(&mail->stream),
+                           "this migration is over; start a new one");
         return;
     }
     if (state != GW_DESTINATION_LISTENING && state != GW_DESTINATION_DISOWNED) {
-        refuse_stream(destination, g_steal_pointer(&mail->stream),
-                      state == GW_DESTINATION_RUNNING ? "the destination runs its guest"
-                                                      : "the destination serves another migration");
+        destination_refuse(destination, g_steal_pointer(&mail->stream),
+                           state == GW_DESTINATION_RUNNING
+                               ? "the destination runs its guest"
+                               : "the destination serves another migration");
         return;
     }
+    destination_end_probe(destination);
     destination_clear_migration(destination);
     memcpy(destination->id, id, WIRE_ID_BYTES);
     destination->generation++;
@@ -411,6 +424,9 @@ void destination_on_stream(struct gw_destination *destination, struct mail *mail
         destination->generation++;
         destination->start_ns = clock_mono_ns();
         destination_restore(destination, g_steal_pointer(&mail->stream));
+        break;
+    case WIRE_ROLE_PROBE:
+        destination_on_probe(destination, mail);
         break;
     case WIRE_ROLE_URGENT:
         break;

@@ -54,6 +54,8 @@ size_t engine_message_bytes(uint16_t type)
         {WIRE_RAM_SHARE, sizeof(struct wire_ram_share)},
         {WIRE_RAM_SHARED, sizeof(struct wire_ram_shared)},
         {WIRE_PACKET, sizeof(struct wire_packet)},
+        {WIRE_PROBE, sizeof(struct wire_probe)},
+        {WIRE_PROBE_ACK, sizeof(struct wire_probe_ack)},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++)

@@ -56,6 +56,8 @@ union engine_message {
     struct wire_ram_share ram_share;
     struct wire_ram_shared ram_shared;
     struct wire_packet packet;
+    struct wire_probe probe;
+    struct wire_probe_ack probe_ack;
 };
 
 /* Bytes of the struct that belongs to a record type; 0 for types that have none. */
@@ -72,6 +74,7 @@ enum mail_kind {
     MAIL_CANCEL,
     MAIL_RESOLVE, /* number: enum gw_resolution */
     MAIL_POKE,    /* look at your flags */
+    MAIL_PROBE,   /* destination: a probe asks about the machine */
 };
 
 struct mail {
@@ -125,6 +128,11 @@ void engine_book_cpu(uint64_t *seen_ns, uint64_t *total_ns);
  * of the cores are left to the guests. */
 uint32_t engine_channels_for_cores(uint32_t n_cores);
 #define ENGINE_MAX_AUTO_CHANNELS 8u
+
+/* What every source of ours offers, whatever else it does. */
+#define ENGINE_SOURCE_FEATURES                                                                     \
+    ((UINT64_C(1) << WIRE_FEATURE_MULTI_CHANNEL) | (UINT64_C(1) << WIRE_FEATURE_RESEND) |          \
+     (UINT64_C(1) << WIRE_FEATURE_REHEARSAL) | (UINT64_C(1) << WIRE_FEATURE_LEDGER))
 
 /* Fills a failure from an error. GW_ERROR_PEER errors keep their message. */
 void engine_failure_set(struct gw_migrate_failure *failure, enum gw_side side, int code,

@@ -332,6 +332,7 @@ static void source_on_mail(struct gw_source *source, struct mail *mail)
     case MAIL_SECTION:
     case MAIL_STREAM:
     case MAIL_POKE:
+    case MAIL_PROBE:
         break;
     }
 }
