@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "cli/budgets.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/progress.h"
@@ -48,39 +49,6 @@ static const char *text_of(const json_t *object, const char *key)
 struct budgets {
     char *max_blackout, *max_bandwidth, *max_time, *ram, *compress, *delta, *channels;
 };
-
-static bool put_duration(json_t *args, const char *name, const char *option, const char *text)
-{
-    g_autoptr(GError) error = NULL;
-    uint64_t ns;
-
-    if (!text)
-        return true;
-    if (!text_parse_duration(text, &ns, &error)) {
-        cli_complain("--%s: %s", option, error->message);
-        return false;
-    }
-    json_object_set_new(args, name, json_integer((json_int_t)((ns + NS_PER_MS - 1) / NS_PER_MS)));
-    return true;
-}
-
-static bool put_rate(json_t *args, const char *name, const char *option, const char *text)
-{
-    g_autoptr(GError) error = NULL;
-    uint64_t bytes;
-
-    if (!text)
-        return true;
-    g_autofree char *size = g_strdup(text);
-    if (g_str_has_suffix(size, "/s"))
-        size[strlen(size) - 2] = '\0';
-    if (!text_parse_size(size, &bytes, &error)) {
-        cli_complain("--%s: %s", option, error->message);
-        return false;
-    }
-    json_object_set_new(args, name, json_integer((json_int_t)bytes));
-    return true;
-}
 
 static bool put_ram(json_t *args, const char *text)
 {
@@ -152,9 +120,9 @@ static json_t *budget_args(const struct budgets *budgets)
 {
     json_t *args = json_object();
 
-    if (put_duration(args, "downtime-limit", "max-blackout", budgets->max_blackout) &&
-        put_duration(args, "max-time", "max-time", budgets->max_time) &&
-        put_rate(args, "max-bandwidth", "max-bandwidth", budgets->max_bandwidth) &&
+    if (budget_put_duration(args, "downtime-limit", "max-blackout", budgets->max_blackout) &&
+        budget_put_duration(args, "max-time", "max-time", budgets->max_time) &&
+        budget_put_rate(args, "max-bandwidth", "max-bandwidth", budgets->max_bandwidth) &&
         put_ram(args, budgets->ram) && put_compress(args, budgets->compress) &&
         put_delta(args, budgets->delta) && put_channels(args, budgets->channels))
         return args;
