@@ -257,7 +257,7 @@ struct gw_migrate_params {
     enum gw_encode_policy delta; /* source: send what changed in a page, from the second round on */
     uint64_t delta_cache_bytes;  /* source: memory for what was sent, taken as it is used; default
                                     GW_DEFAULT_DELTA_CACHE_BYTES */
-    enum gw_migrate_mode mode;       /* source */
+    enum gw_migrate_mode mode;   /* source */
     enum gw_at_max_time at_max_time; /* source */
     /* Either side: never post-copy, in which the loss of either host, or of the link for good, is
      * the loss of the guest. */
@@ -283,6 +283,12 @@ enum gw_migrate_event {
 struct gw_migrate_observer {
     void (*event)(void *opaque, enum gw_migrate_event event, uint32_t value);
     void *opaque;
+};
+
+/* A value that is not known yet, and between which two it will most likely be. UINT64_MAX in
+ * expected or high: it may never come to an end. */
+struct gw_range {
+    uint64_t expected, low, high;
 };
 
 /* ---- Source ---------------------------------------------------------------------------------- */
@@ -369,6 +375,11 @@ struct gw_source_status {
     uint64_t pages_left;     /* post-copy: that have not been sent since the guest moved */
     uint32_t reconnects;     /* times that a lost link was replaced */
     char postcopy_lack[128]; /* why post-copy is not possible; empty: it is */
+    uint64_t left_low_ns, left_high_ns; /* between which expected_left_ns will most likely be */
+    /* The first forecast that knew link and guest, to be held against total_ns and blackout_ns:
+     * made before this round (0: there was none). */
+    uint32_t forecast_round;
+    struct gw_range forecast_total_ns, forecast_blackout_ns;
 };
 
 /* Starts a migration of vm to uri (docs: channel.h lists the schemes) on threads of its own. vm and
@@ -509,12 +520,6 @@ void gw_destination_free(struct gw_destination *destination);
 
 /* ---- Plan (since 1.1) ------------------------------------------------------------------------ */
 
-/* A value that is not known yet, and between which two it will most likely be. UINT64_MAX in
- * expected or high: it may never come to an end. */
-struct gw_range {
-    uint64_t expected, low, high;
-};
-
 enum gw_plan_mode {
     GW_PLAN_PRECOPY = 1, /* rounds until little is left */
     GW_PLAN_THROTTLE,    /* the same, with vCPUs slowed down that dirty too fast */
@@ -542,9 +547,7 @@ struct gw_plan_forecast {
 
 struct gw_plan_params {
     struct gw_migrate_params migrate; /* budgets, and how it would be moved */
-    enum gw_migrate_mode mode;        /* AUTO: all are looked at */
     uint32_t max_slowdown_permille;   /* budget: 0: the guest must not be slowed down */
-    bool forbids_postcopy;            /* a guest that must survive the loss of either host */
     uint64_t sample_ns;               /* how long the guest is watched; default 3 s */
 };
 #define GW_DEFAULT_SAMPLE_NS UINT64_C(3000000000)

@@ -59,9 +59,10 @@ static bool put_mode(json_t *args, const char *text)
 /* NULL: something was wrong (and said). */
 static json_t *plan_args(const char *uri, const struct options *options)
 {
-    json_t *args =
-        json_pack("{s:s, s:b}", "uri", uri, "allow-postcopy", !options->forbids_postcopy);
+    json_t *args = json_pack("{s:s}", "uri", uri);
 
+    if (options->forbids_postcopy)
+        json_object_set_new(args, "allow-postcopy", json_false());
     if (budget_put_duration(args, "downtime-limit", "max-blackout", options->max_blackout) &&
         budget_put_duration(args, "max-time", "max-time", options->max_time) &&
         budget_put_duration(args, "sample-time", "sample", options->sample) &&

@@ -315,6 +315,23 @@ static void add_run(struct gw_plan_forecast *mode, const struct forecast_run *ru
     put(&mode->slowdown_permille, run->slowdown_permille);
 }
 
+static const double doubts[] = {0, -1, 1}; /* the first is what is expected */
+
+void forecast_ranges(const struct forecast_input *input, struct gw_range *total_ns,
+                     struct gw_range *blackout_ns)
+{
+    struct gw_plan_forecast mode = {.mode = GW_PLAN_PRECOPY};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(doubts); i++) {
+        struct play play = play_init(input, doubts[i], 0);
+        struct forecast_run run = play_precopy(&play);
+
+        add_run(&mode, &run, i == 0);
+    }
+    *total_ns = mode.total_ns;
+    *blackout_ns = mode.blackout_ns;
+}
+
 static void say_what_lacks(const struct forecast_input *input, const struct forecast_run *run,
                            struct gw_plan_forecast *mode)
 {
@@ -338,7 +355,6 @@ static void say_what_lacks(const struct forecast_input *input, const struct fore
 
 void forecast_mode(const struct forecast_input *input, struct gw_plan_forecast *mode)
 {
-    static const double doubts[] = {0, -1, 1};
     bool is_postcopy = mode->mode == GW_PLAN_POSTCOPY;
     uint32_t slowdown = 0;
     struct forecast_run expected = {0};

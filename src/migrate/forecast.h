@@ -64,6 +64,9 @@ struct forecast_run forecast_precopy(const struct forecast_input *input,
                                      uint32_t slowdown_permille);
 struct forecast_run forecast_postcopy(const struct forecast_input *input);
 
+/* Of pre-copy only, and without what would do: for a migration under way. */
+void forecast_ranges(const struct forecast_input *input, struct gw_range *total_ns,
+                     struct gw_range *blackout_ns);
 /* Fills one mode: the expected, the error bar, whether budgets are met, what would do.
  * is_possible and why (when not) are the caller's and kept. */
 void forecast_mode(const struct forecast_input *input, struct gw_plan_forecast *mode);

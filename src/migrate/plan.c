@@ -260,6 +260,7 @@ static struct predict known_costs(const struct gw_plan *plan)
 
 static void set_possible(const struct gw_plan *plan, struct gw_plan_status *status)
 {
+    const struct gw_migrate_params *params = &plan->params.migrate;
     struct gw_plan_forecast *throttle = &status->modes[GW_PLAN_THROTTLE];
     struct gw_plan_forecast *postcopy = &status->modes[GW_PLAN_POSTCOPY];
     uint64_t features = ENGINE_SOURCE_FEATURES;
@@ -267,17 +268,17 @@ static void set_possible(const struct gw_plan *plan, struct gw_plan_status *stat
 
     if (plan->probe.has_verdict)
         features &= plan->probe.peer.features;
-    if (plan->params.forbids_postcopy || plan->params.mode == GW_MODE_PRECOPY)
+    if (params->forbids_postcopy || params->mode == GW_MODE_PRECOPY)
         why = "forbidden";
     else if (!(features >> WIRE_FEATURE_URGENT & 1))
         why = "not both ends can do it";
     postcopy->is_possible = why == NULL;
     g_strlcpy(postcopy->why, why ? why : "", sizeof postcopy->why);
     throttle->is_possible =
-        plan->params.max_slowdown_permille > 0 && plan->params.mode != GW_MODE_POSTCOPY;
+        plan->params.max_slowdown_permille > 0 && params->mode != GW_MODE_POSTCOPY;
     if (!throttle->is_possible)
         g_strlcpy(throttle->why, "no slow-down of the guest is allowed", sizeof throttle->why);
-    status->modes[GW_PLAN_PRECOPY].is_possible = plan->params.mode != GW_MODE_POSTCOPY;
+    status->modes[GW_PLAN_PRECOPY].is_possible = params->mode != GW_MODE_POSTCOPY;
     if (!status->modes[GW_PLAN_PRECOPY].is_possible)
         g_strlcpy(status->modes[GW_PLAN_PRECOPY].why, "post-copy is asked for",
                   sizeof status->modes[GW_PLAN_PRECOPY].why);

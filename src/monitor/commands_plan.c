@@ -26,11 +26,12 @@ json_t *run_plan(struct monitor *monitor, const json_t *args, GError **error)
     if (arg_has(args, "max-time"))
         budgets->max_time_ns = (uint64_t)arg_int(args, "max-time", 0) * NS_PER_MS;
     params.max_slowdown_permille = (uint32_t)arg_int(args, "max-slowdown", 0) * 10;
-    params.forbids_postcopy = !arg_bool(args, "allow-postcopy", true);
+    if (arg_has(args, "allow-postcopy"))
+        budgets->forbids_postcopy = !arg_bool(args, "allow-postcopy", true);
     params.sample_ns = (uint64_t)arg_int(args, "sample-time", 0) * NS_PER_MS;
     for (unsigned i = 0; plan_modes[i]; i++)
-        if (strcmp(arg_string(args, "mode", "auto"), plan_modes[i]) == 0)
-            params.mode = (enum gw_migrate_mode)i;
+        if (strcmp(arg_string(args, "mode", ""), plan_modes[i]) == 0)
+            budgets->mode = (enum gw_migrate_mode)i;
     return migration_plan(migration, arg_string(args, "uri", NULL), &params, error) ? json_object()
                                                                                     : NULL;
 }
@@ -52,7 +53,7 @@ static json_t *number(uint64_t value)
     return value == UINT64_MAX ? json_null() : json_integer((json_int_t)value);
 }
 
-static json_t *range(const struct gw_range *value)
+json_t *range_to_json(const struct gw_range *value)
 {
     return json_pack("{s:o, s:o, s:o}", "expected", number(value->expected), "low",
                      number(value->low), "high", number(value->high));
@@ -75,9 +76,9 @@ static json_t *mode_info(const struct gw_plan_forecast *mode)
     json_t *info =
         json_pack("{s:s, s:b, s:b, s:i, s:o, s:o, s:o, s:o}", "mode", gw_plan_mode_name(mode->mode),
                   "possible", mode->is_possible, "meets-budgets", mode->is_meeting, "rounds",
-                  (int)mode->rounds, "total-ns", range(&mode->total_ns), "bytes",
-                  range(&mode->n_bytes), "blackout-ns", range(&mode->blackout_ns),
-                  "slowdown-permille", range(&mode->slowdown_permille));
+                  (int)mode->rounds, "total-ns", range_to_json(&mode->total_ns), "bytes",
+                  range_to_json(&mode->n_bytes), "blackout-ns", range_to_json(&mode->blackout_ns),
+                  "slowdown-permille", range_to_json(&mode->slowdown_permille));
 
     if (mode->needs_blackout_ns)
         put(needs, "blackout-ns", mode->needs_blackout_ns);
@@ -114,7 +115,7 @@ static json_t *link_info(const struct gw_plan_status *status)
     json_t *link = json_pack("{s:b}", "measured", status->is_link_measured);
 
     if (status->is_link_measured) {
-        json_object_set_new(link, "bandwidth", range(&status->bandwidth_bytes_per_s));
+        json_object_set_new(link, "bandwidth", range_to_json(&status->bandwidth_bytes_per_s));
         put(link, "round-trip-ns", status->round_trip_ns);
     }
     put(link, "probe-bytes", status->probe_bytes);

