@@ -33,6 +33,7 @@ extern "C" {
 struct gw_channel;
 struct gw_destination;
 struct gw_ledger;
+struct gw_plan;
 struct gw_source;
 struct gw_state_registry;
 
@@ -208,6 +209,7 @@ enum gw_channel_role_hint {
     GW_ROLE_HINT_CONTROL,
     GW_ROLE_HINT_PAGE,
     GW_ROLE_HINT_URGENT,
+    GW_ROLE_HINT_PROBE, /* since 1.1: measures the link for a plan */
 };
 
 /* How guest RAM gets to the destination. */
@@ -272,7 +274,7 @@ struct gw_migrate_params {
     enum gw_encode_policy delta; /* source: send what changed in a page, from the second round on */
     uint64_t delta_cache_bytes;  /* source: memory for what was sent, taken as it is used; default
                                     GW_DEFAULT_DELTA_CACHE_BYTES */
-    enum gw_migrate_mode mode;       /* source */
+    enum gw_migrate_mode mode;   /* source */
     enum gw_at_max_time at_max_time; /* source */
     /* Either side: never post-copy, in which the loss of either host, or of the link for good, is
      * the loss of the guest. */
@@ -303,6 +305,12 @@ enum gw_migrate_event {
 struct gw_migrate_observer {
     void (*event)(void *opaque, enum gw_migrate_event event, uint32_t value);
     void *opaque;
+};
+
+/* A value that is not known yet, and between which two it will most likely be. UINT64_MAX in
+ * expected or high: it may never come to an end. */
+struct gw_range {
+    uint64_t expected, low, high;
 };
 
 /* ---- Source ---------------------------------------------------------------------------------- */
@@ -396,6 +404,11 @@ struct gw_source_status {
     uint32_t throttle_permille;     /* now, of the one that is slowed most */
     uint32_t throttled_rounds;      /* in which somebody was */
     uint64_t throttled_ns;          /* of all vCPUs: the work that it has cost the guest */
+    uint64_t left_low_ns, left_high_ns; /* between which expected_left_ns will most likely be */
+    /* The first forecast that knew link and guest, to be held against total_ns and blackout_ns:
+     * made before this round (0: there was none). */
+    uint32_t forecast_round;
+    struct gw_range forecast_total_ns, forecast_blackout_ns;
 };
 
 /* A vCPU, as far as throttling goes. */
@@ -545,6 +558,101 @@ bool gw_destination_wait(struct gw_destination *destination, uint64_t deadline_n
  * guest that was restored lazily has to stand still by now, unless nothing of it is missing any
  * more. */
 void gw_destination_free(struct gw_destination *destination);
+
+/* ---- Plan (since 1.1) ------------------------------------------------------------------------ */
+
+enum gw_plan_mode {
+    GW_PLAN_PRECOPY = 1, /* rounds until little is left */
+    GW_PLAN_THROTTLE,    /* the same, with vCPUs slowed down that dirty too fast */
+    GW_PLAN_POSTCOPY,    /* a round, the guest goes over, and its pages follow it */
+    GW_PLAN_N_MODES,
+};
+const char *gw_plan_mode_name(enum gw_plan_mode mode); /* "precopy", "throttle", "postcopy" */
+
+/* What one way of moving would be like. */
+struct gw_plan_forecast {
+    enum gw_plan_mode mode;
+    bool is_possible; /* both ends can do it, and it is allowed */
+    bool is_meeting;  /* is expected to keep all budgets */
+    uint32_t rounds;
+    struct gw_range total_ns;
+    struct gw_range n_bytes; /* on the link */
+    struct gw_range blackout_ns;
+    struct gw_range slowdown_permille; /* of the guest, while it moves */
+    /* Where a budget is not met: what would do, 0: no such thing, or not needed. One alone is
+     * enough, the others left as they are, except where both a blackout and a time are given. */
+    uint64_t needs_blackout_ns, needs_time_ns, needs_bandwidth_bytes;
+    uint32_t needs_slowdown_permille;
+    char why[256]; /* one sentence: why not possible, or what is not met and by how much */
+};
+
+struct gw_plan_params {
+    struct gw_migrate_params migrate; /* budgets, and how it would be moved */
+    uint32_t max_slowdown_permille;   /* budget: 0: the guest must not be slowed down */
+    uint64_t sample_ns;               /* how long the guest is watched; default 3 s */
+};
+#define GW_DEFAULT_SAMPLE_NS UINT64_C(3000000000)
+
+enum gw_plan_state {
+    GW_PLAN_SAMPLING = 1, /* the guest is watched, the link is measured */
+    GW_PLAN_DONE,         /* final: there is a forecast, with or without the link's measure */
+    GW_PLAN_FAILED,       /* final */
+    GW_PLAN_CANCELLED,    /* final */
+    GW_PLAN_N_STATES,
+};
+const char *gw_plan_state_name(enum gw_plan_state state); /* "sampling" */
+
+#define GW_PLAN_MAX_FINDINGS 2048
+
+/* A plain snapshot. */
+struct gw_plan_status {
+    enum gw_plan_state state;
+    uint64_t elapsed_ns, sample_ns;    /* of the watching */
+    struct gw_migrate_failure failure; /* FAILED, CANCELLED */
+
+    /* the guest */
+    uint64_t ram_bytes;
+    uint64_t used_bytes;                /* ever touched */
+    uint64_t zero_bytes;                /* of them, estimated: only zeroes */
+    uint64_t dirty_bytes_per_s;         /* distinct pages in a second */
+    uint64_t hot_bytes;                 /* written again and again */
+    uint64_t period_ns, quiet_permille; /* its rhythm, and how much of its mean rate is dirtied in
+                                           the quiet part; 0: none was seen */
+    uint64_t sampling_cost_permille;    /* estimate of what watching took from it */
+
+    /* the link, and the destination's opinion */
+    bool is_link_measured;
+    struct gw_range bandwidth_bytes_per_s; /* over one channel */
+    uint64_t round_trip_ns;
+    uint64_t probe_bytes;
+    char link_note[256]; /* why it was not measured, or what to know about it; or empty */
+    bool has_verdict;    /* the destination has compared its machine with ours */
+    bool is_accepted;
+    char findings[GW_PLAN_MAX_FINDINGS]; /* its sentences, separated by newlines */
+
+    /* the forecast; DONE, when the link was measured or a bandwidth is given as budget */
+    bool has_forecast;
+    struct gw_plan_forecast
+        modes[GW_PLAN_N_MODES]; /* by enum gw_plan_mode; the first is not used */
+    enum gw_plan_mode chosen;   /* what `auto` would do */
+    bool is_meeting;            /* and it is expected to keep all budgets */
+    char reason[512];           /* why; or which budget would do */
+};
+
+/* Watches the running guest and asks the destination at uri, which stays as it is; on threads of
+ * its own. uri NULL: the link is not asked about. vm and what it points to are borrowed until
+ * _free; vm itself and params are copied. The dirty log has one user: NULL with error STATE while a
+ * migration runs; and a migration may begin at any time only after _cancel and its end, or _free.
+ */
+struct gw_plan *gw_plan_start(const struct gw_vm *vm, const char *uri,
+                              const struct gw_plan_params *params, GError **error);
+void gw_plan_get_status(struct gw_plan *plan, struct gw_plan_status *status);
+/* Ends it early: CANCELLED follows within milliseconds. Nothing happens when it is final. */
+void gw_plan_cancel(struct gw_plan *plan);
+/* Waits until the state is final (true) or the deadline (CLOCK_MONOTONIC ns) has passed (false). */
+bool gw_plan_wait(struct gw_plan *plan, uint64_t deadline_ns);
+/* Cancels it, ends its threads, frees. */
+void gw_plan_free(struct gw_plan *plan);
 
 #ifdef __cplusplus
 }

@@ -17,6 +17,12 @@ static const struct subcommand subcommands[] = {
      "URI: tcp:HOST:PORT, unix:PATH; file:PATH and exec:COMMAND write a snapshot instead.\n"
      "Ctrl-C cancels: the guest goes on where it was.",
      cmd_migrate},
+    {"plan", "VM URI", "say what a move would be like, and change nothing",
+     "Watches the guest for three seconds, measures the link to the VM that waits at URI (tcp:,\n"
+     "unix:), asks it what it would refuse, and plays the rounds ahead. Exit status 0: the "
+     "budgets\n"
+     "are expected to be met; 1: they are not, or nothing can be said.",
+     cmd_plan},
     {"save", "VM FILE", "write a snapshot; the guest goes on afterwards",
      "FILE: a path, or a URI (file:, exec:). godwit run --restore FILE starts from it.", cmd_save},
     {"watch", "VM", "follow the migration under way", NULL, cmd_watch},

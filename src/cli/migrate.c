@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "cli/budgets.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/progress.h"
@@ -50,39 +51,6 @@ struct budgets {
     char *max_blackout, *max_bandwidth, *max_time, *max_slowdown, *ram, *compress, *delta,
         *channels;
 };
-
-static bool put_duration(json_t *args, const char *name, const char *option, const char *text)
-{
-    g_autoptr(GError) error = NULL;
-    uint64_t ns;
-
-    if (!text)
-        return true;
-    if (!text_parse_duration(text, &ns, &error)) {
-        cli_complain("--%s: %s", option, error->message);
-        return false;
-    }
-    json_object_set_new(args, name, json_integer((json_int_t)((ns + NS_PER_MS - 1) / NS_PER_MS)));
-    return true;
-}
-
-static bool put_rate(json_t *args, const char *name, const char *option, const char *text)
-{
-    g_autoptr(GError) error = NULL;
-    uint64_t bytes;
-
-    if (!text)
-        return true;
-    g_autofree char *size = g_strdup(text);
-    if (g_str_has_suffix(size, "/s"))
-        size[strlen(size) - 2] = '\0';
-    if (!text_parse_size(size, &bytes, &error)) {
-        cli_complain("--%s: %s", option, error->message);
-        return false;
-    }
-    json_object_set_new(args, name, json_integer((json_int_t)bytes));
-    return true;
-}
 
 /* "50%" or "50". */
 static bool put_slowdown(json_t *args, const char *text)
@@ -173,12 +141,11 @@ static json_t *budget_args(const struct budgets *budgets)
 {
     json_t *args = json_object();
 
-    if (put_duration(args, "downtime-limit", "max-blackout", budgets->max_blackout) &&
-        put_duration(args, "max-time", "max-time", budgets->max_time) &&
-        put_rate(args, "max-bandwidth", "max-bandwidth", budgets->max_bandwidth) &&
-        put_slowdown(args, budgets->max_slowdown) && put_ram(args, budgets->ram) &&
-        put_compress(args, budgets->compress) && put_delta(args, budgets->delta) &&
-        put_channels(args, budgets->channels))
+    if (budget_put_duration(args, "downtime-limit", "max-blackout", budgets->max_blackout) &&
+        budget_put_duration(args, "max-time", "max-time", budgets->max_time) &&
+        budget_put_rate(args, "max-bandwidth", "max-bandwidth", budgets->max_bandwidth) &&
+        put_slowdown(args, budgets->max_slowdown) && put_ram(args, budgets->ram) && put_compress(args, budgets->compress) &&
+        put_delta(args, budgets->delta) && put_channels(args, budgets->channels))
         return args;
     json_decref(args);
     return NULL;

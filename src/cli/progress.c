@@ -72,10 +72,15 @@ static void put_facts(GString *line, const json_t *info)
                                number(info, "predicted-blackout-ns") / MS);
     if (json_object_get(info, "expected-left-ns"))
         g_string_append_printf(line, "  left %.1f s", number(info, "expected-left-ns") / 1e9);
-    else if (json_object_get(info, "bandwidth-lack"))
+    if (json_object_get(info, "expected-left-high-ns") &&
+        number(info, "expected-left-high-ns") - number(info, "expected-left-low-ns") > 1e8)
+        g_string_append_printf(line, " (%.1f to %.1f)", number(info, "expected-left-low-ns") / 1e9,
+                               number(info, "expected-left-high-ns") / 1e9);
+    if (!json_object_get(info, "expected-left-ns") && json_object_get(info, "bandwidth-lack"))
         g_string_append_printf(line, "  not converging: the link lacks %.1f MiB/s",
                                number(info, "bandwidth-lack") / MIB);
-    else if (number(info, "round") > 1 && !json_is_true(json_object_get(info, "converging")))
+    else if (!json_object_get(info, "expected-left-ns") && number(info, "round") > 1 &&
+             !json_is_true(json_object_get(info, "converging")))
         g_string_append(line, "  not converging: the blackout budget is too small");
 }
 
@@ -197,6 +202,37 @@ static void print_throttle(const json_t *info)
     printf(" %.0f ms in all\n", number(info, "throttled-ns") / MS);
 }
 
+/* "4.49 (4.31 to 4.80)". */
+static void put_range(GString *text, const json_t *range, double unit)
+{
+    if (json_is_null(json_object_get(range, "expected"))) {
+        g_string_append(text, "never");
+        return;
+    }
+    g_string_append_printf(text, "%.1f (%.1f to ", number(range, "expected") / unit,
+                           number(range, "low") / unit);
+    if (json_is_null(json_object_get(range, "high")))
+        g_string_append(text, "never)");
+    else
+        g_string_append_printf(text, "%.1f)", number(range, "high") / unit);
+}
+
+/* What was forecast, beside what came of it. */
+static void print_forecast(const json_t *info)
+{
+    const json_t *forecast = json_object_get(info, "forecast");
+    g_autoptr(GString) total = g_string_new(NULL);
+    g_autoptr(GString) blackout = g_string_new(NULL);
+
+    if (!forecast || strcmp(text_of(info, "state"), "completed") != 0)
+        return;
+    put_range(total, json_object_get(forecast, "total-ns"), MS);
+    put_range(blackout, json_object_get(forecast, "blackout-ns"), MS);
+    printf("forecast before round %.0f: %s ms in all, blackout %s ms; outcome: %.1f ms, %.1f ms\n",
+           number(forecast, "round"), total->str, blackout->str, number(info, "total-ns") / MS,
+           number(info, "blackout-ns") / MS);
+}
+
 void progress_end(struct progress *progress, const json_t *info, const json_t *ledger)
 {
     const json_t *ram = json_object_get(info, "ram");
@@ -217,6 +253,7 @@ void progress_end(struct progress *progress, const json_t *info, const json_t *l
     print_encoded("delta", json_object_get(info, "xbzrle-cache"), "encoding-rate");
     print_cost(info);
     print_throttle(info);
+    print_forecast(info);
     if (number(info, "failed-attempts") > 0)
         printf("%.0f earlier switchover(s) put off\n", number(info, "failed-attempts"));
     if (*text_of(info, "note"))

@@ -19,6 +19,7 @@ struct migration {
     struct gw_migrate_params params;
     struct gw_source *source;
     struct gw_destination *destination;
+    struct gw_plan *plan; /* the newest, or NULL */
     bool is_snapshot;
     bool exits_on_error;
     bool is_restore;      /* from a snapshot: nobody will ask */
@@ -138,6 +139,7 @@ void migration_free(struct migration *migration)
 {
     if (!migration)
         return;
+    g_clear_pointer(&migration->plan, gw_plan_free);
     g_clear_pointer(&migration->source, gw_source_free);
     /* The destination may still be bringing the guest its memory. */
     if (migration->destination)
@@ -191,6 +193,15 @@ bool migration_is_active(struct migration *migration)
     return !gw_source_state_is_final(status.state);
 }
 
+/* What watches the guest has its dirty log, and gives it up within milliseconds. */
+static void end_plan(struct migration *migration)
+{
+    if (!migration->plan)
+        return;
+    gw_plan_cancel(migration->plan);
+    gw_plan_wait(migration->plan, UINT64_MAX);
+}
+
 static bool begin(struct migration *migration, const char *uri, bool is_snapshot, bool is_live,
                   GError **error)
 {
@@ -207,6 +218,7 @@ static bool begin(struct migration *migration, const char *uri, bool is_snapshot
                     is_snapshot ? "save" : "migrate", life_state_phrase(state));
         return false;
     }
+    end_plan(migration);
     params.is_live = is_live;
     struct gw_source *source = (is_snapshot ? gw_snapshot_start : gw_source_start)(
         machine_vm(migration->machine), uri, &params, &observer, error);
@@ -245,6 +257,39 @@ bool migration_resolve(struct migration *migration, enum gw_resolution resolutio
         return gw_source_resolve(migration->source, resolution, error);
     g_set_error(error, GW_ERROR, GW_ERROR_STATE, "there is no migration in doubt");
     return false;
+}
+
+/* ---- plans -------------------------------------------------------------------------------------
+ */
+
+bool migration_plan(struct migration *migration, const char *uri,
+                    const struct gw_plan_params *params, GError **error)
+{
+    enum life_state state = machine_state(migration->machine);
+    struct gw_plan *plan;
+
+    if (migration_is_active(migration)) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE,
+                    "a migration is under way; its own forecast is in query-migrate");
+        return false;
+    }
+    if (state != LIFE_RUNNING && state != LIFE_PAUSED) {
+        g_set_error(error, GW_ERROR, GW_ERROR_STATE, "cannot plan: the machine %s",
+                    life_state_phrase(state));
+        return false;
+    }
+    end_plan(migration);
+    plan = gw_plan_start(machine_vm(migration->machine), uri, params, error);
+    if (!plan)
+        return false;
+    g_clear_pointer(&migration->plan, gw_plan_free);
+    migration->plan = plan;
+    return true;
+}
+
+struct gw_plan *migration_plan_now(struct migration *migration)
+{
+    return migration->plan;
 }
 
 /* ---- incoming -------------------------------------------------------------------------------- */

@@ -53,6 +53,13 @@ bool migration_listen(struct migration *migration, const char *uri, bool is_lazy
 bool migration_cancel(struct migration *migration, GError **error);
 bool migration_resolve(struct migration *migration, enum gw_resolution resolution, GError **error);
 
+/* Forecasts a migration to uri; a plan under way is ended, and so is one when a migration begins.
+ */
+bool migration_plan(struct migration *migration, const char *uri,
+                    const struct gw_plan_params *params, GError **error);
+/* The newest plan, or NULL. */
+struct gw_plan *migration_plan_now(struct migration *migration);
+
 /* The newest of each kind, or NULL. Valid until the next call into this room. */
 struct gw_source *migration_source(struct migration *migration);
 struct gw_destination *migration_destination(struct migration *migration);

@@ -334,6 +334,9 @@ static void destination_on_mail(struct gw_destination *destination, struct mail 
     case MAIL_RECOVER:
         destination_listen_at(destination, g_steal_pointer(&mail->listener));
         break;
+    case MAIL_PROBE:
+        destination_on_probe_question(destination);
+        break;
     case MAIL_RESOLVE:
     case MAIL_LANE_SENT:
         break;
@@ -560,6 +563,7 @@ void gw_destination_free(struct gw_destination *destination)
     pthread_join(destination->thread, NULL);
     destination_stop_paging(destination);
     destination_stop_listening(destination);
+    destination_free_probe(destination);
     destination_clear_migration(destination);
     destination_forget_received(destination);
     g_ptr_array_unref(destination->uris);

@@ -77,6 +77,8 @@ struct destination_share {
     struct share_key *key;
 };
 
+struct destination_probe; /* destination_probe.c */
+
 struct gw_destination {
     /* fixed after construction */
     struct gw_vm vm;
@@ -175,7 +177,8 @@ struct gw_destination {
     uint64_t ledger_limit_ns; /* LEDGER is due, when its marks are in or at this time; UINT64_MAX:
                                  it is not */
 
-    struct wire_stream *query; /* whose answer is due */
+    struct wire_stream *query;       /* whose answer is due */
+    struct destination_probe *probe; /* NULL: nobody probes the link */
     uint64_t lost_limit_ns;
     int lost_code;
     char *lost_reason;
@@ -198,9 +201,13 @@ void destination_answer(struct gw_destination *destination, enum wire_owner answ
 void destination_refuse(struct gw_destination *destination, struct wire_stream *stream,
                         const char *reason);
 void destination_remember(struct gw_destination *destination, bool is_running);
+/* Turns a newcomer, whose stream was confirmed, away with a reason (a constant). */
+void destination_refuse(struct gw_destination *destination, struct wire_stream *stream,
+                        const char *reason);
 
 /* destination_setup.c */
 void destination_handshake(struct gw_destination *destination);
+struct wire_hello destination_hello(struct gw_destination *destination);
 void destination_on_hello(struct gw_destination *destination, struct mail *mail);
 void destination_on_schema(struct gw_destination *destination, struct mail *mail);
 void destination_on_ram_map(struct gw_destination *destination, struct mail *mail);
@@ -285,6 +292,13 @@ struct wire_rehearsal_report destination_rehearse(struct gw_destination *destina
 
 /* Sends LEDGER and GOODBYE when they are due. */
 void destination_look_at_ledger(struct gw_destination *destination);
+
+/* destination_probe.c */
+/* Somebody wants to know how a migration would be. */
+void destination_on_probe(struct gw_destination *destination, struct mail *mail);
+void destination_on_probe_question(struct gw_destination *destination);
+void destination_end_probe(struct gw_destination *destination);  /* a migration begins */
+void destination_free_probe(struct gw_destination *destination); /* the control thread has ended */
 
 /* destination_share.c */
 void destination_on_ram_share(struct gw_destination *destination, struct mail *mail);

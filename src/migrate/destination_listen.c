@@ -50,6 +50,15 @@ static struct mail *greet_control(struct wire_stream *stream, int64_t deadline_n
     return mail;
 }
 
+/* The only channel that there will ever be is not for probes. */
+static struct mail *greet_probe(struct gw_destination *destination, struct wire_stream *stream,
+                                int64_t deadline_ns, GError **error)
+{
+    if (destination->is_single || !wire_stream_confirm(stream, deadline_ns, error))
+        return NULL;
+    return mail_new(MAIL_STREAM);
+}
+
 /* The only channel there will ever be is of no use. */
 static void nobody_else_comes(struct gw_destination *destination, const GError *error)
 {
@@ -82,6 +91,8 @@ static struct mail *greet_channel(struct greeter *greeter, GError **error)
 
     if (stream && wire_stream_identity(stream)->role == WIRE_ROLE_CONTROL)
         mail = greet_control(stream, deadline_ns, error);
+    else if (stream && wire_stream_identity(stream)->role == WIRE_ROLE_PROBE)
+        mail = greet_probe(destination, stream, deadline_ns, error);
     else if (stream)
         mail = mail_new(MAIL_STREAM);
     pthread_mutex_lock(&destination->lock);
@@ -359,6 +370,7 @@ static void on_control(struct gw_destination *destination, struct mail *mail)
                                : "the destination serves another migration");
         return;
     }
+    destination_end_probe(destination);
     destination_clear_migration(destination);
     memcpy(destination->id, id, WIRE_ID_BYTES);
     destination->generation++;
@@ -453,6 +465,9 @@ void destination_on_stream(struct gw_destination *destination, struct mail *mail
         destination->generation++;
         destination->start_ns = clock_mono_ns();
         destination_restore(destination, g_steal_pointer(&mail->stream));
+        break;
+    case WIRE_ROLE_PROBE:
+        destination_on_probe(destination, mail);
         break;
     case WIRE_ROLE_URGENT:
         on_urgent_channel(destination, mail);

@@ -5,6 +5,7 @@
  */
 #include "migrate/destination.h"
 #include "migrate/encoding.h"
+#include "migrate/verdict.h"
 
 #include <string.h>
 
@@ -194,7 +195,7 @@ static uint32_t accepted_lanes(const struct gw_destination *destination, uint64_
                                         : engine_channels_for_cores(g_get_num_processors());
 }
 
-static struct wire_hello destination_hello(struct gw_destination *destination)
+struct wire_hello destination_hello(struct gw_destination *destination)
 {
     bool offers_postcopy = destination_offers_postcopy(destination);
     bool resumes = destination->params.reconnect_limit_ns && !destination->is_single;
@@ -241,44 +242,16 @@ void destination_handshake(struct gw_destination *destination)
     pthread_mutex_unlock(&destination->lock);
 }
 
-static void add_sentence(GPtrArray *sentences, char *text)
+static void compare_ram(struct gw_destination *destination, struct verdict *verdict)
 {
-    g_ptr_array_add(sentences, text);
-}
-
-static void compare_block(struct gw_destination *destination, const struct wire_ram_block *from,
-                          GPtrArray *sentences)
-{
-    struct gw_ram_block *ours = gw_memory_block_by_name(destination->vm.memory, from->name);
-
-    if (!ours)
-        add_sentence(sentences,
-                     g_strdup_printf("RAM block %s does not exist at the destination", from->name));
-    else if (ours->size_bytes != from->size_bytes)
-        add_sentence(sentences,
-                     g_strdup_printf("RAM block %s: the destination has %" G_GUINT64_FORMAT
-                                     " bytes, the source has %" G_GUINT64_FORMAT,
-                                     from->name, ours->size_bytes, from->size_bytes));
-    else if (ours->gpa != from->gpa)
-        add_sentence(sentences,
-                     g_strdup_printf("RAM block %s: the destination has it at 0x%" G_GINT64_MODIFIER
-                                     "x, the source at 0x%" G_GINT64_MODIFIER "x",
-                                     from->name, ours->gpa, from->gpa));
-    else
-        destination->blocks[from->index] = ours;
-}
-
-static void compare_ram(struct gw_destination *destination, GPtrArray *sentences)
-{
-    const struct gw_memory *memory = destination->vm.memory;
     const struct wire_ram_map *map = &destination->ram_map;
 
     destination->n_blocks = map->n_blocks;
     destination->blocks = g_new0(struct gw_ram_block *, map->n_blocks + 1);
     destination->suspect_words = g_new0(uint64_t *, map->n_blocks + 1);
     destination->written_words = g_new0(uint64_t *, map->n_blocks + 1);
+    verdict_compare_ram(verdict, destination->vm.memory, map, destination->blocks);
     for (uint32_t i = 0; i < map->n_blocks; i++) {
-        compare_block(destination, &map->blocks[i], sentences);
         /* Memory only for blocks that are ours: bounded by our own size. */
         if (destination->blocks[i]) {
             uint64_t n_words = bitmap_n_words(destination->blocks[i]->n_pages);
@@ -287,79 +260,34 @@ static void compare_ram(struct gw_destination *destination, GPtrArray *sentences
             destination->written_words[i] = g_new0(uint64_t, n_words);
         }
     }
-    for (uint32_t i = 0; i < gw_memory_n_blocks(memory); i++) {
-        const struct gw_ram_block *ours = gw_memory_block(memory, i);
-        bool is_named = false;
-
-        for (uint32_t j = 0; j < map->n_blocks && !is_named; j++)
-            is_named = g_str_equal(map->blocks[j].name, ours->name);
-        if (!is_named)
-            add_sentence(sentences,
-                         g_strdup_printf("RAM block %s does not exist at the source", ours->name));
-    }
-}
-
-static void compare_schema(struct gw_destination *destination, GPtrArray *sentences,
-                           GPtrArray *warnings)
-{
-    const struct gw_finding *findings;
-    uint32_t n = 0;
-
-    destination->plan =
-        gw_state_plan_new(g_steal_pointer(&destination->schema), destination->vm.registry);
-    findings = gw_state_plan_findings(destination->plan, &n);
-    for (uint32_t i = 0; i < n; i++)
-        add_sentence(findings[i].severity == GW_SEVERITY_REFUSE ? sentences : warnings,
-                     g_strdup(findings[i].sentence));
-}
-
-#define MAX_VERDICT_SENTENCES 200u
-
-static void add_verdict(struct wire_schema_verdict *verdict, GPtrArray *sentences, uint8_t severity)
-{
-    for (guint i = 0; i < sentences->len && verdict->n_sentences < MAX_VERDICT_SENTENCES; i++) {
-        struct wire_sentence *to = &verdict->sentences[verdict->n_sentences++];
-
-        to->severity = severity;
-        if (verdict->n_sentences == MAX_VERDICT_SENTENCES && i + 1 < sentences->len)
-            to->text = g_strdup_printf("and %u more", sentences->len - i);
-        else
-            to->text = g_strndup(g_ptr_array_index(sentences, i), WIRE_MAX_SENTENCE);
-    }
 }
 
 /* Everything is here: compares, says the verdict. */
 static void check_handshake(struct gw_destination *destination)
 {
-    g_autoptr(GPtrArray) refusals = g_ptr_array_new_with_free_func(g_free);
-    g_autoptr(GPtrArray) warnings = g_ptr_array_new_with_free_func(g_free);
-    struct wire_schema_verdict verdict = {0};
     const struct wire_hello *peer = &destination->peer;
-    uint64_t missing;
+    struct wire_schema_verdict record;
+    struct verdict verdict;
+    g_autofree char *text = NULL;
 
     if (!destination->has_peer || !destination->has_schema || !destination->has_ram_map)
         return;
-    missing = peer->required & ~destination->features;
-    if (missing)
-        add_sentence(refusals, g_strdup_printf("the source requires features that are unknown "
-                                               "here: 0x%" G_GINT64_MODIFIER "x",
-                                               missing));
-    compare_ram(destination, refusals);
-    compare_schema(destination, refusals, warnings);
-    verdict.is_accepted = refusals->len == 0;
-    verdict.sentences = g_new0(struct wire_sentence, MAX_VERDICT_SENTENCES);
-    add_verdict(&verdict, refusals, 2);
-    add_verdict(&verdict, warnings, 1);
-    if (!verdict.is_accepted) {
-        g_autofree char *text = NULL;
-
-        g_ptr_array_add(refusals, NULL);
-        text = g_strjoinv("\n", (char **)refusals->pdata);
+    verdict_init(&verdict);
+    verdict_compare_features(&verdict, peer->required, destination->features);
+    compare_ram(destination, &verdict);
+    destination->plan =
+        gw_state_plan_new(g_steal_pointer(&destination->schema), destination->vm.registry);
+    verdict_compare_schema(&verdict, destination->plan);
+    record = verdict_record(&verdict);
+    g_ptr_array_add(verdict.refusals, NULL);
+    text = g_strjoinv("\n", (char **)verdict.refusals->pdata);
+    verdict_clear(&verdict);
+    if (!record.is_accepted) {
         destination->has_told_peer = true;
         if (destination->control)
-            link_post(destination->control, WIRE_SCHEMA_VERDICT, &verdict);
+            link_post(destination->control, WIRE_SCHEMA_VERDICT, &record);
         else
-            wire_message_clear(WIRE_SCHEMA_VERDICT, &verdict);
+            wire_message_clear(WIRE_SCHEMA_VERDICT, &record);
         destination_fail(destination, DESTINATION_EV_FAILED, GW_SIDE_DESTINATION, GW_ERROR_REFUSED,
                          text);
         return;
@@ -367,7 +295,7 @@ static void check_handshake(struct gw_destination *destination)
     destination->features &= peer->features;
     destination_share_accept(destination);
     /* The verdict itself is sent by RECEIVE, when the memory is ready. */
-    destination->verdict = verdict;
+    destination->verdict = record;
     destination_dispatch(destination, DESTINATION_EV_ACCEPTED);
 }
 

@@ -58,6 +58,8 @@ size_t engine_message_bytes(uint16_t type)
         {WIRE_RESUME, sizeof(struct wire_resume)},
         {WIRE_RESUMED, sizeof(struct wire_resumed)},
         {WIRE_WHOLE, sizeof(struct wire_whole)},
+        {WIRE_PROBE, sizeof(struct wire_probe)},
+        {WIRE_PROBE_ACK, sizeof(struct wire_probe_ack)},
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++)

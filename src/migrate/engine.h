@@ -60,6 +60,8 @@ union engine_message {
     struct wire_resume resume;
     struct wire_resumed resumed;
     struct wire_whole whole;
+    struct wire_probe probe;
+    struct wire_probe_ack probe_ack;
 };
 
 /* Bytes of the struct that belongs to a record type; 0 for types that have none. */
@@ -79,6 +81,7 @@ enum mail_kind {
     MAIL_WHOLE,   /* destination: nothing is missing any more */
     MAIL_PAUSE,   /* post-copy: the user gives up the links */
     MAIL_RECOVER, /* the user wants another link now; text: where */
+    MAIL_PROBE,   /* destination: a probe asks about the machine */
 };
 
 struct mail {
@@ -135,6 +138,11 @@ void engine_book_cpu(uint64_t *seen_ns, uint64_t *total_ns);
  * of the cores are left to the guests. */
 uint32_t engine_channels_for_cores(uint32_t n_cores);
 #define ENGINE_MAX_AUTO_CHANNELS 8u
+
+/* What every source of ours offers, whatever else it does. */
+#define ENGINE_SOURCE_FEATURES                                                                     \
+    ((UINT64_C(1) << WIRE_FEATURE_MULTI_CHANNEL) | (UINT64_C(1) << WIRE_FEATURE_RESEND) |          \
+     (UINT64_C(1) << WIRE_FEATURE_REHEARSAL) | (UINT64_C(1) << WIRE_FEATURE_LEDGER))
 
 /* Fills a failure from an error. GW_ERROR_PEER errors keep their message. */
 void engine_failure_set(struct gw_migrate_failure *failure, enum gw_side side, int code,

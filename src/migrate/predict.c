@@ -132,31 +132,6 @@ uint64_t predict_allowance_bytes(const struct predict *predict, uint64_t budget_
     return n_bytes > UINT64_MAX ? UINT64_MAX : (uint64_t)n_bytes;
 }
 
-uint64_t predict_left_ns(const struct predict *predict, uint64_t remaining_bytes,
-                         uint64_t budget_ns)
-{
-    uint64_t allowance = predict_allowance_bytes(predict, budget_ns);
-    uint64_t left_ns = 0;
-
-    if (predict->bytes_per_s == 0 || predict_blackout_ns(predict, 0) >= budget_ns)
-        return PREDICT_UNKNOWN;
-    for (unsigned round = 0; round < 1000 && remaining_bytes > allowance; round++) {
-        uint64_t round_ns = predict_drain_ns(predict, remaining_bytes);
-        uint64_t dirtied;
-
-        left_ns = saturating_add(left_ns, round_ns);
-        dirtied = (uint64_t)((__uint128_t)predict->dirty_bytes_per_s * round_ns / NS_PER_S);
-        /* Over a long round a page counts once however often it is written, so the rate of a guest
-         * that is too fast comes out near that of the link, on either side of it. */
-        if (dirtied >= remaining_bytes - remaining_bytes / 16)
-            return PREDICT_UNKNOWN;
-        remaining_bytes = dirtied;
-    }
-    if (remaining_bytes > allowance)
-        return PREDICT_UNKNOWN;
-    return saturating_add(left_ns, predict_blackout_ns(predict, remaining_bytes));
-}
-
 /* Half of a measurement, but no less than floor_ns, unless it was less before. */
 static uint64_t halved(uint64_t ns, uint64_t floor_ns)
 {

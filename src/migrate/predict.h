@@ -70,9 +70,6 @@ bool predict_wants_round(struct predict *predict, uint64_t remaining_bytes);
 uint64_t predict_drain_ns(const struct predict *predict, uint64_t n_bytes);
 /* Bytes that may remain at the switchover within the budget; 0 when even none would be too many. */
 uint64_t predict_allowance_bytes(const struct predict *predict, uint64_t budget_ns);
-/* Time until the switchover by the geometric series of rounds; PREDICT_UNKNOWN: never. */
-uint64_t predict_left_ns(const struct predict *predict, uint64_t remaining_bytes,
-                         uint64_t budget_ns);
 /* An attempt was put off at now_ns. */
 void predict_put_off(struct predict *predict, uint64_t now_ns);
 /* No attempt can be made at now_ns. If that is so even with nothing left to send, doubts, once per

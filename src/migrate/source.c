@@ -381,6 +381,7 @@ static void source_on_mail(struct gw_source *source, struct mail *mail)
     case MAIL_STREAM:
     case MAIL_WHOLE:
     case MAIL_POKE:
+    case MAIL_PROBE:
         break;
     }
 }
@@ -466,8 +467,8 @@ static uint64_t source_next_deadline(struct gw_source *source)
         deadline_ns = MIN(deadline_ns, source->blackout_limit_ns);
     if (state == GW_SOURCE_ROUNDS && !source->is_round_open)
         deadline_ns = MIN(deadline_ns, source->next_look_ns);
-    else if (state == GW_SOURCE_ROUNDS && !source->is_sampled)
-        deadline_ns = MIN(deadline_ns, source->last_collect_ns + SOURCE_SAMPLE_NS);
+    else if (state == GW_SOURCE_ROUNDS)
+        deadline_ns = MIN(deadline_ns, source_forecast_next_ns(source));
     if (state == GW_SOURCE_ROUNDS && source->is_round_open)
         deadline_ns = MIN(deadline_ns, tune_next_ns(&source->tune));
     if (state == GW_SOURCE_IN_DOUBT)
@@ -759,6 +760,7 @@ void gw_source_free(struct gw_source *source)
     mailbox_put(&source->box, mail_new(MAIL_CANCEL));
     pthread_join(source->thread, NULL);
     mail_free(source->running);
+    source_forecast_free(source);
     source_share_free(source);
     source_postcopy_free(source);
     source_throttle_clear(source);

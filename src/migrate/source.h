@@ -77,6 +77,8 @@ struct source_throttle {
     struct gw_vcpu_status *published; /* guarded by source.lock */
 };
 
+struct source_forecast;
+
 struct gw_source {
     /* fixed after construction */
     struct gw_vm vm;
@@ -141,6 +143,7 @@ struct gw_source {
     uint64_t n_sampled, burst_bytes_per_s;
     uint64_t next_look_ns; /* when there is nothing to do now */
     struct predict predict;
+    struct source_forecast *forecast; /* source_forecast.c; NULL until something was collected */
 
     /* blackout */
     uint32_t attempt;
@@ -254,6 +257,21 @@ void source_postcopy_free(struct gw_source *source);
 /* source_reconnect.c */
 void source_reconnect(struct gw_source *source);
 void source_try_reconnect(struct gw_source *source);
+
+/* source_forecast.c */
+/* Collects the dirty log into pending, and learns from it. *n_new: pages that were not there. */
+bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError **error);
+/* When to collect within a round; UINT64_MAX: not. */
+uint64_t source_forecast_next_ns(const struct gw_source *source);
+/* A round is about to begin, or the blackout: keeps the first forecast for the account. */
+void source_forecast_round(struct gw_source *source);
+/* Time until the guest runs there, by the rates of the rounds, or by early_rate before there are
+ * any. UINT64_MAX: never, or not known. */
+struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_rate);
+/* The guest could be stopped now: is it better to wait for the quiet part of its rhythm? Says so
+ * for one period at most in a migration. */
+bool source_forecast_awaits_quiet(struct gw_source *source, uint64_t remaining_bytes);
+void source_forecast_free(struct gw_source *source);
 
 /* source_switchover.c */
 bool source_stop_guest(struct gw_source *source, GError **error);

@@ -154,7 +154,7 @@ static bool source_fetch(struct gw_source *source, uint64_t *n_new)
         *n_new = 0;
         return true;
     }
-    if (gw_memory_log_collect(source->vm.memory, source->pending, n_new, &error))
+    if (source_forecast_collect(source, n_new, &error))
         return true;
     source_fail(source, SOURCE_EV_FAILED, GW_SIDE_SOURCE, gw_error_code_of(error), error->message);
     return false;
@@ -167,13 +167,15 @@ void source_sample_dirty(struct gw_source *source)
     uint64_t now_ns = clock_mono_ns();
     uint64_t n_new = 0;
 
-    if (!source->is_round_open || source->is_sampled ||
-        now_ns < source->last_collect_ns + SOURCE_SAMPLE_NS || !source_fetch(source, &n_new))
+    if (!source->is_round_open || now_ns < source_forecast_next_ns(source) ||
+        !source_fetch(source, &n_new))
+        return;
+    source->n_sampled += n_new;
+    if (source->is_sampled || now_ns < source->last_collect_ns + SOURCE_SAMPLE_NS)
         return;
     source->is_sampled = true;
-    source->n_sampled = n_new;
-    source->burst_bytes_per_s =
-        n_new * GW_PAGE_SIZE * 1000 / MAX((now_ns - source->last_collect_ns) / NS_PER_MS, 1);
+    source->burst_bytes_per_s = source->n_sampled * GW_PAGE_SIZE * 1000 /
+                                MAX((now_ns - source->last_collect_ns) / NS_PER_MS, 1);
     source_throttle_measure(source, n_new * GW_PAGE_SIZE);
 }
 
@@ -273,6 +275,7 @@ void source_next_round(struct gw_source *source)
         return;
     if (!source_collect(source))
         return;
+    source_forecast_round(source);
     source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
     remaining_bytes = source->pending->n_set * GW_PAGE_SIZE;
     source->predicted_ns = predict_blackout_ns(&source->predict, remaining_bytes);
@@ -295,8 +298,15 @@ void source_next_round(struct gw_source *source)
             source->next_look_ns = now_ns + SOURCE_IDLE_NS;
             return;
         }
-        source_dispatch(source, SOURCE_EV_BUDGET_MET);
-        return;
+        if (!source_forecast_awaits_quiet(source, remaining_bytes)) {
+            source_dispatch(source, SOURCE_EV_BUDGET_MET);
+            return;
+        }
+        /* What there is goes over meanwhile. */
+        if (remaining_bytes >= PREDICT_MIN_WORTH_BYTES) {
+            source_start_round(source, 0);
+            return;
+        }
     }
     if (source->predicted_ns > max_blackout_ns)
         predict_doubt(&source->predict, max_blackout_ns, now_ns);
@@ -380,18 +390,20 @@ void source_publish_progress(struct gw_source *source)
     struct gw_source_status *status = &source->status;
     struct lanes_counters counters = {0};
     struct wire_counters control = {0};
-    uint64_t max_blackout_ns, max_time_ns, remaining_bytes, page_bytes, early_rate;
+    uint64_t remaining_bytes, page_bytes, early_rate;
+    struct gw_range left_ns = {UINT64_MAX, 0, UINT64_MAX};
     uint64_t cpu_ns = source_cpu_ns(source);
 
     if (!source->lanes || gw_source_state_is_final((enum gw_source_state)source_state(source)))
         return;
-    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
     lanes_get_counters(source->lanes, &counters);
     remaining_bytes = remaining_bytes_of(source, &counters);
     page_bytes = sent_on_pages(source);
     if (source->control)
         wire_stream_counters(link_stream(source->control), &control);
     early_rate = sent_per_s(source, page_bytes ? page_bytes : control.bytes_out);
+    if (source->round > 0)
+        left_ns = source_forecast_left(source, early_rate);
     pthread_mutex_lock(&source->lock);
     status->cpu_ns = cpu_ns;
     status->n_active_channels = MIN(source->tune.n_active, status->n_channels);
@@ -407,14 +419,13 @@ void source_publish_progress(struct gw_source *source)
         status->bandwidth_bytes_per_s =
             predict->bytes_per_s / 1000 * (1000 - source->saved_permille);
         status->predicted_blackout_ns = predict_blackout_ns(predict, remaining_bytes);
-        status->expected_left_ns = predict_left_ns(predict, remaining_bytes, max_blackout_ns);
-        status->is_converging = status->expected_left_ns != PREDICT_UNKNOWN;
+        status->is_converging = left_ns.expected != UINT64_MAX;
     } else {
         status->bandwidth_bytes_per_s = early_rate;
-        status->expected_left_ns =
-            early_rate ? (uint64_t)((__uint128_t)remaining_bytes * NS_PER_S / early_rate)
-                       : UINT64_MAX;
         status->is_converging = true;
     }
+    status->expected_left_ns = left_ns.expected;
+    status->left_low_ns = left_ns.low;
+    status->left_high_ns = left_ns.high;
     pthread_mutex_unlock(&source->lock);
 }

@@ -214,8 +214,7 @@ static uint32_t wanted_page_channels(const struct gw_source *source)
 
 static uint64_t offered_features(const struct gw_source *source)
 {
-    uint64_t features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
-                        (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER);
+    uint64_t features = ENGINE_SOURCE_FEATURES;
 
     if (source->params.channels == 0)
         features |= 1u << WIRE_FEATURE_AUTO_CHANNELS;

@@ -88,6 +88,14 @@ MONITOR_RUN(run_query_blackout);
 MONITOR_RUN(run_resolve);
 MONITOR_RUN(run_snapshot_save);
 
+/* commands_plan.c */
+MONITOR_RUN(run_plan);
+MONITOR_RUN(run_plan_cancel);
+MONITOR_RUN(run_query_plan);
+extern const char *const plan_modes[];
+/* {expected, low, high}; null: never. */
+json_t *range_to_json(const struct gw_range *value);
+
 /* commands_encoding.c: its part of parameters and of query-migrate. */
 extern const char *const encoding_compressions[];
 extern const char *const encoding_deltas[];

@@ -164,6 +164,14 @@ static json_t *source_ram(const struct gw_source_status *s)
     return ram;
 }
 
+/* What was thought early on, to be held against total-ns and blackout-ns. */
+static json_t *forecast_of(const struct gw_source_status *s)
+{
+    return json_pack("{s:i, s:o, s:o}", "round", (int)s->forecast_round, "total-ns",
+                     range_to_json(&s->forecast_total_ns), "blackout-ns",
+                     range_to_json(&s->forecast_blackout_ns));
+}
+
 static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
 {
     json_t *info =
@@ -188,6 +196,13 @@ static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
     put_int(info, "dirty-rate", s->dirty_bytes_per_s);
     if (s->expected_left_ns != UINT64_MAX)
         put_int(info, "expected-left-ns", s->expected_left_ns);
+    if (s->expected_left_ns != UINT64_MAX && s->left_high_ns) {
+        put_int(info, "expected-left-low-ns", s->left_low_ns);
+        if (s->left_high_ns != UINT64_MAX)
+            put_int(info, "expected-left-high-ns", s->left_high_ns);
+    }
+    if (s->forecast_round)
+        json_object_set_new(info, "forecast", forecast_of(s));
     json_object_set_new(info, "converging", json_boolean(s->is_converging));
     /* By how much: what the guest dirties beyond what the link takes. */
     if (!s->is_converging && s->dirty_bytes_per_s > s->bandwidth_bytes_per_s)

@@ -50,6 +50,8 @@ enum wire_type {
     WIRE_RESUME = 0x001D,
     WIRE_RESUMED = 0x001E,
     WIRE_WHOLE = 0x001F,
+    WIRE_PROBE = 0x0040,
+    WIRE_PROBE_ACK = 0x0041,
     WIRE_KEEPALIVE = 0x8001,
     WIRE_LEDGER = 0x8002,
     WIRE_RAM_SHARE = 0x8003,
@@ -367,6 +369,18 @@ struct wire_packet {
 #define WIRE_PACKET_LAST         1u /* no other one of this device follows; the bulk may be empty */
 #define WIRE_PACKET_HEADER_BYTES 12u
 #define WIRE_PACKET_MAX_BYTES    (WIRE_PACKET_HEADER_BYTES + 65535u + 18u)
+
+/* Bytes without meaning that measure the link, in the bulk. */
+struct wire_probe {
+    uint64_t digest; /* XXH3-64 of the bulk, so that it costs both sides what pages do */
+};
+#define WIRE_PROBE_BYTES     262144u
+#define WIRE_MAX_PROBE_BYTES (UINT64_C(64) << 20) /* of one probe, in all */
+
+struct wire_probe_ack {
+    uint64_t n_bytes; /* of bulk, of all PROBE records so far */
+    uint64_t monotonic_ns;
+};
 
 struct wire_end {
     uint64_t n_records;  /* before this one, on this channel */

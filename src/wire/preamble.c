@@ -100,7 +100,7 @@ bool wire_preamble_parse(const uint8_t bytes[WIRE_PREAMBLE_BYTES], const char *n
     if (!is_zero_range(bytes + 34, 6) || !is_zero_range(bytes + 48, 8)) {
         return refuse(name, GW_ERROR_CORRUPT, "reserved bytes are not zero", error);
     }
-    if (role < WIRE_ROLE_CONTROL || role > WIRE_ROLE_SNAPSHOT) {
+    if (role < WIRE_ROLE_CONTROL || role > WIRE_ROLE_PROBE) {
         return refuse(name, GW_ERROR_REFUSED, "unknown role", error);
     }
     if (index >= WIRE_MAX_CHANNELS || (role != WIRE_ROLE_PAGE && index != 0)) {

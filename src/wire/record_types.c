@@ -207,6 +207,8 @@ MESSAGE(resumed, NULL, BOOLEAN(wire_resumed, is_owned), BOOLEAN(wire_resumed, is
         ANY32(wire_resumed, round), ANY64(wire_resumed, n_pages),
         U32(wire_resumed, n_sections, 0, WIRE_MAX_RAM_BLOCKS));
 MESSAGE(whole, NULL, ANY64(wire_whole, n_pages), ANY64(wire_whole, monotonic_ns));
+MESSAGE(probe, NULL, ANY64(wire_probe, digest));
+MESSAGE(probe_ack, NULL, ANY64(wire_probe_ack, n_bytes), ANY64(wire_probe_ack, monotonic_ns));
 MESSAGE(keepalive, NULL, ANY64(wire_keepalive, monotonic_ns));
 MESSAGE(phase, NULL, NAME(wire_phase, name, 0), ANY64(wire_phase, start_ns),
         ANY64(wire_phase, length_ns));
@@ -255,9 +257,13 @@ MESSAGE(ram_shared, NULL, BOOLEAN(wire_ram_shared, is_shared), ANY64(wire_ram_sh
 #define CS (WIRE_ON_CONTROL | WIRE_ON_SNAPSHOT)
 #define S  WIRE_ON_SNAPSHOT
 #define U  WIRE_ON_URGENT
+#define L  WIRE_ON_PROBE
+#define CL (C | L)
+#define CSL (CS | L)
 #define CPS (CS | WIRE_ON_PAGE)
 #define CPU (WIRE_ON_CONTROL | WIRE_ON_PAGE | WIRE_ON_URGENT)
 #define CPUS (CPU | WIRE_ON_SNAPSHOT)
+#define CPUL (CPU | L)
 #define SRC  WIRE_BY_SOURCE
 #define DST  WIRE_BY_DESTINATION
 #define BOTH WIRE_BY_BOTH
@@ -274,12 +280,12 @@ MESSAGE(ram_shared, NULL, BOOLEAN(wire_ram_shared, is_shared), ANY64(wire_ram_sh
      .max_bulk_bytes = (bulk_), .message = (message_)}
 
 static const struct wire_record_type types[] = {
-    ROW(HELLO,             CS,   BOTH, SETUP, 0, 92, 1112, &hello_desc),
-    ROW(SECTION_BEGIN,     CS,   BOTH, SRB,   0, 30, 285, &section_begin_desc),
-    ROW(SECTION_PART,      CS,   BOTH, SRB,   WIRE_SECTION_PART_BYTES, 12, 12, &section_part_desc),
-    ROW(SECTION_END,       CS,   BOTH, SRB,   0, 24, 24, &section_end_desc),
-    ROW(SCHEMA_VERDICT,    C,    DST,  SETUP, 0, 5, WIRE_MAX_PAYLOAD, &schema_verdict_desc),
-    ROW(RAM_MAP,           CS,   SRC,  SETUP, 0, 12, WIRE_MAX_PAYLOAD, &ram_map_desc),
+    ROW(HELLO,             CSL,  BOTH, SETUP, 0, 92, 1112, &hello_desc),
+    ROW(SECTION_BEGIN,     CSL,  BOTH, SRB,   0, 30, 285, &section_begin_desc),
+    ROW(SECTION_PART,      CSL,  BOTH, SRB,   WIRE_SECTION_PART_BYTES, 12, 12, &section_part_desc),
+    ROW(SECTION_END,       CSL,  BOTH, SRB,   0, 24, 24, &section_end_desc),
+    ROW(SCHEMA_VERDICT,    CL,   DST,  SETUP, 0, 5, WIRE_MAX_PAYLOAD, &schema_verdict_desc),
+    ROW(RAM_MAP,           CSL,  SRC,  SETUP, 0, 12, WIRE_MAX_PAYLOAD, &ram_map_desc),
     ROW(ROUND_BEGIN,       CPS,  SRC,  RB,    0, 16, 16, &round_begin_desc),
     ROW(PAGES,             CPUS, SRC,  RBC,   WIRE_MAX_BULK, 36, WIRE_PAGES_MAX_PAYLOAD, NULL),
     ROW(ROUND_END,         CPS,  SRC,  RB,    0, 28, 28, &round_end_desc),
@@ -291,21 +297,23 @@ static const struct wire_record_type types[] = {
     ROW(LOADED,            C,    DST,  RB,    0, 32, 32, &loaded_desc),
     ROW(COMMIT,            C,    SRC,  BC,    0, 20, 20, &commit_desc),
     ROW(RUNNING,           C,    DST,  WIRE_IN_COMMITTED, 0, 13, 13, &running_desc),
-    ROW(ABORT,             CPU,  BOTH, WIRE_IN_ANY, 0, 5, 4101, &abort_desc),
+    ROW(ABORT,             CPUL, BOTH, WIRE_IN_ANY, 0, 5, 4101, &abort_desc),
     ROW(CANCEL,            C,    SRC,  SRB,   0, 2, 4098, &cancel_desc),
     ROW(QUERY_OWNER,       C,    SRC,  WIRE_IN_OWNER, 0, 5, 5, &query_owner_desc),
     ROW(OWNER_ANSWER,      C,    DST,  WIRE_IN_OWNER, 0, 7, 4103, &owner_answer_desc),
-    ROW(CLOCK_PING,        C,    BOTH, SRBC,  0, 20, 20, &clock_ping_desc),
-    ROW(CLOCK_PONG,        C,    BOTH, SRBC,  0, 36, 36, &clock_pong_desc),
-    ROW(REHEARSAL_REPORT,  C,    DST,  RB,    0, 23, 4119, &rehearsal_report_desc),
-    ROW(GOODBYE,           CPU,  BOTH, WIRE_IN_ANY, 0, 1, 1, &goodbye_desc),
+    ROW(CLOCK_PING,        CL,   BOTH, SRBC,  0, 20, 20, &clock_ping_desc),
+    ROW(CLOCK_PONG,        CL,   BOTH, SRBC,  0, 36, 36, &clock_pong_desc),
+    ROW(REHEARSAL_REPORT,  CL,   DST,  RB,    0, 23, 4119, &rehearsal_report_desc),
+    ROW(GOODBYE,           CPUL, BOTH, WIRE_IN_ANY, 0, 1, 1, &goodbye_desc),
     ROW(END,               S,    SRC,  SRBC,  0, 40, 40, &end_desc),
     ROW(PACKET,            C,    SRC,  WIRE_IN_COMMITTED, WIRE_PACKET_MAX_BYTES, 8, 8, &packet_desc),
     ROW(PAGE_REQUEST,      U,    DST,  RBC,   0, 16, 16, &page_request_desc),
     ROW(RESUME,            C,    SRC,  SETUP, 0, 8, 8, &resume_desc),
     ROW(RESUMED,           C,    DST,  SETUP, 0, 18, 18, &resumed_desc),
     ROW(WHOLE,             C,    DST,  WIRE_IN_COMMITTED, 0, 16, 16, &whole_desc),
-    ROW(KEEPALIVE,         CPU,  BOTH, WIRE_IN_ANY, 0, 8, 8, &keepalive_desc),
+    ROW(PROBE,             L,    SRC,  WIRE_IN_ROUNDS, WIRE_PROBE_BYTES, 8, 8, &probe_desc),
+    ROW(PROBE_ACK,         L,    DST,  WIRE_IN_ROUNDS, 0, 16, 16, &probe_ack_desc),
+    ROW(KEEPALIVE,         CPUL, BOTH, WIRE_IN_ANY, 0, 8, 8, &keepalive_desc),
     ROW(LEDGER,            C,    DST,  WIRE_IN_COMMITTED, 0, 4, 1118212, &ledger_desc),
     ROW(RAM_SHARE,         C,    SRC,  SETUP, 0, 4, 772, &ram_share_desc),
     ROW(RAM_SHARED,        C,    DST,  SETUP, 0, 19, 4115, &ram_shared_desc),
@@ -324,7 +332,7 @@ const struct wire_record_type *wire_record_types(size_t *n_types)
 
 const struct wire_record_type *wire_record_type_of(uint16_t type)
 {
-    /* The mandatory types are dense from 1, so the row is found at once. */
+    /* Those of a migration are dense from 1, so the row is found at once. */
     if (type >= 1 && type <= G_N_ELEMENTS(types) && types[type - 1].type == type) {
         return &types[type - 1];
     }
@@ -365,11 +373,10 @@ const char *wire_feature_name(unsigned bit)
 const char *wire_role_name(enum wire_role role)
 {
     static const char *const names[] = {
-        [WIRE_ROLE_CONTROL] = "control",
-        [WIRE_ROLE_PAGE] = "page",
-        [WIRE_ROLE_URGENT] = "urgent",
-        [WIRE_ROLE_SNAPSHOT] = "snapshot",
+        [WIRE_ROLE_CONTROL] = "control", [WIRE_ROLE_PAGE] = "page",
+        [WIRE_ROLE_URGENT] = "urgent",   [WIRE_ROLE_SNAPSHOT] = "snapshot",
+        [WIRE_ROLE_PROBE] = "probe",
     };
 
-    return role >= WIRE_ROLE_CONTROL && role <= WIRE_ROLE_SNAPSHOT ? names[role] : "unknown";
+    return role >= WIRE_ROLE_CONTROL && role <= WIRE_ROLE_PROBE ? names[role] : "unknown";
 }

@@ -43,6 +43,7 @@ enum wire_role {
     WIRE_ROLE_PAGE = 2,
     WIRE_ROLE_URGENT = 3,
     WIRE_ROLE_SNAPSHOT = 4, /* one direction, one channel: what a file holds */
+    WIRE_ROLE_PROBE = 5,    /* measures the link and asks for the verdict; no migration follows */
 };
 
 struct wire_identity {
@@ -58,6 +59,7 @@ enum wire_channel_set { /* on which channels a record may travel (bits) */
                         WIRE_ON_PAGE = 2,
                         WIRE_ON_URGENT = 4,
                         WIRE_ON_SNAPSHOT = 8,
+                        WIRE_ON_PROBE = 16,
 };
 
 enum wire_sender_set { WIRE_BY_SOURCE = 1, WIRE_BY_DESTINATION = 2, WIRE_BY_BOTH = 3 };

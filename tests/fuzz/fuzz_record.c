@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         inspect(in.at, in.left);
         return 0;
     }
-    stream_build_init(&build, WIRE_ROLE_CONTROL + mode % 4, 0,
+    stream_build_init(&build, mode & 0x20 ? WIRE_ROLE_PROBE : WIRE_ROLE_CONTROL + mode % 4, 0,
                       mode & 0x10 ? WIRE_SIDE_DESTINATION : WIRE_SIDE_SOURCE);
     while (stream_build_record(&build, &in))
         continue;

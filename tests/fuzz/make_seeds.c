@@ -329,6 +329,28 @@ static void put_shared(const GByteArray *encoded, const GByteArray *state, uint6
     }
 }
 
+/* A whole probe: what a migration says first, then pings and bytes. */
+static void put_probe(const GByteArray *encoded, uint64_t ram_bytes)
+{
+    g_autoptr(GByteArray) probe = g_byte_array_new();
+    const uint8_t bulk[] = {1, 2, 3, 4};
+    g_autoptr(GByteArray) digest = g_byte_array_new();
+    g_autoptr(GByteArray) goodbye = g_byte_array_new();
+
+    add_hello(probe, ram_bytes, FEATURES);
+    add_section(probe, 1, "schema", 0, encoded);
+    add_ram_map(probe, ram_bytes);
+    add_zeros(probe, WIRE_CLOCK_PING, 20, 1);
+    add_number(digest, 0, 8);
+    for (unsigned i = 0; i < 2; i++)
+        add_record(probe, WIRE_PROBE, BUILD_HAS_BULK, digest, bulk, sizeof bulk);
+    add_number(goodbye, 1, 1);
+    add_record(probe, WIRE_GOODBYE, 0, goodbye, NULL, 0);
+    put("probe", "whole", probe->data, probe->len);
+    g_byte_array_prepend(probe, (const uint8_t *)"\x21", 1); /* the record target's mode */
+    put("record", "probe", probe->data, probe->len);
+}
+
 static void put_streams(void)
 {
     const uint64_t ram_bytes = UINT64_C(256) << 10;
@@ -364,6 +386,7 @@ static void put_streams(void)
     put("destination", "live-packets", packets->data, packets->len);
 
     put_shared(encoded, state, ram_bytes);
+    put_probe(encoded, ram_bytes);
 
     add_number(snapshot, 1, 1);
     add_hello(snapshot, ram_bytes, FEATURES);

@@ -78,6 +78,8 @@ static void tell_the_truth(struct stream_build *build, uint16_t type, uint8_t *p
         wire_store_u64(payload + 16, build->n_sections);
         wire_store_u64(payload + 24, build->bytes->len);
         wire_store_u64(payload + 32, digest_of(build->record_digests));
+    } else if (type == WIRE_PROBE && n >= 8) {
+        wire_store_u64(payload, XXH3_64bits(bulk, bulk_bytes));
     } else if (type == WIRE_PAGES && n > 24) {
         size_t n_runs = wire_load_u16(payload + 16);
         uint8_t *digests = payload + 24 + 12 * n_runs;

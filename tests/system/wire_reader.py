@@ -31,9 +31,10 @@ MAX_BULK = 1 << 20
 MAX_SECTIONS = 65536
 MAX_SECTIONS_BYTES = 1 << 30
 MAX_SCHEMA_BYTES = 16 << 20
+MAX_PROBE_BYTES = 64 << 20
 OPTIONAL = 0x8000
-ROLES = {1: "control", 2: "page", 3: "urgent", 4: "snapshot"}
-ROLE_LETTERS = {"control": "C", "page": "P", "urgent": "U", "snapshot": "S"}
+ROLES = {1: "control", 2: "page", 3: "urgent", 4: "snapshot", 5: "probe"}
+ROLE_LETTERS = {"control": "C", "page": "P", "urgent": "U", "snapshot": "S", "probe": "L"}
 SECTION_KINDS = {1: "schema", 2: "device", 3: "rehearsal"}
 SIZES = {"u8": 1, "bool": 1, "u16": 2, "u32": 4, "u64": 8}
 PLAIN, ZERO, DELTA, ZSTD = 1, 2, 3, 4
@@ -237,6 +238,7 @@ class Stream:
         self.first_unit = self.first_index = self.tail = None
         self.n_index = 0
         # packets
+        self.probe_bytes = 0
         self.packets = {}  # by device: frames
         self.ended_nics = set()
         # what tests ask for
@@ -631,6 +633,18 @@ class Stream:
         if len(bulk) < 12 + 14 and (len(bulk) or not message["flags"] & 1):
             raise WireError(f"a frame of {len(bulk)} bytes with its header")
         self.packets[nic] = self.packets.get(nic, 0) + (len(bulk) > 0)
+
+    def take_probe(self, message, bulk):
+        if xxh3(bytes(bulk)) != message["digest"]:
+            raise WireError("field digest: does not match the bulk")
+        self.probe_bytes += len(bulk)
+        if self.probe_bytes > MAX_PROBE_BYTES:
+            raise WireError(f"{self.probe_bytes} bytes in one probe")
+
+    def take_probe_ack(self, message, _bulk):
+        last = self.messages.get("PROBE_ACK", [{"n_bytes": 0, "monotonic_ns": 0}])[-1]
+        if message["n_bytes"] < last["n_bytes"] or message["monotonic_ns"] < last["monotonic_ns"]:
+            raise WireError("field n_bytes or monotonic_ns: less than before")
 
     def take_goodbye(self, _message, _bulk):
         self.is_complete = True

@@ -28,7 +28,6 @@ static void unknown_before_the_first_round(void **state)
 
     predict_init(&predict);
     assert_true(predict_blackout_ns(&predict, 0) == PREDICT_UNKNOWN);
-    assert_true(predict_left_ns(&predict, 1, NS_PER_S) == PREDICT_UNKNOWN);
     assert_int_equal(predict_allowance_bytes(&predict, NS_PER_S), 0);
     predict_round(&predict, 0, 5); /* nothing had to be sent */
     assert_int_equal(predict.bytes_per_s, PREDICT_GUESS_BYTES_PER_S);
@@ -131,19 +130,6 @@ static void allowance_is_the_inverse(void **state)
     assert_int_equal(predict_allowance_bytes(&predict, 250 * NS_PER_MS), 0);
 }
 
-static void says_when_it_does_not_converge(void **state)
-{
-    struct predict predict = with_rate(100 * MIB);
-    uint64_t left_ns;
-
-    predict_dirtied(&predict, 50 * MIB, NS_PER_S);
-    left_ns = predict_left_ns(&predict, 1000 * MIB, 100 * NS_PER_MS);
-    /* 10 s, then 5 s, .. down to the 0.1 s of the switchover. */
-    assert_in_range(left_ns, 18 * NS_PER_S, 21 * NS_PER_S);
-    predict_dirtied(&predict, 150 * MIB, NS_PER_S);
-    assert_true(predict_left_ns(&predict, 1000 * MIB, 100 * NS_PER_MS) == PREDICT_UNKNOWN);
-}
-
 static void small_rounds_do_not_count(void **state)
 {
     struct predict predict = with_rate(100 * MIB);
@@ -240,7 +226,6 @@ int main(void)
         cmocka_unit_test(what_a_small_round_held_goes_as_quickly_again),
         cmocka_unit_test(a_round_more_must_halve_what_is_left),
         cmocka_unit_test(allowance_is_the_inverse),
-        cmocka_unit_test(says_when_it_does_not_converge),
         cmocka_unit_test(small_rounds_do_not_count),
         cmocka_unit_test(backoff_grows_and_is_bounded),
         cmocka_unit_test(what_only_attempts_measure_is_doubted),

@@ -41,7 +41,7 @@ static void preambles(void **state)
     check_preamble(0, 1, 'g', GW_ERROR_CORRUPT, "not a Godwit stream");
     check_preamble(8, 2, 2, GW_ERROR_REFUSED, "format version 2, expected 1");
     check_preamble(12, 2, 0, GW_ERROR_REFUSED, "unknown role");
-    check_preamble(12, 2, 5, GW_ERROR_REFUSED, "unknown role");
+    check_preamble(12, 2, 6, GW_ERROR_REFUSED, "unknown role");
     check_preamble(14, 2, 64, GW_ERROR_LIMIT, "index");
     check_preamble(12, 2, WIRE_ROLE_CONTROL, GW_ERROR_LIMIT, "index"); /* with index 3 */
     check_preamble(32, 2, 2, GW_ERROR_REFUSED, "wrong direction");

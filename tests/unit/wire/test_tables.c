@@ -46,7 +46,7 @@ static void check_row(char **cells)
         fail_msg("type %s of the page is not in the code", cells[1]);
         return;
     }
-    g_autofree char *channels = set_text(row->channels, "CPUS");
+    g_autofree char *channels = set_text(row->channels, "CPUSL");
     g_autofree char *phases = set_text(row->phases, "SRBCO");
     g_autofree char *min = g_strdup_printf("%u", row->min_payload_bytes);
     g_autofree char *max = g_strdup_printf("%u", row->max_payload_bytes);

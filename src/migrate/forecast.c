@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: MIT */
+/* Plays rounds ahead, says what each way of moving would be like, and which budget would do. */
+#include "migrate/forecast.h"
+
+#include <math.h>
+
+#include "base/clock.h"
+
+#define PAGE            ((double)GW_PAGE_SIZE)
+#define RECORD_OVERHEAD 1.002 /* digests and page numbers of plain pages, beside their bytes */
+#define PROGRESS        0.97  /* a round as large as this share of the one before is none */
+#define MAX_STALLS      4u
+#define HYBRID_PROGRESS 0.75 /* post-copy: rounds go on while they leave less than this */
+#define RUN_BYTES       12.0 /* of one run in the list of missing pages */
+#define PAGES_IN_RUN    4.0
+#define SLOWDOWN_STEP   25u /* permille */
+#define MAX_SLOWDOWN    990u
+#define NEED_MARGIN     1.1 /* a budget that would do has this much to spare */
+#define MAX_LINK_FACTOR 256.0
+#define NS              1e9
+
+/* ---- playing ----------------------------------------------------------------------------------
+ */
+
+/* Numbers that a run is played with. */
+struct play {
+    const struct forecast_input *input;
+    struct predict predict;
+    double link, dirty_factor, keep; /* keep: share of its speed that the guest keeps */
+    double fault_ns;
+    uint64_t max_blackout_ns;
+};
+
+static uint64_t to_ns(double ns)
+{
+    return ns >= 9e18 ? FORECAST_NEVER : (uint64_t)fmax(ns, 0);
+}
+
+static double link_in_force(const struct forecast_input *input, double link)
+{
+    if (input->max_bandwidth_bytes)
+        link = fmin(link, (double)input->max_bandwidth_bytes);
+    return fmax(link, 1);
+}
+
+/* doubt: -1 everything is better than expected, +1 everything is worse. */
+static struct play play_init(const struct forecast_input *input, double doubt, uint32_t slowdown)
+{
+    struct play play = {.input = input,
+                        .predict = input->costs,
+                        .keep = 1 - MIN(slowdown, 1000u) / 1000.0,
+                        .fault_ns = FORECAST_FAULT_NS * pow(FORECAST_FAULT_DOUBT, doubt),
+                        .max_blackout_ns =
+                            input->max_blackout_ns ? input->max_blackout_ns : FORECAST_NEVER};
+    double share = 1 - doubt * fmax(input->link_doubt, FORECAST_MIN_DOUBT);
+
+    play.link = link_in_force(input, fmax(input->link_bytes_per_s * share, 1));
+    play.predict.bytes_per_s = (uint64_t)play.link;
+    play.predict.n_extra_rounds = 0;
+    play.dirty_factor = doubt; /* turned into a factor by the window it is about */
+    return play;
+}
+
+static double dirtied_bytes(const struct play *play, double ns)
+{
+    double guest_ns = ns * play->keep;
+    double doubt = fmax(dirty_model_doubt(play->input->dirty, guest_ns), FORECAST_MIN_DOUBT);
+    double factor = fmax(1 + play->dirty_factor * doubt, 0);
+
+    return fmin(dirty_model_pages(play->input->dirty, guest_ns) * factor,
+                play->input->dirty->max_pages) *
+           PAGE;
+}
+
+static double round_ns(const struct play *play, double n_bytes)
+{
+    return n_bytes * RECORD_OVERHEAD / play->link * NS + (double)play->predict.round_trip_ns;
+}
+
+static double fixed_ns(const struct play *play)
+{
+    return (double)predict_blackout_ns(&play->predict, 0);
+}
+
+/* The first round: what it takes, and what it leaves. */
+static double first_round(const struct play *play, struct forecast_run *run, double *ns)
+{
+    const struct forecast_input *input = play->input;
+    double round = round_ns(play, (double)input->first_bytes) +
+                   (double)input->zero_bytes / FORECAST_ZERO_BYTES_PER_S * NS;
+
+    *ns += round;
+    run->rounds = 1;
+    run->n_bytes = (uint64_t)((double)input->first_bytes * RECORD_OVERHEAD);
+    return dirtied_bytes(play, round + (double)input->first_past_ns);
+}
+
+static bool is_due(struct play *play, double left, double last_round_ns)
+{
+    play->predict.dirty_bytes_per_s = (uint64_t)(left / fmax(last_round_ns, 1) * NS);
+    return predict_blackout_ns(&play->predict, (uint64_t)left) <= play->max_blackout_ns &&
+           !predict_wants_round(&play->predict, (uint64_t)left);
+}
+
+/* The guest could be stopped; where waiting for a quiet moment pays, that is what happens. */
+static double await_quiet(const struct play *play, double left, double last_round_ns, double *ns)
+{
+    const struct rhythm_profile *rhythm = play->input->rhythm;
+    uint64_t period_ns;
+    double quiet;
+
+    if (!rhythm || rhythm->n == 0)
+        return left;
+    period_ns = rhythm->n * RHYTHM_BIN_NS;
+    quiet = rhythm_quiet_pages(rhythm, to_ns(last_round_ns)) * PAGE * play->keep;
+    /* Asked at a moment that is not quiet, by the rule of the engine. */
+    for (uint32_t i = 0; i < rhythm->n; i++) {
+        uint64_t at_ns = (rhythm->origin + i) * RHYTHM_BIN_NS;
+        uint64_t limit_ns = 0;
+
+        if (rhythm_wants_wait(rhythm, &limit_ns, at_ns, to_ns(last_round_ns),
+                              (uint64_t)(left / PAGE), to_ns(left / play->link * NS),
+                              predict_blackout_ns(&play->predict, (uint64_t)left))) {
+            *ns += (double)MIN(period_ns, RHYTHM_MAX_WAIT_NS) / 4;
+            return fmin(left, quiet);
+        }
+    }
+    return left;
+}
+
+static struct forecast_run play_precopy(struct play *play)
+{
+    struct forecast_run run = {.least_blackout_ns = FORECAST_NEVER};
+    double ns = (double)play->input->setup_ns, before = ns, last, left;
+    unsigned n_stalls = 0;
+
+    left = first_round(play, &run, &ns);
+    last = ns - before;
+    for (; run.rounds < FORECAST_MAX_ROUNDS && n_stalls < MAX_STALLS; run.rounds++) {
+        uint64_t blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
+        double next;
+
+        run.least_blackout_ns = MIN(run.least_blackout_ns, blackout_ns);
+        if (is_due(play, left, last)) {
+            left = await_quiet(play, left, last, &ns);
+            run.is_ending = true;
+            run.blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
+            run.n_bytes += (uint64_t)(left * RECORD_OVERHEAD) + play->predict.state_bytes;
+            break;
+        }
+        last = round_ns(play, left);
+        next = dirtied_bytes(play, last);
+        ns += last;
+        run.n_bytes += (uint64_t)(left * RECORD_OVERHEAD);
+        n_stalls = next >= left * PROGRESS ? n_stalls + 1 : 0;
+        left = next;
+    }
+    run.slowdown_permille = (uint32_t)lround((1 - play->keep) * 1000);
+    run.total_ns = run.is_ending ? to_ns(ns + (double)run.blackout_ns) : FORECAST_NEVER;
+    if (!run.is_ending)
+        run.blackout_ns = FORECAST_NEVER;
+    return run;
+}
+
+/* What is missing follows at the link's rate. Accesses wait: at most one for each page that is
+ * missing and used in that time, and vCPUs wait side by side. */
+static void play_push(struct play *play, struct forecast_run *run, double *ns, double left)
+{
+    double push_ns = round_ns(play, left);
+    double n_faults = fmin(left, dirtied_bytes(play, push_ns)) / PAGE;
+    double waiting = n_faults * play->fault_ns / fmax(play->input->n_vcpus, 1) / fmax(push_ns, 1);
+
+    run->slowdown_permille = left < PAGE ? 0 : (uint32_t)lround(fmin(waiting, 0.999) * 1000);
+    run->n_bytes += (uint64_t)(left * RECORD_OVERHEAD);
+    *ns += left < PAGE ? 0 : push_ns;
+}
+
+static struct forecast_run play_postcopy(struct play *play)
+{
+    struct forecast_run run = {.is_ending = true};
+    double ns = (double)play->input->setup_ns, left;
+
+    left = first_round(play, &run, &ns);
+    for (; run.rounds < FORECAST_MAX_ROUNDS; run.rounds++) {
+        double last = round_ns(play, left), next = dirtied_bytes(play, last);
+
+        if (next > left * HYBRID_PROGRESS || left < PAGE)
+            break;
+        ns += last;
+        run.n_bytes += (uint64_t)(left * RECORD_OVERHEAD);
+        left = next;
+    }
+    run.blackout_ns =
+        to_ns(fixed_ns(play) + left / PAGE / PAGES_IN_RUN * RUN_BYTES / play->link * NS);
+    run.least_blackout_ns = run.blackout_ns;
+    run.n_bytes += play->predict.state_bytes;
+    ns += (double)run.blackout_ns;
+    play_push(play, &run, &ns, left);
+    run.total_ns = to_ns(ns);
+    return run;
+}
+
+struct forecast_run forecast_precopy(const struct forecast_input *input, uint32_t slowdown_permille)
+{
+    struct play play = play_init(input, 0, slowdown_permille);
+
+    return play_precopy(&play);
+}
+
+struct forecast_run forecast_postcopy(const struct forecast_input *input)
+{
+    struct play play = play_init(input, 0, 0);
+
+    return play_postcopy(&play);
+}
+
+/* ---- budgets ----------------------------------------------------------------------------------
+ */
+
+static bool is_meeting(const struct forecast_input *input, const struct forecast_run *run)
+{
+    return run->is_ending &&
+           (!input->max_blackout_ns || run->blackout_ns <= input->max_blackout_ns) &&
+           (!input->max_time_ns || run->total_ns <= input->max_time_ns);
+}
+
+/* The least slowdown in [0, limit] with which the budgets are met; limit + 1: none. */
+static uint32_t least_slowdown(const struct forecast_input *input, uint32_t limit)
+{
+    for (uint32_t slowdown = 0; slowdown <= limit; slowdown += SLOWDOWN_STEP) {
+        struct forecast_run run = forecast_precopy(input, slowdown);
+
+        if (is_meeting(input, &run))
+            return slowdown;
+    }
+    return limit + 1;
+}
+
+/* Up to two digits, so that it reads as a budget and not as a measurement. */
+static uint64_t round_up(double value)
+{
+    double step = pow(10, floor(log10(fmax(value, 1)))) / 10;
+
+    return (uint64_t)(ceil(value / fmax(step, 1)) * fmax(step, 1));
+}
+
+/* A rate of link and budget with which pre-copy would meet the others; 0: none. */
+static uint64_t bandwidth_that_would_do(const struct forecast_input *input)
+{
+    double factor = 1;
+    struct forecast_input faster = *input;
+
+    faster.max_bandwidth_bytes = 0;
+    for (; factor <= MAX_LINK_FACTOR; factor *= 1.05) {
+        struct forecast_run run;
+
+        faster.link_bytes_per_s = link_in_force(input, input->link_bytes_per_s) * factor;
+        run = forecast_precopy(&faster, 0);
+        if (is_meeting(&faster, &run))
+            return round_up(faster.link_bytes_per_s);
+    }
+    return 0;
+}
+
+/* What would do where pre-copy does not meet a budget: a longer blackout, and with it the time. */
+static void needs_of_precopy(const struct forecast_input *input, const struct forecast_run *run,
+                             struct gw_plan_forecast *mode)
+{
+    struct forecast_input patient = *input;
+    struct forecast_run found = *run;
+    uint32_t slowdown;
+
+    if (!run->is_ending && run->least_blackout_ns != FORECAST_NEVER) {
+        mode->needs_blackout_ns = round_up((double)run->least_blackout_ns * NEED_MARGIN);
+        patient.max_blackout_ns = mode->needs_blackout_ns;
+        found = forecast_precopy(&patient, run->slowdown_permille);
+    }
+    if (input->max_time_ns && found.is_ending && found.total_ns > input->max_time_ns)
+        mode->needs_time_ns = round_up((double)found.total_ns * NEED_MARGIN);
+    mode->needs_bandwidth_bytes = bandwidth_that_would_do(input);
+    slowdown = least_slowdown(input, MAX_SLOWDOWN);
+    mode->needs_slowdown_permille = slowdown <= MAX_SLOWDOWN ? slowdown : 0;
+}
+
+static void needs_of_postcopy(const struct forecast_input *input, const struct forecast_run *run,
+                              struct gw_plan_forecast *mode)
+{
+    if (input->max_blackout_ns && run->blackout_ns > input->max_blackout_ns)
+        mode->needs_blackout_ns = round_up((double)run->blackout_ns * NEED_MARGIN);
+    if (input->max_time_ns && run->total_ns > input->max_time_ns)
+        mode->needs_time_ns = round_up((double)run->total_ns * NEED_MARGIN);
+}
+
+/* ---- one mode ---------------------------------------------------------------------------------
+ */
+
+static void widen(struct gw_range *range, uint64_t value)
+{
+    range->low = MIN(range->low, value);
+    range->high = MAX(range->high, value);
+}
+
+static void set_range(struct gw_range *range, uint64_t value)
+{
+    *range = (struct gw_range){value, value, value};
+}
+
+static void add_run(struct gw_plan_forecast *mode, const struct forecast_run *run, bool is_first)
+{
+    void (*put)(struct gw_range * range, uint64_t value) = is_first ? set_range : widen;
+
+    put(&mode->total_ns, run->total_ns);
+    put(&mode->n_bytes, run->is_ending ? run->n_bytes : FORECAST_NEVER);
+    put(&mode->blackout_ns, run->blackout_ns);
+    put(&mode->slowdown_permille, run->slowdown_permille);
+}
+
+static const double doubts[] = {0, -1, 1}; /* the first is what is expected */
+
+void forecast_ranges(const struct forecast_input *input, struct gw_range *total_ns,
+                     struct gw_range *blackout_ns)
+{
+    struct gw_plan_forecast mode = {.mode = GW_PLAN_PRECOPY};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(doubts); i++) {
+        struct play play = play_init(input, doubts[i], 0);
+        struct forecast_run run = play_precopy(&play);
+
+        add_run(&mode, &run, i == 0);
+    }
+    *total_ns = mode.total_ns;
+    *blackout_ns = mode.blackout_ns;
+}
+
+static void say_what_lacks(const struct forecast_input *input, const struct forecast_run *run,
+                           struct gw_plan_forecast *mode)
+{
+    if (mode->is_meeting || mode->why[0])
+        return;
+    if (!run->is_ending && run->least_blackout_ns == FORECAST_NEVER)
+        g_snprintf(mode->why, sizeof mode->why, "nothing is known about the link");
+    else if (!run->is_ending)
+        g_snprintf(mode->why, sizeof mode->why,
+                   "rounds do not get smaller: the blackout would be %.0f ms, %.0f ms over its "
+                   "budget",
+                   (double)run->least_blackout_ns / 1e6,
+                   (double)(run->least_blackout_ns - input->max_blackout_ns) / 1e6);
+    else if (input->max_blackout_ns && run->blackout_ns > input->max_blackout_ns)
+        g_snprintf(mode->why, sizeof mode->why, "the blackout is %.1f ms over its budget",
+                   (double)(run->blackout_ns - input->max_blackout_ns) / 1e6);
+    else
+        g_snprintf(mode->why, sizeof mode->why, "it takes %.1f s longer than its budget",
+                   (double)(run->total_ns - input->max_time_ns) / NS);
+}
+
+void forecast_mode(const struct forecast_input *input, struct gw_plan_forecast *mode)
+{
+    bool is_postcopy = mode->mode == GW_PLAN_POSTCOPY;
+    uint32_t slowdown = 0;
+    struct forecast_run expected = {0};
+
+    if (mode->mode == GW_PLAN_THROTTLE) {
+        slowdown = least_slowdown(input, MIN(input->max_slowdown_permille, MAX_SLOWDOWN));
+        slowdown = MIN(slowdown, input->max_slowdown_permille);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(doubts); i++) {
+        struct play play = play_init(input, doubts[i], slowdown);
+        struct forecast_run run = is_postcopy ? play_postcopy(&play) : play_precopy(&play);
+
+        if (i == 0)
+            expected = run;
+        add_run(mode, &run, i == 0);
+    }
+    mode->rounds = expected.rounds;
+    mode->is_meeting = is_meeting(input, &expected);
+    if (!mode->is_meeting && is_postcopy)
+        needs_of_postcopy(input, &expected, mode);
+    else if (!mode->is_meeting)
+        needs_of_precopy(input, &expected, mode);
+    say_what_lacks(input, &expected, mode);
+}
+
+/* ---- the choice -------------------------------------------------------------------------------
+ */
+
+static void add_needs(GString *text, const struct gw_plan_forecast *mode)
+{
+    const char *join = "";
+
+    if (mode->needs_blackout_ns) {
+        g_string_append_printf(text, " a blackout of %.0f ms",
+                               (double)mode->needs_blackout_ns / 1e6);
+        join = mode->needs_time_ns ? " together with" : ", or";
+    }
+    if (mode->needs_time_ns) {
+        g_string_append_printf(text, "%s a time of %.1f s", join, (double)mode->needs_time_ns / NS);
+        join = ", or";
+    }
+    if (mode->needs_bandwidth_bytes) {
+        g_string_append_printf(text, "%s a link of %.0f MiB/s", join,
+                               (double)mode->needs_bandwidth_bytes / (1 << 20));
+        join = ", or";
+    }
+    if (mode->needs_slowdown_permille)
+        g_string_append_printf(text, "%s a slow-down of %.1f %%", join,
+                               mode->needs_slowdown_permille / 10.0);
+}
+
+static void say_choice(struct gw_plan_status *status, const struct gw_plan_forecast *chosen)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    const struct gw_plan_forecast *precopy = &status->modes[GW_PLAN_PRECOPY];
+
+    if (chosen->is_meeting && chosen->mode == GW_PLAN_PRECOPY) {
+        g_string_append(text, "pre-copy meets the budgets and leaves the guest its full speed");
+    } else if (chosen->is_meeting && chosen->mode == GW_PLAN_THROTTLE) {
+        g_string_append_printf(
+            text,
+            "pre-copy alone does not meet the budgets (%s); with the guest slowed "
+            "down by %.1f %% it does",
+            precopy->why, (double)chosen->slowdown_permille.expected / 10);
+    } else if (chosen->is_meeting) {
+        g_string_append_printf(
+            text,
+            "pre-copy does not meet the budgets (%s); post-copy does. From its "
+            "switchover to its end the loss of either host is the loss of the guest",
+            precopy->why);
+    } else {
+        g_string_append_printf(text, "the budgets cannot be met: %s", chosen->why);
+        if (chosen->needs_blackout_ns || chosen->needs_time_ns || chosen->needs_bandwidth_bytes ||
+            chosen->needs_slowdown_permille) {
+            g_string_append(text, "; what would do:");
+            add_needs(text, chosen);
+        }
+    }
+    g_strlcpy(status->reason, text->str, sizeof status->reason);
+}
+
+void forecast_choose(const struct forecast_input *input, struct gw_plan_status *status)
+{
+    enum gw_plan_mode chosen = GW_PLAN_N_MODES, ending = GW_PLAN_PRECOPY;
+
+    for (unsigned i = GW_PLAN_PRECOPY; i < GW_PLAN_N_MODES; i++) {
+        const struct gw_plan_forecast *mode = &status->modes[i];
+
+        if (mode->is_possible && mode->is_meeting && chosen == GW_PLAN_N_MODES)
+            chosen = mode->mode;
+        if (mode->is_possible && mode->total_ns.expected != FORECAST_NEVER &&
+            status->modes[ending].total_ns.expected == FORECAST_NEVER)
+            ending = mode->mode;
+    }
+    status->is_meeting = chosen != GW_PLAN_N_MODES;
+    status->chosen = status->is_meeting ? chosen : ending;
+    say_choice(status, &status->modes[status->chosen]);
+}

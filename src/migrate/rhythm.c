@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+/* Finds a period in what a guest dirties, and the quiet moments in it. */
+#include "migrate/rhythm.h"
+
+#include <glib.h>
+#include <math.h>
+
+#define MIN_LIKENESS 0.5 /* autocorrelation of a period */
+#define NEARLY       0.9 /* a shorter lag is preferred to a better one within this */
+#define MIN_SWING    1.0 /* deviation of the bins, in shares of their mean: less is no rhythm */
+#define QUIET_SHARE  0.1 /* of the way from the least to the most */
+
+static void rhythm_restart(struct rhythm *rhythm, uint64_t at_ns)
+{
+    *rhythm = (struct rhythm){0};
+    rhythm->first = rhythm->end = at_ns / RHYTHM_BIN_NS;
+    /* The first bin is not seen whole. */
+    if (at_ns % RHYTHM_BIN_NS)
+        rhythm->first++;
+}
+
+void rhythm_add(struct rhythm *rhythm, uint64_t start_ns, uint64_t end_ns, double n_pages)
+{
+    uint64_t first = start_ns / RHYTHM_BIN_NS, last = end_ns / RHYTHM_BIN_NS;
+
+    if (end_ns <= start_ns)
+        return;
+    /* The end of the last slot is in bin `end`: a gap is seen when this one begins in a later one.
+     */
+    if (end_ns - start_ns > 2 * RHYTHM_BIN_NS || first > rhythm->end + 1 ||
+        first + 1 < rhythm->first || rhythm->end == 0) {
+        rhythm_restart(rhythm, end_ns);
+        return;
+    }
+    for (uint64_t bin = first; bin <= last; bin++) {
+        uint64_t from_ns = MAX(bin * RHYTHM_BIN_NS, start_ns);
+        uint64_t to_ns = MIN((bin + 1) * RHYTHM_BIN_NS, end_ns);
+
+        if (bin > rhythm->end) {
+            rhythm->end = bin;
+            rhythm->pages[bin % RHYTHM_BINS] = 0;
+        }
+        rhythm->pages[bin % RHYTHM_BINS] +=
+            n_pages * (double)(to_ns - from_ns) / (double)(end_ns - start_ns);
+    }
+    if (rhythm->end - rhythm->first >= RHYTHM_BINS)
+        rhythm->first = rhythm->end - RHYTHM_BINS + 1;
+}
+
+/* The known bins in order; returns how many. */
+static uint32_t unroll(const struct rhythm *rhythm, double *series)
+{
+    uint32_t n = 0;
+
+    for (uint64_t bin = rhythm->first; bin < rhythm->end; bin++)
+        series[n++] = rhythm->pages[bin % RHYTHM_BINS];
+    return n;
+}
+
+static double mean_of(const double *series, uint32_t n)
+{
+    double sum = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        sum += series[i];
+    return n ? sum / n : 0;
+}
+
+/* How alike the series is to itself `lag` later, -1 to 1. */
+static double likeness(const double *series, uint32_t n, uint32_t lag, double mean)
+{
+    double product = 0, square_a = 0, square_b = 0;
+
+    for (uint32_t i = 0; i + lag < n; i++) {
+        double a = series[i] - mean, b = series[i + lag] - mean;
+
+        product += a * b;
+        square_a += a * a;
+        square_b += b * b;
+    }
+    return square_a > 0 && square_b > 0 ? product / sqrt(square_a * square_b) : 0;
+}
+
+/* The bins of a period; 0: none. */
+static uint32_t find_period(const double *series, uint32_t n)
+{
+    double mean = mean_of(series, n), best = 0, square = 0;
+    double likenesses[RHYTHM_BINS / 2 + 2] = {0};
+
+    for (uint32_t i = 0; i < n; i++)
+        square += (series[i] - mean) * (series[i] - mean);
+    if (n < 2 * RHYTHM_MIN_LAG || mean < 1 || sqrt(square / n) < MIN_SWING * mean / 2)
+        return 0;
+    for (uint32_t lag = RHYTHM_MIN_LAG - 1; lag <= n / 2; lag++) {
+        likenesses[lag] = likeness(series, n, lag, mean);
+        /* The shortest lag is next to lag 0, where everything is like itself. */
+        if (lag >= RHYTHM_MIN_LAG)
+            best = fmax(best, likenesses[lag]);
+    }
+    if (best < MIN_LIKENESS)
+        return 0;
+    for (uint32_t lag = RHYTHM_MIN_LAG; lag < n / 2; lag++)
+        if (likenesses[lag] >= NEARLY * best && likenesses[lag] >= likenesses[lag - 1] &&
+            likenesses[lag] >= likenesses[lag + 1])
+            return lag;
+    return 0;
+}
+
+bool rhythm_profile(const struct rhythm *rhythm, struct rhythm_profile *profile)
+{
+    double series[RHYTHM_BINS];
+    uint32_t counts[RHYTHM_BINS] = {0};
+    uint32_t n = unroll(rhythm, series);
+
+    *profile = (struct rhythm_profile){.n = find_period(series, n), .origin = rhythm->first};
+    for (uint32_t i = 0; profile->n && i < n; i++) {
+        profile->pages[i % profile->n] += series[i];
+        counts[i % profile->n]++;
+    }
+    for (uint32_t i = 0; i < profile->n; i++)
+        profile->pages[i] /= counts[i];
+    return profile->n > 0;
+}
+
+/* Pages dirtied in the n bins before the bin of this phase ends. */
+static double window_before(const struct rhythm_profile *profile, uint64_t phase, uint32_t n)
+{
+    double pages = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        pages += profile->pages[(phase + profile->n - i % profile->n) % profile->n];
+    return pages;
+}
+
+static uint32_t bins_of(uint64_t ns)
+{
+    return (uint32_t)CLAMP((ns + RHYTHM_BIN_NS - 1) / RHYTHM_BIN_NS, 1, RHYTHM_BINS);
+}
+
+static void extremes(const struct rhythm_profile *profile, uint32_t n, double *least, double *most)
+{
+    *least = INFINITY;
+    *most = 0;
+    for (uint32_t phase = 0; phase < profile->n; phase++) {
+        double pages = window_before(profile, phase, n);
+
+        *least = fmin(*least, pages);
+        *most = fmax(*most, pages);
+    }
+}
+
+uint64_t rhythm_wait_ns(const struct rhythm_profile *profile, uint64_t now_ns, uint64_t window_ns)
+{
+    uint32_t n = bins_of(window_ns);
+    uint64_t now_bin = now_ns / RHYTHM_BIN_NS;
+    double least, most, quiet;
+
+    if (profile->n == 0 || now_bin < profile->origin)
+        return 0;
+    extremes(profile, n, &least, &most);
+    quiet = least + QUIET_SHARE * (most - least);
+    for (uint32_t wait = 0; wait < profile->n; wait++)
+        if (window_before(profile, (now_bin - profile->origin + wait) % profile->n, n) <= quiet)
+            return MIN(wait * RHYTHM_BIN_NS, RHYTHM_MAX_WAIT_NS);
+    return 0;
+}
+
+double rhythm_quiet_pages(const struct rhythm_profile *profile, uint64_t window_ns)
+{
+    uint32_t n = bins_of(window_ns);
+    double least, most;
+
+    if (profile->n == 0)
+        return 0;
+    extremes(profile, n, &least, &most);
+    return least * (double)window_ns / ((double)n * (double)RHYTHM_BIN_NS);
+}
+
+bool rhythm_wants_wait(const struct rhythm_profile *profile, uint64_t *limit_ns, uint64_t now_ns,
+                       uint64_t window_ns, uint64_t left_pages, uint64_t left_ns,
+                       uint64_t blackout_ns)
+{
+    double share;
+
+    if (profile->n == 0 || left_pages == 0)
+        return false;
+    share = fmax(1 - rhythm_quiet_pages(profile, window_ns) / (double)left_pages, 0);
+    if (share * (double)left_ns < fmax((double)RHYTHM_WORTH_NS, (double)blackout_ns / 5))
+        return false;
+    if (*limit_ns == 0)
+        *limit_ns = now_ns + MIN(profile->n * RHYTHM_BIN_NS, RHYTHM_MAX_WAIT_NS);
+    return now_ns < *limit_ns && rhythm_wait_ns(profile, now_ns, window_ns) > 0;
+}
+
+uint32_t rhythm_quiet_permille(const struct rhythm_profile *profile)
+{
+    uint32_t n = MAX(profile->n / 4, 1);
+    double mean, least, most;
+
+    if (profile->n == 0)
+        return 1000;
+    mean = mean_of(profile->pages, profile->n);
+    extremes(profile, n, &least, &most);
+    return mean > 0 ? (uint32_t)lround(fmin(least / n / mean, 1) * 1000) : 0;
+}

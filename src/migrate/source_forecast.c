@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The forecast that goes on while rounds do: what is left, with an error bar; and when to stop.
+ *
+ * Model: each collection of the dirty log is a slot of the dirty model and a beat of the rhythm, as
+ * in a plan (migrate/sampler.h). While a round is in flight the log is collected between, as often
+ * as the sampler would, so that a long round tells as much as a short one. The link is known from
+ * the rounds.
+ */
+#include "migrate/forecast.h"
+#include "migrate/sampler.h"
+#include "migrate/source.h"
+
+#define REFRESH_NS   (UINT64_C(200) * NS_PER_MS) /* between forecasts: each plays many rounds */
+#define EARLY_DOUBT  0.15                        /* of a rate that nobody has acknowledged */
+#define ROUNDS_DOUBT 0.05
+
+struct source_forecast {
+    struct gw_page_set *slot;
+    struct dirty_windows *windows;
+    struct rhythm rhythm;
+    struct rhythm_profile profile;
+    uint64_t since_ns;     /* the last collection; 0: none yet */
+    uint64_t next_look_ns; /* within a round */
+    uint64_t quiet_limit_ns;
+    uint64_t made_ns;
+    struct gw_range left_ns, blackout_ns;
+};
+
+static struct source_forecast *forecast_of(struct gw_source *source)
+{
+    struct source_forecast *forecast = source->forecast;
+
+    if (!forecast) {
+        forecast = source->forecast = g_new0(struct source_forecast, 1);
+        forecast->slot = gw_page_set_new(source->vm.memory);
+        forecast->windows = dirty_windows_new(source->vm.memory);
+    }
+    return forecast;
+}
+
+void source_forecast_free(struct gw_source *source)
+{
+    struct source_forecast *forecast = g_steal_pointer(&source->forecast);
+
+    if (!forecast)
+        return;
+    gw_page_set_free(forecast->slot);
+    dirty_windows_free(forecast->windows);
+    g_free(forecast);
+}
+
+bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError **error)
+{
+    struct source_forecast *forecast = forecast_of(source);
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t n_before = source->pending->n_set, spent_ns;
+    bool is_ok = gw_memory_log_collect(source->vm.memory, forecast->slot, NULL, error);
+
+    spent_ns = clock_mono_ns() - now_ns;
+    gw_page_set_or(source->pending, forecast->slot);
+    *n_new = source->pending->n_set - n_before;
+    if (is_ok && forecast->since_ns && source->round > 0) {
+        dirty_windows_add(forecast->windows, forecast->slot, now_ns - forecast->since_ns);
+        rhythm_add(&forecast->rhythm, forecast->since_ns, now_ns, (double)forecast->slot->n_set);
+    }
+    forecast->since_ns = now_ns;
+    forecast->next_look_ns =
+        now_ns + MAX(sampler_slot_ns(forecast->slot->n_set, spent_ns), RHYTHM_BIN_NS);
+    gw_page_set_clear(forecast->slot);
+    return is_ok;
+}
+
+uint64_t source_forecast_next_ns(const struct gw_source *source)
+{
+    /* The first round is long, or it tells nothing that the next would not. */
+    if (!source->is_round_open || source->share.is_agreed)
+        return UINT64_MAX;
+    return source->forecast ? source->forecast->next_look_ns
+                            : source->round_start_ns + RHYTHM_BIN_NS;
+}
+
+/* ---- what is left ------------------------------------------------------------------------------
+ */
+
+/* Bytes of pages that are not zero, and of those that are, in what is still to be sent of the round
+ * in flight, or of the next; as far as one can tell from those that were sent. */
+static void split_remaining(struct gw_source *source, struct forecast_input *input)
+{
+    struct lanes_counters counters;
+    uint64_t n_pages = source->pending->n_set;
+    double zero_share;
+
+    lanes_get_counters(source->lanes, &counters);
+    if (source->is_round_open)
+        n_pages = source->sending->n_set > counters.round_pages
+                      ? source->sending->n_set - counters.round_pages
+                      : 0;
+    zero_share = source->round <= 1 ? (double)counters.pages_zero /
+                                          (double)MAX(counters.pages_zero + counters.pages_plain, 1)
+                                    : 0;
+    input->zero_bytes = (uint64_t)((double)n_pages * zero_share) * GW_PAGE_SIZE;
+    input->first_bytes = n_pages * GW_PAGE_SIZE - input->zero_bytes;
+}
+
+static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t max_blackout_ns)
+{
+    struct source_forecast *forecast = forecast_of(source);
+    struct dirty_model model;
+    struct forecast_input input = {
+        .costs = source->predict,
+        .dirty = &model,
+        .rhythm = &forecast->profile,
+        .link_bytes_per_s =
+            (double)(source->predict.bytes_per_s ? source->predict.bytes_per_s : early_rate),
+        .link_doubt = source->predict.bytes_per_s ? ROUNDS_DOUBT : EARLY_DOUBT,
+        .first_past_ns = source->is_round_open ? clock_mono_ns() - source->round_start_ns : 0,
+        .max_blackout_ns = max_blackout_ns,
+    };
+
+    dirty_windows_get(forecast->windows, &model);
+    rhythm_profile(&forecast->rhythm, &forecast->profile);
+    split_remaining(source, &input);
+    forecast_ranges(&input, &forecast->left_ns, &forecast->blackout_ns);
+    forecast->made_ns = clock_mono_ns();
+}
+
+/* Keeps the first forecast that knows link and guest, to be held against the outcome. */
+static void record(struct gw_source *source)
+{
+    const struct source_forecast *forecast = source->forecast;
+    uint64_t past_ns = clock_mono_ns() - source->start_ns;
+    struct gw_range total_ns = forecast->left_ns;
+    struct gw_source_status *status = &source->status;
+
+    total_ns.low += past_ns;
+    total_ns.expected += total_ns.expected == FORECAST_NEVER ? 0 : past_ns;
+    total_ns.high += total_ns.high == FORECAST_NEVER ? 0 : past_ns;
+    if (forecast->left_ns.low == FORECAST_NEVER)
+        total_ns.low = FORECAST_NEVER;
+    pthread_mutex_lock(&source->lock);
+    status->forecast_round = source->round + 1;
+    status->forecast_total_ns = total_ns;
+    status->forecast_blackout_ns = forecast->blackout_ns;
+    pthread_mutex_unlock(&source->lock);
+}
+
+void source_forecast_round(struct gw_source *source)
+{
+    uint64_t max_blackout_ns, max_time_ns;
+
+    if (source->status.forecast_round || source->round == 0 || source->share.is_agreed ||
+        source->predict.bytes_per_s == 0)
+        return;
+    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    look_ahead(source, 0, max_blackout_ns);
+    record(source);
+}
+
+struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_rate)
+{
+    struct gw_range left = {UINT64_MAX, 0, UINT64_MAX}; /* anything */
+    uint64_t max_blackout_ns, max_time_ns, age_ns;
+
+    if (source->predict.bytes_per_s == 0 && early_rate == 0)
+        return left;
+    if (source->share.is_agreed) { /* all that is left is the blackout */
+        left.low = left.expected = left.high = predict_blackout_ns(&source->predict, 0);
+        return left;
+    }
+    if (!source->forecast || clock_mono_ns() >= source->forecast->made_ns + REFRESH_NS) {
+        source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+        look_ahead(source, early_rate, max_blackout_ns);
+    }
+    left = source->forecast->left_ns;
+    age_ns = clock_mono_ns() - source->forecast->made_ns;
+    left.low -= left.low == UINT64_MAX ? 0 : MIN(left.low, age_ns);
+    left.expected -= left.expected == UINT64_MAX ? 0 : MIN(left.expected, age_ns);
+    left.high -= left.high == UINT64_MAX ? 0 : MIN(left.high, age_ns);
+    return left;
+}
+
+/* ---- the moment --------------------------------------------------------------------------------
+ */
+
+bool source_forecast_awaits_quiet(struct gw_source *source, uint64_t remaining_bytes)
+{
+    struct source_forecast *forecast = source->forecast;
+    uint64_t now_ns = clock_mono_ns();
+    uint64_t max_blackout_ns, max_time_ns;
+
+    if (!forecast || source->predict.n_failed)
+        return false;
+    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    /* A better moment is worth nothing when it is too late. */
+    if (max_time_ns && now_ns + 2 * RHYTHM_MAX_WAIT_NS > source->start_ns + max_time_ns)
+        return false;
+    rhythm_profile(&forecast->rhythm, &forecast->profile);
+    return rhythm_wants_wait(&forecast->profile, &forecast->quiet_limit_ns, now_ns,
+                             now_ns - source->round_start_ns, remaining_bytes / GW_PAGE_SIZE,
+                             predict_drain_ns(&source->predict, remaining_bytes),
+                             source->predicted_ns);
+}

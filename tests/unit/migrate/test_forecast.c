@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Forecasts of guests that are played page by page: what is sampled of them for 2.6 s, and then a
+ * migration of the very same guest in steps of a millisecond, whose time and blackout are known.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "migrate/forecast.h"
+#include "migrate/rhythm.h"
+
+#define LINK_BYTES        125000000.0 /* 1 Gb/s */
+#define RAM_BYTES         (UINT64_C(512) << 20)
+#define N_PAGES           (RAM_BYTES / GW_PAGE_SIZE)
+#define HOT_PAGES         (N_PAGES / 32)
+#define BUDGET_NS         (300 * NS_PER_MS)
+#define SAMPLE_NS         (UINT64_C(2560) * NS_PER_MS)
+#define PERIOD_NS         (UINT64_C(800) * NS_PER_MS)
+#define STEP_NS           NS_PER_MS
+#define TOTAL_ERROR       0.15
+#define LEAST_ERROR       0.30
+#define BLACKOUT_SLACK_NS (5 * NS_PER_MS)
+
+enum pattern { HOT = 1, UNIFORM, PERIODIC, WALKING };
+
+struct guest {
+    struct gw_memory *memory;
+    enum pattern pattern;
+    double writes_per_s, owed; /* pages */
+    uint64_t now_ns, random, next_page;
+    double speed; /* share of its full speed */
+};
+
+static void guest_init(struct guest *guest, enum pattern pattern, double share_of_link)
+{
+    *guest = (struct guest){.memory = gw_memory_new(), .pattern = pattern, .speed = 1};
+    guest->writes_per_s = share_of_link * LINK_BYTES / (double)GW_PAGE_SIZE;
+    guest->random = UINT64_C(0x9E3779B97F4A7C15);
+    assert_non_null(gw_memory_add_block(guest->memory, "ram", 0, RAM_BYTES, NULL));
+}
+
+static uint64_t guest_random(struct guest *guest, uint64_t below)
+{
+    guest->random ^= guest->random << 13;
+    guest->random ^= guest->random >> 7;
+    guest->random ^= guest->random << 17;
+    return guest->random % below;
+}
+
+static uint64_t next_write(struct guest *guest)
+{
+    if (guest->pattern == WALKING)
+        return guest->next_page = (guest->next_page + 1) % N_PAGES;
+    if (guest->pattern == HOT && guest_random(guest, 100) != 0)
+        return guest_random(guest, HOT_PAGES);
+    return guest_random(guest, N_PAGES);
+}
+
+/* All writes of a period in its last quarter. */
+static double rate_now(const struct guest *guest)
+{
+    if (guest->pattern != PERIODIC)
+        return guest->writes_per_s;
+    return guest->now_ns % PERIOD_NS >= PERIOD_NS / 4 * 3 ? 4 * guest->writes_per_s : 0;
+}
+
+static void guest_run(struct guest *guest, uint64_t ns, struct gw_page_set *dirty)
+{
+    guest->owed += rate_now(guest) * guest->speed * (double)ns / 1e9;
+    for (; guest->owed >= 1; guest->owed--)
+        gw_page_set_add(dirty, 0, next_write(guest), 1);
+    guest->now_ns += ns;
+}
+
+static void sample(struct guest *guest, struct dirty_model *model, struct rhythm_profile *profile)
+{
+    struct rhythm rhythm = {0};
+    struct dirty_windows *windows = dirty_windows_new(guest->memory);
+    struct gw_page_set *slot = gw_page_set_new(guest->memory);
+    uint64_t length_ns;
+
+    for (uint64_t ns = 0; ns < SAMPLE_NS; ns += length_ns) {
+        /* Timers are late. */
+        length_ns = DIRTY_UNIT_NS + guest_random(guest, 3) * STEP_NS;
+        for (uint64_t at = 0; at < length_ns; at += STEP_NS)
+            guest_run(guest, STEP_NS, slot);
+        dirty_windows_add(windows, slot, length_ns);
+        rhythm_add(&rhythm, guest->now_ns - length_ns, guest->now_ns, (double)slot->n_set);
+        gw_page_set_clear(slot);
+    }
+    dirty_windows_get(windows, model);
+    rhythm_profile(&rhythm, profile);
+    gw_page_set_free(slot);
+    dirty_windows_free(windows);
+}
+
+static struct forecast_input input_of(const struct dirty_model *model,
+                                      const struct rhythm_profile *rhythm)
+{
+    struct forecast_input input = {.dirty = model,
+                                   .rhythm = rhythm,
+                                   .link_bytes_per_s = LINK_BYTES,
+                                   .first_bytes = RAM_BYTES,
+                                   .n_vcpus = 1,
+                                   .max_blackout_ns = BUDGET_NS};
+
+    predict_init(&input.costs);
+    input.costs.round_trip_ns = 200000;
+    input.costs.save_ns = input.costs.load_ns = NS_PER_MS;
+    input.costs.state_bytes = 100000;
+    return input;
+}
+
+/* Runs the guest for a round, looking at what it dirties every 50 ms. */
+static void run_round(struct guest *guest, uint64_t round_ns, struct gw_page_set *dirty,
+                      struct rhythm *rhythm)
+{
+    struct gw_page_set *slot = gw_page_set_new(guest->memory);
+    uint64_t start_ns = guest->now_ns, end_ns = start_ns + round_ns;
+
+    while (guest->now_ns < end_ns) {
+        guest_run(guest, MIN(STEP_NS, end_ns - guest->now_ns), slot);
+        if (guest->now_ns == end_ns || guest->now_ns - start_ns >= 50 * NS_PER_MS) {
+            rhythm_add(rhythm, start_ns, guest->now_ns, (double)slot->n_set);
+            gw_page_set_or(dirty, slot);
+            gw_page_set_clear(slot);
+            start_ns = guest->now_ns;
+        }
+    }
+    gw_page_set_free(slot);
+}
+
+/* What really happens: the engine's rules over real pages. */
+static struct forecast_run migrate(struct guest *guest, const struct forecast_input *input)
+{
+    struct forecast_run run = {.least_blackout_ns = FORECAST_NEVER};
+    struct predict predict = input->costs;
+    struct rhythm rhythm = {0};
+    struct rhythm_profile profile;
+    struct gw_page_set *dirty = gw_page_set_new(guest->memory);
+    double left = RAM_BYTES, before = INFINITY;
+    unsigned n_stalls = 0;
+    uint64_t start_ns = guest->now_ns, limit_ns = 0;
+
+    predict.bytes_per_s = (uint64_t)LINK_BYTES;
+    while (n_stalls < 4) {
+        uint64_t round_ns = (uint64_t)(left / LINK_BYTES * 1e9) + input->costs.round_trip_ns;
+
+        run_round(guest, round_ns, dirty, &rhythm);
+        run.rounds++;
+        before = left;
+        left = (double)(dirty->n_set * GW_PAGE_SIZE);
+        gw_page_set_clear(dirty);
+        predict_dirtied(&predict, (uint64_t)left, round_ns);
+        run.blackout_ns = predict_blackout_ns(&predict, (uint64_t)left);
+        run.least_blackout_ns = MIN(run.least_blackout_ns, run.blackout_ns);
+        rhythm_profile(&rhythm, &profile);
+        if (run.blackout_ns <= input->max_blackout_ns &&
+            !predict_wants_round(&predict, (uint64_t)left) &&
+            !rhythm_wants_wait(&profile, &limit_ns, guest->now_ns, round_ns,
+                               (uint64_t)left / GW_PAGE_SIZE, (uint64_t)(left / LINK_BYTES * 1e9),
+                               run.blackout_ns)) {
+            run.is_ending = true;
+            break;
+        }
+        n_stalls = left >= 0.97 * before ? n_stalls + 1 : 0;
+    }
+    run.total_ns = guest->now_ns - start_ns + run.blackout_ns;
+    gw_page_set_free(dirty);
+    return run;
+}
+
+static double error_of(uint64_t forecast, uint64_t outcome)
+{
+    return fabs((double)forecast - (double)outcome) / (double)outcome;
+}
+
+static void check_case(enum pattern pattern, double share)
+{
+    struct guest guest;
+    struct dirty_model model;
+    struct rhythm_profile rhythm;
+    struct forecast_input input;
+    struct forecast_run forecast, outcome;
+
+    guest_init(&guest, pattern, share);
+    sample(&guest, &model, &rhythm);
+    input = input_of(&model, &rhythm);
+    forecast = forecast_precopy(&input, 0);
+    outcome = migrate(&guest, &input);
+    print_message(
+        "# pattern %d at %3.0f %%: forecast %s %6.2f s %6.1f ms, outcome %s %6.2f s %6.1f "
+        "ms; least %6.1f and %6.1f ms\n",
+        pattern, share * 100, forecast.is_ending ? "ends " : "never",
+        forecast.is_ending ? (double)forecast.total_ns / 1e9 : 0,
+        forecast.is_ending ? (double)forecast.blackout_ns / 1e6 : 0,
+        outcome.is_ending ? "ends " : "never", (double)outcome.total_ns / 1e9,
+        (double)outcome.blackout_ns / 1e6, (double)forecast.least_blackout_ns / 1e6,
+        (double)outcome.least_blackout_ns / 1e6);
+    assert_int_equal(forecast.is_ending, outcome.is_ending);
+    if (outcome.is_ending) {
+        assert_true(error_of(forecast.total_ns, outcome.total_ns) <= TOTAL_ERROR);
+        assert_true(error_of(forecast.blackout_ns, outcome.blackout_ns) <= LEAST_ERROR ||
+                    forecast.blackout_ns + BLACKOUT_SLACK_NS >= outcome.blackout_ns);
+        assert_true(forecast.blackout_ns <= outcome.blackout_ns + BLACKOUT_SLACK_NS ||
+                    error_of(forecast.blackout_ns, outcome.blackout_ns) <= LEAST_ERROR);
+    } else {
+        assert_true(error_of(forecast.least_blackout_ns, outcome.least_blackout_ns) <= LEAST_ERROR);
+    }
+    gw_memory_free(guest.memory);
+}
+
+static const double shares[] = {0.25, 0.5, 1, 2, 4};
+
+static void a_hot_set(void **state)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(shares); i++)
+        check_case(HOT, shares[i]);
+}
+
+static void uniform_writes(void **state)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(shares); i++)
+        check_case(UNIFORM, shares[i]);
+}
+
+static void a_walk_through_memory(void **state)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(shares); i++)
+        check_case(WALKING, shares[i]);
+}
+
+static void periodic_writes(void **state)
+{
+    check_case(PERIODIC, 0.25);
+    check_case(PERIODIC, 0.5);
+    check_case(PERIODIC, 4);
+}
+
+static void an_idle_guest_goes_in_one_round(void **state)
+{
+    struct guest guest;
+    struct dirty_model model;
+    struct rhythm_profile rhythm;
+    struct forecast_input input;
+    struct forecast_run run;
+
+    guest_init(&guest, UNIFORM, 0);
+    sample(&guest, &model, &rhythm);
+    input = input_of(&model, &rhythm);
+    run = forecast_precopy(&input, 0);
+    assert_true(run.is_ending);
+    assert_int_equal(run.rounds, 1);
+    assert_true(run.blackout_ns < 5 * NS_PER_MS);
+    assert_true(error_of(run.total_ns, (uint64_t)(RAM_BYTES / LINK_BYTES * 1e9)) < 0.01);
+    gw_memory_free(guest.memory);
+}
+
+/* A hot set and a uniform writer of one rate over a second are told apart by what comes again. */
+static void sets_are_told_apart(void **state)
+{
+    struct guest hot, uniform;
+    struct dirty_model of_hot, of_uniform;
+    struct rhythm_profile rhythm;
+
+    guest_init(&hot, HOT, 2);
+    guest_init(&uniform, UNIFORM, 2);
+    sample(&hot, &of_hot, &rhythm);
+    sample(&uniform, &of_uniform, &rhythm);
+    assert_true(dirty_model_pages(&of_uniform, 1e9) > 5 * dirty_model_pages(&of_hot, 1e9));
+    assert_true(of_hot.hot > 0.9 * HOT_PAGES && of_hot.hot < 1.2 * HOT_PAGES);
+    assert_true(of_uniform.hot < 0.1 * (double)N_PAGES);
+    assert_true(dirty_model_pages(&of_uniform, 1e15) <= (double)N_PAGES);
+    /* More time never means fewer pages. */
+    for (double ns = 1e6; ns < 1e11; ns *= 1.1) {
+        assert_true(dirty_model_pages(&of_hot, ns * 1.1) >= 0.999 * dirty_model_pages(&of_hot, ns));
+        assert_true(dirty_model_pages(&of_uniform, ns * 1.1) >=
+                    0.999 * dirty_model_pages(&of_uniform, ns));
+    }
+    gw_memory_free(hot.memory);
+    gw_memory_free(uniform.memory);
+}
+
+/* Played with the least slow-down that the forecast names, the guest goes over; with much less, it
+ * does not. */
+static void a_slow_down_that_would_do_does(void **state)
+{
+    struct guest guest;
+    struct dirty_model model;
+    struct rhythm_profile rhythm;
+    struct forecast_input input;
+    struct gw_plan_forecast mode = {.mode = GW_PLAN_THROTTLE, .is_possible = true};
+
+    guest_init(&guest, UNIFORM, 2);
+    sample(&guest, &model, &rhythm);
+    input = input_of(&model, &rhythm);
+    input.max_slowdown_permille = 900;
+    forecast_mode(&input, &mode);
+    assert_true(mode.is_meeting);
+    assert_true(mode.slowdown_permille.expected > 300);
+    guest.speed = 1 - (double)mode.slowdown_permille.expected / 1000 - 0.05;
+    assert_true(migrate(&guest, &input).is_ending);
+    guest.speed = 1 - (double)mode.slowdown_permille.expected / 1000 + 0.25;
+    assert_false(migrate(&guest, &input).is_ending);
+    gw_memory_free(guest.memory);
+}
+
+static void plan_of(enum pattern pattern, double share, struct forecast_input *input,
+                    struct dirty_model *model, struct rhythm_profile *rhythm,
+                    struct gw_plan_status *status)
+{
+    struct guest guest;
+
+    guest_init(&guest, pattern, share);
+    sample(&guest, model, rhythm);
+    *status = (struct gw_plan_status){0};
+    for (unsigned i = GW_PLAN_PRECOPY; i < GW_PLAN_N_MODES; i++) {
+        status->modes[i].mode = (enum gw_plan_mode)i;
+        status->modes[i].is_possible = i != GW_PLAN_THROTTLE || input->max_slowdown_permille > 0;
+        forecast_mode(input, &status->modes[i]);
+    }
+    forecast_choose(input, status);
+    gw_memory_free(guest.memory);
+}
+
+static void the_gentlest_mode_is_chosen(void **state)
+{
+    struct dirty_model model = {0};
+    struct rhythm_profile rhythm = {0};
+    struct forecast_input input = input_of(&model, &rhythm);
+    struct gw_plan_status status;
+
+    plan_of(UNIFORM, 0.25, &input, &model, &rhythm, &status);
+    assert_int_equal(status.chosen, GW_PLAN_PRECOPY);
+    assert_true(status.is_meeting);
+    assert_non_null(strstr(status.reason, "full speed"));
+    input.max_slowdown_permille = 900;
+    plan_of(UNIFORM, 4, &input, &model, &rhythm, &status);
+    assert_int_equal(status.chosen, GW_PLAN_THROTTLE);
+    assert_true(status.is_meeting);
+    assert_non_null(strstr(status.reason, "slowed down by"));
+    input.max_slowdown_permille = 100;
+    plan_of(UNIFORM, 4, &input, &model, &rhythm, &status);
+    assert_int_equal(status.chosen, GW_PLAN_POSTCOPY);
+    assert_non_null(strstr(status.reason, "loss of either host"));
+}
+
+/* Whatever budget is named as one that would do, alone, does. */
+static void budgets_that_would_do_do(void **state)
+{
+    struct dirty_model model = {0};
+    struct rhythm_profile rhythm = {0};
+    struct forecast_input input = input_of(&model, &rhythm), other;
+    struct gw_plan_status status;
+    const struct gw_plan_forecast *precopy = &status.modes[GW_PLAN_PRECOPY];
+
+    plan_of(UNIFORM, 2, &input, &model, &rhythm, &status);
+    assert_false(precopy->is_meeting);
+    assert_true(precopy->needs_blackout_ns > BUDGET_NS && precopy->needs_bandwidth_bytes > 0 &&
+                precopy->needs_slowdown_permille > 0);
+    other = input;
+    other.max_blackout_ns = precopy->needs_blackout_ns;
+    assert_true(forecast_precopy(&other, 0).is_ending);
+    other = input;
+    other.link_bytes_per_s = (double)precopy->needs_bandwidth_bytes;
+    assert_true(forecast_precopy(&other, 0).is_ending);
+    assert_true(forecast_precopy(&input, precopy->needs_slowdown_permille).is_ending);
+
+    /* Too little time is named as that. */
+    input.max_time_ns = NS_PER_S;
+    plan_of(UNIFORM, 0.25, &input, &model, &rhythm, &status);
+    assert_false(precopy->is_meeting);
+    assert_true(precopy->needs_time_ns > precopy->total_ns.expected);
+    assert_int_equal(precopy->needs_blackout_ns, 0);
+    assert_non_null(strstr(precopy->why, "longer than its budget"));
+}
+
+static void the_error_bar_holds_the_outcome(void **state)
+{
+    struct guest guest;
+    struct dirty_model model;
+    struct rhythm_profile rhythm;
+    struct forecast_input input;
+    struct forecast_run outcome;
+    struct gw_plan_forecast mode = {.mode = GW_PLAN_PRECOPY, .is_possible = true};
+
+    guest_init(&guest, PERIODIC, 0.5);
+    sample(&guest, &model, &rhythm);
+    input = input_of(&model, &rhythm);
+    input.link_doubt = 0.1;
+    forecast_mode(&input, &mode);
+    outcome = migrate(&guest, &input);
+    assert_true(mode.total_ns.low <= mode.total_ns.expected &&
+                mode.total_ns.expected <= mode.total_ns.high);
+    assert_true(mode.total_ns.low < mode.total_ns.high);
+    assert_true(mode.total_ns.low <= outcome.total_ns && outcome.total_ns <= mode.total_ns.high);
+    gw_memory_free(guest.memory);
+}
+
+static void post_copy_always_ends(void **state)
+{
+    struct dirty_model model = {0};
+    struct rhythm_profile rhythm = {0};
+    struct forecast_input input = input_of(&model, &rhythm);
+    struct gw_plan_status status;
+    const struct gw_plan_forecast *postcopy = &status.modes[GW_PLAN_POSTCOPY];
+
+    for (size_t i = 0; i < G_N_ELEMENTS(shares); i++) {
+        plan_of(UNIFORM, shares[i], &input, &model, &rhythm, &status);
+        assert_true(postcopy->total_ns.expected < 3 * (uint64_t)(RAM_BYTES / LINK_BYTES * 1e9));
+        assert_true(postcopy->blackout_ns.expected < 50 * NS_PER_MS);
+        assert_true(postcopy->slowdown_permille.expected < 1000);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_hot_set),
+        cmocka_unit_test(uniform_writes),
+        cmocka_unit_test(a_walk_through_memory),
+        cmocka_unit_test(periodic_writes),
+        cmocka_unit_test(an_idle_guest_goes_in_one_round),
+        cmocka_unit_test(sets_are_told_apart),
+        cmocka_unit_test(a_slow_down_that_would_do_does),
+        cmocka_unit_test(the_gentlest_mode_is_chosen),
+        cmocka_unit_test(budgets_that_would_do_do),
+        cmocka_unit_test(the_error_bar_holds_the_outcome),
+        cmocka_unit_test(post_copy_always_ends),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/* Periods are found where there are some and only there, and waiting for a quiet moment is short.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "migrate/rhythm.h"
+
+#define START_NS (UINT64_C(1000) * NS_PER_S + 12345678)
+
+static uint64_t seed = 88172645463325252u;
+
+static double noise(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (double)(seed % 1000) / 1000;
+}
+
+/* Pages per ms: bursts of burst_ms at the beginning of each period. */
+static double burst_rate(uint64_t at_ns, uint64_t period_ms, uint64_t burst_ms)
+{
+    return at_ns / NS_PER_MS % period_ms < burst_ms ? 100 : 1;
+}
+
+/* Slots of 30 to 60 ms, as looks that are late now and then give them. */
+static uint64_t play(struct rhythm *rhythm, uint64_t length_ms, uint64_t period_ms,
+                     uint64_t burst_ms)
+{
+    uint64_t at_ns = START_NS;
+
+    while (at_ns < START_NS + length_ms * NS_PER_MS) {
+        uint64_t slot_ns = (30 + (uint64_t)(noise() * 30)) * NS_PER_MS;
+        double n_pages = 0;
+
+        for (uint64_t ns = 0; ns < slot_ns; ns += NS_PER_MS)
+            n_pages += period_ms ? burst_rate(at_ns + ns, period_ms, burst_ms) : 200 * noise();
+        rhythm_add(rhythm, at_ns, at_ns + slot_ns, n_pages);
+        at_ns += slot_ns;
+    }
+    return at_ns;
+}
+
+static void check_period(uint64_t period_ms, uint64_t burst_ms)
+{
+    struct rhythm rhythm = {0};
+    struct rhythm_profile profile;
+    uint64_t now_ns = play(&rhythm, 4 * period_ms + 500, period_ms, burst_ms);
+    uint64_t bin_ms = RHYTHM_BIN_NS / NS_PER_MS;
+
+    assert_true(rhythm_profile(&rhythm, &profile));
+    assert_in_range(profile.n * bin_ms, period_ms - bin_ms, period_ms + bin_ms);
+    assert_true(rhythm_quiet_permille(&profile) < 200);
+    assert_true(rhythm_quiet_pages(&profile, 50 * NS_PER_MS) < 300);
+    /* From any moment on a quiet one is near, and at it nothing is waited for. Whether the moment
+     * is quiet is judged by the guest itself, a bin away from the edges of its burst. */
+    for (uint64_t at = now_ns; at < now_ns + period_ms * NS_PER_MS; at += 7 * NS_PER_MS) {
+        uint64_t wait_ns = rhythm_wait_ns(&profile, at, 50 * NS_PER_MS);
+        uint64_t phase_ms = at / NS_PER_MS % period_ms;
+
+        assert_true(wait_ns <= (burst_ms + 4 * bin_ms) * NS_PER_MS);
+        assert_int_equal(rhythm_wait_ns(&profile, at + wait_ns, 50 * NS_PER_MS), 0);
+        if (phase_ms > 3 * bin_ms && phase_ms + 3 * bin_ms < burst_ms)
+            assert_true(wait_ns > 0);
+        if (phase_ms > burst_ms + 4 * bin_ms && phase_ms + 3 * bin_ms < period_ms)
+            assert_int_equal(wait_ns, 0);
+    }
+}
+
+static void periods_are_found(void **state)
+{
+    check_period(400, 100);
+    check_period(800, 200);
+    check_period(1000, 400);
+    check_period(2000, 300);
+}
+
+static void noise_and_a_steady_guest_have_none(void **state)
+{
+    struct rhythm noisy = {0}, steady = {0};
+    struct rhythm_profile profile;
+
+    play(&noisy, 12000, 0, 0);
+    assert_false(rhythm_profile(&noisy, &profile));
+    assert_int_equal(rhythm_wait_ns(&profile, START_NS, NS_PER_MS), 0);
+    play(&steady, 12000, 1, 1);
+    assert_false(rhythm_profile(&steady, &profile));
+}
+
+static void one_burst_is_no_period(void **state)
+{
+    struct rhythm rhythm = {0};
+    struct rhythm_profile profile;
+
+    play(&rhythm, 2900, 3000, 300);
+    assert_false(rhythm_profile(&rhythm, &profile));
+}
+
+/* What is too coarse, or has a gap, is not mixed with what was before. */
+static void gaps_start_anew(void **state)
+{
+    struct rhythm rhythm = {0};
+    struct rhythm_profile profile;
+    uint64_t now_ns = play(&rhythm, 4000, 800, 200);
+
+    assert_true(rhythm_profile(&rhythm, &profile));
+    rhythm_add(&rhythm, now_ns, now_ns + NS_PER_S, 1000);
+    assert_false(rhythm_profile(&rhythm, &profile));
+    now_ns = play(&rhythm, 4000, 800, 200);
+    assert_true(rhythm_profile(&rhythm, &profile));
+    rhythm_add(&rhythm, now_ns + NS_PER_S, now_ns + NS_PER_S + 40 * NS_PER_MS, 1000);
+    assert_false(rhythm_profile(&rhythm, &profile));
+}
+
+static void waits_are_bounded(void **state)
+{
+    struct rhythm_profile profile = {.n = RHYTHM_BINS / 2};
+
+    for (uint32_t i = 0; i < profile.n; i++)
+        profile.pages[i] = i == 1 ? 0 : 1000;
+    for (uint32_t i = 0; i < 2 * profile.n; i++)
+        assert_true(rhythm_wait_ns(&profile, i * RHYTHM_BIN_NS, NS_PER_MS) <= RHYTHM_MAX_WAIT_NS);
+}
+
+/* Who could stop in the middle of a burst, and would save by waiting, waits for one period at most,
+ * whatever is said to him. */
+static void patience_ends(void **state)
+{
+    struct rhythm rhythm = {0};
+    struct rhythm_profile profile, none = {0};
+    uint64_t now_ns = play(&rhythm, 4000, 800, 200), limit_ns = 0;
+
+    assert_true(rhythm_profile(&rhythm, &profile));
+    while (now_ns / NS_PER_MS % 800 != 150)
+        now_ns += NS_PER_MS;
+    assert_true(rhythm_wants_wait(&profile, &limit_ns, now_ns, 50 * NS_PER_MS, 5000,
+                                  100 * NS_PER_MS, 110 * NS_PER_MS));
+    assert_in_range(limit_ns, now_ns + 700 * NS_PER_MS, now_ns + 900 * NS_PER_MS);
+    /* In the quiet part it goes. */
+    assert_false(rhythm_wants_wait(&profile, &limit_ns, now_ns + 350 * NS_PER_MS, 50 * NS_PER_MS,
+                                   5000, 100 * NS_PER_MS, 110 * NS_PER_MS));
+    /* The next burst comes after the limit: no second wait. */
+    assert_false(rhythm_wants_wait(&profile, &limit_ns, now_ns + 1600 * NS_PER_MS, 50 * NS_PER_MS,
+                                   5000, 100 * NS_PER_MS, 110 * NS_PER_MS));
+    /* Nothing to gain. */
+    limit_ns = 0;
+    assert_false(rhythm_wants_wait(&profile, &limit_ns, now_ns, 50 * NS_PER_MS, 60, 2 * NS_PER_MS,
+                                   3 * NS_PER_MS));
+    assert_false(rhythm_wants_wait(&none, &limit_ns, now_ns, 50 * NS_PER_MS, 5000, 100 * NS_PER_MS,
+                                   110 * NS_PER_MS));
+    assert_int_equal(limit_ns, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(periods_are_found),
+        cmocka_unit_test(noise_and_a_steady_guest_have_none),
+        cmocka_unit_test(one_burst_is_no_period),
+        cmocka_unit_test(gaps_start_anew),
+        cmocka_unit_test(waits_are_bounded),
+        cmocka_unit_test(patience_ends),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
