@@ -54,6 +54,8 @@ static const char *text_of(const json_t *object, const char *key)
 struct budgets {
     char *max_blackout, *max_bandwidth, *max_time, *max_slowdown, *ram, *compress, *delta,
         *channels;
+    char *mode, *at_max_time, *reconnect_time;
+    gboolean wants_wait, forbids_postcopy;
 };
 
 static bool put_duration(json_t *args, const char *name, const char *option, const char *text)
@@ -173,6 +175,52 @@ static bool put_channels(json_t *args, const char *text)
     return true;
 }
 
+static bool put_mode(json_t *args, const char *text)
+{
+    static const char *const modes[] = {"auto", "precopy", "postcopy", NULL};
+
+    if (!text)
+        return true;
+    if (!g_strv_contains(modes, text)) {
+        cli_complain("--mode: '%s' is not auto, precopy or postcopy", text);
+        return false;
+    }
+    json_object_set_new(args, "mode", json_string(text));
+    return true;
+}
+
+static bool put_at_max_time(json_t *args, const struct budgets *budgets)
+{
+    static const char *const ways[] = {"cancel", "postcopy", "stop-and-copy", NULL};
+    const char *text = budgets->at_max_time;
+
+    if (!text)
+        return true;
+    if (!g_strv_contains(ways, text)) {
+        cli_complain("--at-max-time: '%s' is not cancel, postcopy or stop-and-copy", text);
+        return false;
+    }
+    json_object_set_new(args, "at-max-time", json_string(text));
+    return true;
+}
+
+/* Waiting is asked for each time; that post-copy is forbidden stays so until somebody allows it. */
+static bool put_postcopy(json_t *args, const struct budgets *budgets)
+{
+    bool wants_postcopy = g_strcmp0(budgets->mode, "postcopy") == 0 ||
+                          g_strcmp0(budgets->at_max_time, "postcopy") == 0;
+
+    if (budgets->forbids_postcopy && wants_postcopy) {
+        cli_complain("--forbid-postcopy: post-copy is asked for, too");
+        return false;
+    }
+    json_object_set_new(args, "pause-before-switchover", json_boolean(budgets->wants_wait));
+    if (budgets->forbids_postcopy)
+        json_object_set_new(args, "forbid-postcopy", json_true());
+    return put_mode(args, budgets->mode) && put_at_max_time(args, budgets) &&
+           put_duration(args, "reconnect-time", "reconnect-time", budgets->reconnect_time);
+}
+
 /* NULL: something was wrong (and said). */
 static json_t *budget_args(const struct budgets *budgets)
 {
@@ -183,7 +231,7 @@ static json_t *budget_args(const struct budgets *budgets)
         put_rate(args, "max-bandwidth", "max-bandwidth", budgets->max_bandwidth) &&
         put_slowdown(args, budgets->max_slowdown) && put_ram(args, budgets->ram) &&
         put_compress(args, budgets->compress) && put_delta(args, budgets->delta) &&
-        put_channels(args, budgets->channels))
+        put_channels(args, budgets->channels) && put_postcopy(args, budgets))
         return args;
     json_decref(args);
     return NULL;
@@ -193,7 +241,7 @@ static json_t *budget_args(const struct budgets *budgets)
 
 static bool is_final(const char *state)
 {
-    static const char *const final[] = {"completed", "saved", "failed", "cancelled", NULL};
+    static const char *const final[] = {"completed", "saved", "failed", "cancelled", "lost", NULL};
     return g_strv_contains(final, state);
 }
 
@@ -205,6 +253,8 @@ static int exit_status_of(const json_t *info)
         return CLI_OK;
     if (strcmp(status, "cancelled") == 0)
         return CLI_CANCELLED;
+    if (strcmp(text_of(info, "state"), "lost") == 0)
+        return CLI_LOST;
     return strcmp(text_of(info, "error-code"), "refused") == 0 ? CLI_REFUSED : CLI_FAILED;
 }
 
@@ -418,7 +468,7 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
         {"max-bandwidth", 0, 0, G_OPTION_ARG_STRING, &budgets.max_bandwidth,
          "Most bytes per second (unlimited), 500MiB/s for example", "RATE"},
         {"max-time", 0, 0, G_OPTION_ARG_STRING, &budgets.max_time,
-         "Give up after this time (never)", "TIME"},
+         "Longest time before the switchover (unlimited); see --at-max-time", "TIME"},
         {"max-slowdown", 0, 0, G_OPTION_ARG_STRING, &budgets.max_slowdown,
          "Most by which a vCPU that dirties too fast is slowed, up to 99% (0%)", "PERCENT"},
         {"ram", 0, 0, G_OPTION_ARG_STRING, &budgets.ram,
@@ -430,6 +480,18 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
          "SIZE"},
         {"channels", 0, 0, G_OPTION_ARG_STRING, &budgets.channels,
          "Connections for pages, 1 to 64 (auto: as both hosts see fit)", "N|auto"},
+        {"mode", 0, 0, G_OPTION_ARG_STRING, &budgets.mode,
+         "precopy: the guest moves last; postcopy: it moves before its memory; auto (default): "
+         "pre-copy, and post-copy when that does not converge",
+         "MODE"},
+        {"at-max-time", 0, 0, G_OPTION_ARG_STRING, &budgets.at_max_time,
+         "When max-time is spent: cancel (default), postcopy, stop-and-copy", "WHAT"},
+        {"reconnect-time", 0, 0, G_OPTION_ARG_STRING, &budgets.reconnect_time,
+         "How long a lost link is tried again before the move fails (not at all)", "TIME"},
+        {"wait-before-switchover", 0, 0, G_OPTION_ARG_NONE, &budgets.wants_wait,
+         "Wait there until godwit switchover", NULL},
+        {"forbid-postcopy", 0, 0, G_OPTION_ARG_NONE, &budgets.forbids_postcopy,
+         "The guest survives the loss of either host while it moves", NULL},
         {"report", 0, 0, G_OPTION_ARG_FILENAME, &report_path,
          "Write a page (HTML, pictures inside) about the move, however it ends", "FILE"},
         {"json", 'j', 0, G_OPTION_ARG_NONE, &is_json, "JSON lines; the last is the summary", NULL},
@@ -450,6 +512,9 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
     g_free(budgets.compress);
     g_free(budgets.delta);
     g_free(budgets.channels);
+    g_free(budgets.mode);
+    g_free(budgets.at_max_time);
+    g_free(budgets.reconnect_time);
     if (!args)
         return CLI_USAGE;
     if (report_path && !(report = report_new(report_path, argv[1], argv[2], &error))) {

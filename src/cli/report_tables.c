@@ -152,6 +152,7 @@ static void put_figures(GString *out, const struct report_facts *facts)
     put_figure(out, "frames sent after the guest", SVG_COUNT, info, "packets-forwarded");
     put_cost(out, info);
     put_settings(out, facts->params);
+    put_fact(out, "post-copy was not possible", report_word(info, "postcopy-lack"));
     put_fact(out, "note", report_word(info, "note"));
     g_string_append(out, "</table>\n</section>\n");
 }

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#define PAGE_BYTES 4096
+
 struct track {
     uint64_t step_ns;
     GArray *samples; /* struct track_sample */
@@ -60,7 +62,9 @@ static struct track_sample sample_of(const json_t *info)
         .at_ns = number_or(info, "total-ns", 0),
         .round = (uint32_t)number_or(info, "round", 0),
         .sent_bytes = number_or(ram, "transferred", 0),
-        .left_bytes = number_or(ram, "remaining", 0),
+        .left_bytes = json_object_get(info, "pages-left")
+                          ? number_or(info, "pages-left", 0) * PAGE_BYTES
+                          : number_or(ram, "remaining", 0),
         .rate_bytes = known(number_or(info, "bandwidth", 0)),
         .dirty_rate_bytes = number_or(info, "dirty-rate", NAN),
         .blackout_ns = known(number_or(info, "predicted-blackout-ns", 0)),
