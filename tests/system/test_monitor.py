@@ -34,8 +34,12 @@ class Raw:
         self.socket.sendall(data if isinstance(data, bytes) else json.dumps(data).encode())
 
     def ask(self, data):
+        """The answer; events that come before it (the guest may only just be starting) are left out."""
         self.send(data)
-        return self.read()
+        answer = self.read()
+        while answer and "event" in answer:
+            answer = self.read()
+        return answer
 
 
 @pytest.fixture
