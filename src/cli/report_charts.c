@@ -7,7 +7,9 @@
 #include "cli/report_parts.h"
 #include "cli/svg.h"
 
-#define MAX_BINS      100u
+#define MAX_BINS      60.0
+#define MIN_BINS      20.0
+#define BIN_NS        100e6 /* shorter ones show bursts rather than rates */
 #define PLOT_HEIGHT   200.0
 #define SMALL_HEIGHT  150.0
 #define ROWS_HEIGHT   104.0
@@ -103,13 +105,16 @@ static void series_init(struct series *series, const struct report_facts *facts)
     series->slowdown = g_new(double, n);
     for (size_t i = 0; i < n; i++) {
         series->at[i] = samples[i].at_ns;
-        series->left[i] = samples[i].round > 0 ? samples[i].left_bytes : NAN;
+        /* Before anything is sent nobody has counted what is left. */
+        series->left[i] = samples[i].round > 0 && samples[i].sent_bytes + samples[i].left_bytes > 0
+                              ? samples[i].left_bytes
+                              : NAN;
         series->dirty[i] = samples[i].round > 0 ? samples[i].dirty_rate_bytes : NAN;
         series->end[i] = samples[i].end_ns;
         series->blackout[i] = samples[i].blackout_ns;
         series->slowdown[i] = samples[i].slowdown_percent;
     }
-    series->n_bins = CLAMP(n, 1, MAX_BINS);
+    series->n_bins = MIN(n, (size_t)CLAMP(facts->total_ns / BIN_NS, MIN_BINS, MAX_BINS));
     series->bin_ns = fmax(facts->total_ns, 1) / (double)series->n_bins;
     series->bin_at = g_new(double, series->n_bins + 1);
     for (size_t i = 0; i <= series->n_bins; i++)
@@ -180,6 +185,14 @@ static void tell(GString *tip, const char *what, enum svg_unit unit, double valu
 
     if (!isnan(value))
         g_string_append_printf(tip, "\n%s %s", what, number);
+}
+
+static bool has_rounds(const struct report_facts *facts)
+{
+    size_t n;
+
+    track_rounds(facts->track, &n);
+    return n > 0;
 }
 
 /* What is told at each part of the time, the same in every picture. */
@@ -287,12 +300,15 @@ static void put_when(GString *out, const struct report_facts *facts)
 
     open_section(out, "What happened when", NULL);
     put_stop_key(out, facts);
-    svg_rows_begin(&plot, out, "States and rounds over time", ROWS_HEIGHT, facts->total_ns,
+    svg_rows_begin(&plot, out, "States and rounds over time",
+                   has_rounds(facts) ? ROWS_HEIGHT : ROWS_HEIGHT - ROW_HEIGHT - 6, facts->total_ns,
                    TIME_STEPS);
     put_row_name(&plot, "state", states_y);
     put_spans(&plot, facts, states_y);
-    put_row_name(&plot, "round", rounds_y);
-    put_rounds(&plot, facts, rounds_y);
+    if (has_rounds(facts)) {
+        put_row_name(&plot, "round", rounds_y);
+        put_rounds(&plot, facts, rounds_y);
+    }
     put_stops(&plot, facts);
     svg_plot_end(&plot);
     close_section(out);
@@ -433,7 +449,8 @@ void report_put_charts(GString *out, const struct report_facts *facts)
 
     series_init(&series, facts);
     put_when(out, facts);
-    put_rates(out, facts, &series);
+    if (has_rounds(facts))
+        put_rates(out, facts, &series);
     if (has_any(series.left, series.n))
         put_single(out, facts, &series, "Left to send",
                    "Of the round under way, and dirtied since as far as known.", SVG_BYTES,

@@ -63,6 +63,7 @@ const char report_style[] =
     "th{font-weight:600;color:var(--soft)}\n"
     "td{overflow-wrap:anywhere}\n"
     ".n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\n"
+    ".facts{width:auto}.facts td{padding-right:36px}\n"
     "tr.part td{color:var(--soft);border-bottom-style:dotted}tr.part .name{padding-left:18px}\n"
     "tr.sum td{font-weight:600}\n"
     ".fall{width:34%;padding-right:0}\n"

@@ -83,7 +83,7 @@ static void put_figure(GString *out, const char *name, enum svg_unit unit, const
     const json_t *value = json_object_get(object, key);
     g_autofree char *number = NULL;
 
-    if (!json_is_number(value))
+    if (json_number_value(value) == 0)
         return;
     number = svg_number(unit, json_number_value(value));
     put_fact(out, name, number);
@@ -110,14 +110,6 @@ static void put_limit(GString *out, const char *name, const json_t *params, cons
         put_fact(out, name, report_number(params, key) > 0 ? number : "none");
 }
 
-static void put_cost(GString *out, const json_t *info)
-{
-    if (json_object_get(info, "cpu-ns"))
-        put_figure(out, "CPU time of the move at the source", SVG_TIME, info, "cpu-ns");
-    if (json_object_get(info, "peer-cpu-ns"))
-        put_figure(out, "CPU time at the destination", SVG_TIME, info, "peer-cpu-ns");
-}
-
 static void put_settings(GString *out, const json_t *params)
 {
     double rate = report_number(params, "max-bandwidth");
@@ -136,7 +128,7 @@ static void put_figures(GString *out, const struct report_facts *facts)
 {
     const json_t *info = facts->info, *ram = json_object_get(info, "ram");
 
-    g_string_append(out, "<section id=\"figures\">\n<h2>Figures</h2>\n<table>\n");
+    g_string_append(out, "<section id=\"figures\">\n<h2>Figures</h2>\n<table class=\"facts\">\n");
     put_figure(out, "memory of the guest", SVG_BYTES, ram, "total");
     put_figure(out, "sent in all", SVG_BYTES, ram, "transferred");
     put_figure(out, "pages sent with content", SVG_COUNT, ram, "normal");
@@ -150,7 +142,8 @@ static void put_figures(GString *out, const struct report_facts *facts)
     put_figure(out, "lost links taken up again", SVG_COUNT, info, "reconnects");
     put_figure(out, "switchovers put off", SVG_COUNT, info, "failed-attempts");
     put_figure(out, "frames sent after the guest", SVG_COUNT, info, "packets-forwarded");
-    put_cost(out, info);
+    put_figure(out, "CPU time of the move at the source", SVG_TIME, info, "cpu-ns");
+    put_figure(out, "CPU time at the destination", SVG_TIME, info, "peer-cpu-ns");
     put_settings(out, facts->params);
     put_fact(out, "post-copy was not possible", report_word(info, "postcopy-lack"));
     put_fact(out, "note", report_word(info, "note"));
