@@ -23,7 +23,7 @@
 /* The samples as columns, and what was sent and asked for per second in each bin of time. */
 struct series {
     size_t n;
-    double *at, *left, *dirty, *end, *blackout, *slowdown;
+    double *at, *left, *dirty, *end, *end_low, *end_high, *blackout, *slowdown;
     size_t n_bins;
     double bin_ns;
     double *bin_at, *sent, *requested;
@@ -101,6 +101,8 @@ static void series_init(struct series *series, const struct report_facts *facts)
     series->left = g_new(double, n);
     series->dirty = g_new(double, n);
     series->end = g_new(double, n);
+    series->end_low = g_new(double, n);
+    series->end_high = g_new(double, n);
     series->blackout = g_new(double, n);
     series->slowdown = g_new(double, n);
     for (size_t i = 0; i < n; i++) {
@@ -109,8 +111,13 @@ static void series_init(struct series *series, const struct report_facts *facts)
         series->left[i] = samples[i].round > 0 && samples[i].sent_bytes + samples[i].left_bytes > 0
                               ? samples[i].left_bytes
                               : NAN;
-        series->dirty[i] = samples[i].round > 0 ? samples[i].dirty_rate_bytes : NAN;
+        /* In post-copy the guest is elsewhere. */
+        series->dirty[i] = samples[i].round > 0 && !g_str_has_prefix(samples[i].state, "postcopy")
+                               ? samples[i].dirty_rate_bytes
+                               : NAN;
         series->end[i] = samples[i].end_ns;
+        series->end_low[i] = samples[i].end_low_ns;
+        series->end_high[i] = samples[i].end_high_ns;
         series->blackout[i] = samples[i].blackout_ns;
         series->slowdown[i] = samples[i].slowdown_percent;
     }
@@ -126,9 +133,9 @@ static void series_init(struct series *series, const struct report_facts *facts)
 
 static void series_clear(struct series *series)
 {
-    double *owned[] = {series->at,     series->left,     series->dirty,
-                       series->end,    series->blackout, series->slowdown,
-                       series->bin_at, series->sent,     series->requested};
+    double *owned[] = {series->at,      series->left,     series->dirty,    series->end,
+                       series->end_low, series->end_high, series->blackout, series->slowdown,
+                       series->bin_at,  series->sent,     series->requested};
     for (size_t i = 0; i < G_N_ELEMENTS(owned); i++)
         g_free(owned[i]);
 }
@@ -410,13 +417,18 @@ static void put_forecast(GString *out, const struct report_facts *facts,
         cut_forecast(draws_budget ? fmax(max, budget) : max, happened, draws_budget ? budget : 0);
 
     open_section(out, title, words_on_forecast(values, series->n, greatest_value > top * 1.25));
+    bool has_range = values == series->end && has_any(series->end_high, series->n);
     svg_key(out, "third", "as forecast at that time");
+    if (has_range)
+        svg_key(out, "range", "between these, most likely");
     if (!isnan(happened))
         svg_key(out, "happened", what_label);
     if (budget > 0)
         svg_key(out, "budget", most_label);
     svg_plot_begin(&plot, out, title, SMALL_HEIGHT, facts->total_ns, SVG_TIME, top);
     put_stops(&plot, facts);
+    if (has_range)
+        svg_plot_band(&plot, "range", series->at, series->end_low, series->end_high, series->n);
     if (draws_budget)
         svg_plot_rule(&plot, "budget", budget);
     if (!isnan(happened))

@@ -150,6 +150,65 @@ static void put_figures(GString *out, const struct report_facts *facts)
     g_string_append(out, "</table>\n</section>\n");
 }
 
+/* ---- forecast and outcome -------------------------------------------------------------------- */
+
+/* What may never be has no number. */
+static char *end_text(const json_t *range, const char *key)
+{
+    const json_t *value = json_object_get(range, key);
+    return json_is_number(value) ? svg_number(SVG_TIME, json_number_value(value))
+                                 : g_strdup("never");
+}
+
+/* "4.49 s (4.31 s to 4.80 s)". */
+static char *range_text(const json_t *range)
+{
+    g_autofree char *expected = end_text(range, "expected");
+    g_autofree char *low = end_text(range, "low");
+    g_autofree char *high = end_text(range, "high");
+
+    return g_strdup_printf("%s (%s to %s)", expected, low, high);
+}
+
+/* outcome_ns: NAN when it never came to that. */
+static void put_outcome(GString *out, const char *name, const json_t *range, double outcome_ns)
+{
+    g_autofree char *forecast = range_text(range);
+    double expected_ns = report_number(range, "expected");
+    g_autofree char *off = outcome_ns > 0 && expected_ns > 0
+                               ? g_strdup_printf("%+.0f %%", (expected_ns / outcome_ns - 1) * 100)
+                               : g_strdup("-");
+
+    g_string_append(out, "<tr>");
+    report_put_cell(out, NULL, name);
+    report_put_cell(out, "n", forecast);
+    put_number(out, SVG_TIME, outcome_ns);
+    report_put_cell(out, "n", off);
+    g_string_append(out, "</tr>\n");
+}
+
+/* The engine's first forecast that knew link and guest. */
+static void put_forecast(GString *out, const struct report_facts *facts)
+{
+    const json_t *forecast = json_object_get(facts->info, "forecast");
+    const json_t *attempt = report_attempt(facts);
+    bool is_completed = strcmp(report_word(facts->info, "state"), "completed") == 0;
+
+    if (report_number(forecast, "round") == 0)
+        return;
+    g_string_append_printf(out,
+                           "<section id=\"forecast\">\n<h2>The first forecast, and what came of it"
+                           "</h2>\n<p>Made before round %.0f, when link and guest were known.</p>\n"
+                           "<table class=\"facts\"><tr><th></th><th class=\"n\">forecast</th>"
+                           "<th class=\"n\">outcome</th><th class=\"n\">off by</th></tr>\n",
+                           report_number(forecast, "round"));
+    put_outcome(out, "total time", json_object_get(forecast, "total-ns"),
+                is_completed ? facts->total_ns : NAN);
+    put_outcome(out, "blackout", json_object_get(forecast, "blackout-ns"),
+                is_completed && attempt ? report_number(attempt, "blackout-ns") : NAN);
+    g_string_append(out, "</table>\n</section>\n");
+}
+
 /* ---- faults ---------------------------------------------------------------------------------- */
 
 static void put_thread(GString *out, const char *name, const json_t *faults)
@@ -221,6 +280,7 @@ static void put_samples(GString *out, const struct report_facts *facts)
 
 void report_put_tables(GString *out, const struct report_facts *facts)
 {
+    put_forecast(out, facts);
     put_faults(out, facts);
     put_rounds(out, facts);
     put_figures(out, facts);

@@ -243,6 +243,21 @@ void svg_plot_line(struct svg_plot *plot, const char *class, const double *ns, c
     g_string_append(plot->out, "\"/>\n");
 }
 
+void svg_plot_band(struct svg_plot *plot, const char *class, const double *ns, const double *low,
+                   const double *high, size_t n)
+{
+    g_string_append_printf(plot->out, "<path class=\"%s\" d=\"", class);
+    for (size_t i = 0; i + 1 < n; i++) {
+        if (isnan(low[i]) || isnan(high[i]))
+            continue;
+        double x = svg_plot_x(plot, ns[i]);
+        g_string_append_printf(plot->out, "M%.1f %.1fV%.1fH%.1fV%.1fZ", x, svg_plot_y(plot, low[i]),
+                               svg_plot_y(plot, high[i]), svg_plot_x(plot, ns[i + 1]),
+                               svg_plot_y(plot, low[i]));
+    }
+    g_string_append(plot->out, "\"/>\n");
+}
+
 void svg_plot_rule(struct svg_plot *plot, const char *class, double value)
 {
     double y = svg_plot_y(plot, value);

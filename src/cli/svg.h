@@ -56,6 +56,9 @@ double svg_plot_y(const struct svg_plot *plot, double value);
  * the next point when is_stepped. class: for example "line s1". */
 void svg_plot_line(struct svg_plot *plot, const char *class, const double *ns, const double *values,
                    size_t n, bool is_stepped);
+/* The area between two stepped lines, where both are known. */
+void svg_plot_band(struct svg_plot *plot, const char *class, const double *ns, const double *low,
+                   const double *high, size_t n);
 /* A horizontal line across. */
 void svg_plot_rule(struct svg_plot *plot, const char *class, double value);
 /* A vertical strip over the whole height, not thinner than one can see. */

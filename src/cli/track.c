@@ -73,6 +73,8 @@ static struct track_sample sample_of(const json_t *info)
     };
 
     sample.end_ns = sample.at_ns + number_or(info, "expected-left-ns", NAN);
+    sample.end_low_ns = sample.at_ns + number_or(info, "expected-left-low-ns", NAN);
+    sample.end_high_ns = sample.at_ns + number_or(info, "expected-left-high-ns", NAN);
     g_strlcpy(sample.state, state ? state : "", sizeof sample.state);
     return sample;
 }

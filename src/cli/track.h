@@ -29,6 +29,7 @@ struct track_sample {
     double sent_bytes, left_bytes;
     double rate_bytes, dirty_rate_bytes; /* per second, as the engine measured them */
     double end_ns;                       /* when the migration would end, as forecast now */
+    double end_low_ns, end_high_ns;      /* between which end_ns will most likely be */
     double blackout_ns;                  /* as forecast now */
     double slowdown_percent;             /* of the guest, by throttling */
     double requested_pages;              /* post-copy: faults that the source was told of, so far */

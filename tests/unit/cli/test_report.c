@@ -97,9 +97,12 @@ static void test_a_move_in_postcopy(void **state)
     add(report, 200,
         "{\"status\":\"postcopy-active\",\"state\":\"postcopy\",\"round\":1,"
         "\"predicted-blackout-ns\":4000000,\"expected-left-ns\":200000000,"
+        "\"expected-left-low-ns\":100000000,\"expected-left-high-ns\":300000000,"
         "\"ram\":{\"transferred\":60000,\"remaining\":30000,\"postcopy-requests\":4}}");
     add(report, 400,
         "{\"status\":\"completed\",\"state\":\"completed\",\"round\":1,"
+        "\"forecast\":{\"round\":1,\"total-ns\":{\"expected\":440000000,"
+        "\"low\":380000000,\"high\":null},\"blackout-ns\":{\"expected\":1000}},"
         "\"note\":\"<b>\\u0001\",\"faults\":{\"count\":9,\"p50-ns\":100000,"
         "\"threads\":[{\"name\":\"hart<0>\",\"count\":9,\"stall-ns\":5}]},"
         "\"ram\":{\"transferred\":95000,\"remaining\":0,\"postcopy-requests\":9}}");
@@ -109,6 +112,9 @@ static void test_a_move_in_postcopy(void **state)
     assert_non_null(strstr(page, "a&lt;&amp;&quot;"));
     assert_non_null(strstr(page, "hart&lt;0&gt;"));
     assert_non_null(strstr(page, "Pages asked for"));
+    assert_non_null(strstr(page, "440 ms (380 ms to never)"));
+    assert_non_null(strstr(page, "+10 %"));
+    assert_non_null(strstr(page, "<path class=\"range\""));
     assert_non_null(strstr(page, "Slow-down of the guest"));
     assert_non_null(strstr(page, "The guest runs at the destination."));
     assert_non_null(strstr(page, "data-samples=\"4\""));
