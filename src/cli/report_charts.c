@@ -468,8 +468,9 @@ void report_put_charts(GString *out, const struct report_facts *facts)
                    "Of the round under way, and dirtied since as far as known.", SVG_BYTES,
                    series.at, series.left, series.n);
     if (has_any(series.slowdown, series.n))
-        put_single(out, facts, &series, "Slow-down of the guest",
-                   "So much of its vCPUs' time was taken so that the link could keep up.",
+        put_single(out, facts, &series, "Slow-down",
+                   "So much of its time was taken from the vCPU that dirtied fastest, so that the "
+                   "link could keep up.",
                    SVG_PERCENT, series.at, series.slowdown, series.n);
     if (has_any(series.requested, series.n_bins))
         put_single(out, facts, &series, "Pages asked for",

@@ -120,6 +120,7 @@ static void put_settings(GString *out, const json_t *params)
     put_limit(out, "budget: max-blackout", params, "downtime-limit");
     put_limit(out, "budget: max-time", params, "max-time");
     put_fact(out, "budget: max-bandwidth", rate > 0 ? number : "none");
+    put_figure(out, "budget: max-slowdown, percent", SVG_COUNT, params, "max-slowdown");
     put_fact(out, "mode", report_word(params, "mode"));
     put_fact(out, "at max-time", report_word(params, "at-max-time"));
 }
@@ -209,6 +210,31 @@ static void put_forecast(GString *out, const struct report_facts *facts)
     g_string_append(out, "</table>\n</section>\n");
 }
 
+/* ---- throttling ------------------------------------------------------------------------------ */
+
+static void put_throttle(GString *out, const struct report_facts *facts)
+{
+    size_t i;
+    json_t *vcpu;
+
+    if (report_number(facts->info, "throttled-rounds") == 0)
+        return;
+    g_string_append(out, "<section id=\"throttle\">\n<h2>vCPUs</h2>\n<p>Only those are slowed that "
+                         "dirty memory faster than the link takes.</p>\n<table class=\"facts\"><tr>"
+                         "<th class=\"n\">vCPU</th><th class=\"n\">dirtied at</th><th class=\"n\">"
+                         "slowed at most by</th><th class=\"n\">time taken</th></tr>\n");
+    json_array_foreach(json_object_get(facts->info, "vcpus"), i, vcpu)
+    {
+        g_string_append(out, "<tr>");
+        put_number(out, SVG_COUNT, (double)i);
+        put_number(out, SVG_BYTES_RATE, report_number(vcpu, "dirty-rate"));
+        put_number(out, SVG_PERCENT, report_number(vcpu, "most-throttle"));
+        put_number(out, SVG_TIME, report_number(vcpu, "throttled-ns"));
+        g_string_append(out, "</tr>\n");
+    }
+    g_string_append(out, "</table>\n</section>\n");
+}
+
 /* ---- faults ---------------------------------------------------------------------------------- */
 
 static void put_thread(GString *out, const char *name, const json_t *faults)
@@ -281,6 +307,7 @@ static void put_samples(GString *out, const struct report_facts *facts)
 void report_put_tables(GString *out, const struct report_facts *facts)
 {
     put_forecast(out, facts);
+    put_throttle(out, facts);
     put_faults(out, facts);
     put_rounds(out, facts);
     put_figures(out, facts);

@@ -68,7 +68,8 @@ static struct track_sample sample_of(const json_t *info)
         .rate_bytes = known(number_or(info, "bandwidth", 0)),
         .dirty_rate_bytes = number_or(info, "dirty-rate", NAN),
         .blackout_ns = known(number_or(info, "predicted-blackout-ns", 0)),
-        .slowdown_percent = number_or(info, "cpu-throttle-percentage", NAN),
+        .slowdown_percent = number_or(info, "cpu-throttle-percentage",
+                                      json_object_get(info, "throttled-vcpus") ? 0 : NAN),
         .requested_pages = number_or(ram, "postcopy-requests", NAN),
     };
 

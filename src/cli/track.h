@@ -31,7 +31,7 @@ struct track_sample {
     double end_ns;                       /* when the migration would end, as forecast now */
     double end_low_ns, end_high_ns;      /* between which end_ns will most likely be */
     double blackout_ns;                  /* as forecast now */
-    double slowdown_percent;             /* of the guest, by throttling */
+    double slowdown_percent;             /* of the vCPU that is throttled most */
     double requested_pages;              /* post-copy: faults that the source was told of, so far */
     char state[TRACK_STATE_SIZE];
 };

@@ -103,6 +103,8 @@ static void test_a_move_in_postcopy(void **state)
         "{\"status\":\"completed\",\"state\":\"completed\",\"round\":1,"
         "\"forecast\":{\"round\":1,\"total-ns\":{\"expected\":440000000,"
         "\"low\":380000000,\"high\":null},\"blackout-ns\":{\"expected\":1000}},"
+        "\"throttled-rounds\":1,\"throttled-vcpus\":0,\"vcpus\":[{\"most-throttle\":12.5,"
+        "\"dirty-rate\":5000,\"throttled-ns\":70000000}],"
         "\"note\":\"<b>\\u0001\",\"faults\":{\"count\":9,\"p50-ns\":100000,"
         "\"threads\":[{\"name\":\"hart<0>\",\"count\":9,\"stall-ns\":5}]},"
         "\"ram\":{\"transferred\":95000,\"remaining\":0,\"postcopy-requests\":9}}");
@@ -114,8 +116,9 @@ static void test_a_move_in_postcopy(void **state)
     assert_non_null(strstr(page, "Pages asked for"));
     assert_non_null(strstr(page, "440 ms (380 ms to never)"));
     assert_non_null(strstr(page, "+10 %"));
+    assert_non_null(strstr(page, "<td class=\"n\">12.5 %</td><td class=\"n\">70.0 ms</td>"));
     assert_non_null(strstr(page, "<path class=\"range\""));
-    assert_non_null(strstr(page, "Slow-down of the guest"));
+    assert_non_null(strstr(page, "<h2>Slow-down</h2>"));
     assert_non_null(strstr(page, "The guest runs at the destination."));
     assert_non_null(strstr(page, "data-samples=\"4\""));
     assert_int_equal(n_files(fixture->folder), 1);
