@@ -18,6 +18,7 @@ enum cli_exit {
     CLI_CANCELLED = 4, /* the guest goes on where it was */
     CLI_DOUBT = 5,     /* nobody can say which side owns the guest: godwit resolve */
     CLI_NO_VM = 6,     /* no monitor answers at that name or path */
+    CLI_LOST = 7,      /* post-copy: the guest is lost with one of its two hosts */
 };
 
 struct subcommand {

@@ -8,14 +8,19 @@
 
 static const char exit_help[] =
     "Exit status: 0 done, 1 failed, 2 usage, 3 refused (the ends do not fit),\n"
-    "4 cancelled, 5 in doubt, 6 no such VM.";
+    "4 cancelled, 5 in doubt, 6 no such VM, 7 guest lost in post-copy.";
 
 static const struct subcommand subcommands[] = {
     {"run", "", "start a virtual machine",
      "Ends with the guest's own status when the guest switches itself off.", cmd_run},
     {"migrate", "VM URI", "move a running guest to another process",
      "URI: tcp:HOST:PORT, unix:PATH; file:PATH and exec:COMMAND write a snapshot instead.\n"
-     "Ctrl-C cancels: the guest goes on where it was.",
+     "Ctrl-C cancels: the guest goes on where it was.\n\n"
+     "In post-copy the guest runs at the destination while part of its memory is still here: "
+     "until\n"
+     "that has followed, the loss of either host is the loss of the guest. Where that must not "
+     "be:\n"
+     "--forbid-postcopy, or godwit run --no-postcopy at either side.",
      cmd_migrate},
     {"plan", "VM URI", "say what a move would be like, and change nothing",
      "Watches the guest for three seconds, measures the link to the VM that waits at URI (tcp:,\n"

@@ -8,9 +8,10 @@
 
 #include <glib.h>
 
-#define BAR_CELLS 20
-#define MIB       (1024.0 * 1024.0)
-#define MS        1e6
+#define BAR_CELLS  20
+#define MIB        (1024.0 * 1024.0)
+#define PAGE_BYTES 4096.0
+#define MS         1e6
 
 static double number(const json_t *object, const char *key)
 {
@@ -36,6 +37,17 @@ void progress_break(struct progress *progress)
     fflush(stdout);
 }
 
+/* What is left in post-copy, in bytes: at the source what has not been sent since the guest moved,
+ * at the destination what has not come. -1: it is not in post-copy. */
+static double postcopy_left(const json_t *info)
+{
+    const json_t *pages = json_object_get(info, "pages-left");
+
+    if (!pages)
+        pages = json_object_get(info, "pages-missing");
+    return pages ? json_number_value(pages) * PAGE_BYTES : -1;
+}
+
 /* Share of guest memory that the destination has, 0 to 1. */
 static double share_done(const json_t *info)
 {
@@ -43,6 +55,8 @@ static double share_done(const json_t *info)
     double total = number(ram, "total");
     double remaining = number(ram, "remaining");
 
+    if (postcopy_left(info) >= 0)
+        remaining = postcopy_left(info);
     if (total <= 0 || number(info, "round") < 1)
         return 0;
     return remaining < total ? 1.0 - remaining / total : 0;
@@ -58,6 +72,60 @@ static void put_bar(GString *line, double share)
     g_string_append_printf(line, "] %3.0f%%", share * 100);
 }
 
+static void put_time_left(GString *line, const json_t *info)
+{
+    double low = number(info, "expected-left-low-ns"), high = number(info, "expected-left-high-ns");
+
+    if (!json_object_get(info, "expected-left-ns"))
+        return;
+    g_string_append_printf(line, "  left %.1f s", number(info, "expected-left-ns") / 1e9);
+    if (json_object_get(info, "expected-left-high-ns") && high - low > 1e8)
+        g_string_append_printf(line, " (%.1f to %.1f)", low / 1e9, high / 1e9);
+}
+
+/* What the guest has waited for is known at the destination, what it has asked for at both. */
+static void put_postcopy(GString *line, const json_t *info)
+{
+    const json_t *faults = json_object_get(info, "faults");
+    const json_t *requests = json_object_get(json_object_get(info, "ram"), "postcopy-requests");
+
+    g_string_append_printf(line, "  %s  %.0f pages left", text_of(info, "state"),
+                           postcopy_left(info) / PAGE_BYTES);
+    if (requests)
+        g_string_append_printf(line, "  %.0f asked for", json_number_value(requests));
+    if (faults)
+        g_string_append_printf(line, "  %.0f faults, 99 %% within %.1f ms", number(faults, "count"),
+                               number(faults, "p99-ns") / MS);
+    if (number(info, "bandwidth") > 0)
+        g_string_append_printf(line, "  %.1f MiB/s", number(info, "bandwidth") / MIB);
+    put_time_left(line, info);
+}
+
+/* What the user can do about it, or NULL. */
+static const char *advice_on(const json_t *info)
+{
+    static const struct {
+        const char *state, *role, *advice;
+    } table[] = {
+        {"postcopy-paused", "source",
+         "no link, trying again; godwit recover VM [URI] tries now, or another way; "
+         "godwit resolve VM release gives up what the guest still lacks"},
+        {"postcopy-paused", "destination",
+         "no link: who needs a missing page waits; godwit recover VM URI listens elsewhere"},
+        {"reconnecting", "source",
+         "no link, trying again; the guest runs here; godwit cancel VM gives up"},
+        {"waiting", "destination", "no link: what has come is kept for a while"},
+    };
+
+    if (strcmp(text_of(info, "status"), "pre-switchover") == 0)
+        return "waiting: godwit switchover VM lets it go on, godwit cancel VM gives up";
+    for (size_t i = 0; i < G_N_ELEMENTS(table); i++)
+        if (strcmp(table[i].state, text_of(info, "state")) == 0 &&
+            strcmp(table[i].role, text_of(info, "role")) == 0)
+            return table[i].advice;
+    return NULL;
+}
+
 static void put_facts(GString *line, const json_t *info)
 {
     g_string_append_printf(line, "  %s  round %.0f  %.1f MiB/s  dirty %.1f MiB/s",
@@ -71,23 +139,38 @@ static void put_facts(GString *line, const json_t *info)
         g_string_append_printf(line, "  blackout ~%.1f ms",
                                number(info, "predicted-blackout-ns") / MS);
     if (json_object_get(info, "expected-left-ns"))
-        g_string_append_printf(line, "  left %.1f s", number(info, "expected-left-ns") / 1e9);
-    if (json_object_get(info, "expected-left-high-ns") &&
-        number(info, "expected-left-high-ns") - number(info, "expected-left-low-ns") > 1e8)
-        g_string_append_printf(line, " (%.1f to %.1f)", number(info, "expected-left-low-ns") / 1e9,
-                               number(info, "expected-left-high-ns") / 1e9);
-    if (!json_object_get(info, "expected-left-ns") && json_object_get(info, "bandwidth-lack"))
+        put_time_left(line, info);
+    else if (json_object_get(info, "bandwidth-lack"))
         g_string_append_printf(line, "  not converging: the link lacks %.1f MiB/s",
                                number(info, "bandwidth-lack") / MIB);
     else if (!json_object_get(info, "expected-left-ns") && number(info, "round") > 1 &&
              !json_is_true(json_object_get(info, "converging")))
         g_string_append(line, "  not converging: the blackout budget is too small");
+    if (number(info, "round") > 1 && !json_is_true(json_object_get(info, "converging")) &&
+        *text_of(info, "postcopy-lack"))
+        g_string_append_printf(line, "; no post-copy: %s", text_of(info, "postcopy-lack"));
+}
+
+char *progress_line(const json_t *info)
+{
+    g_autoptr(GString) line = g_string_new(NULL);
+    const char *advice = advice_on(info);
+
+    put_bar(line, share_done(info));
+    if (postcopy_left(info) >= 0)
+        put_postcopy(line, info);
+    else if (advice)
+        g_string_append_printf(line, "  %s  round %.0f", text_of(info, "state"),
+                               number(info, "round"));
+    else
+        put_facts(line, info);
+    if (advice)
+        g_string_append_printf(line, "  %s", advice);
+    return g_string_free(g_steal_pointer(&line), FALSE);
 }
 
 void progress_show(struct progress *progress, const json_t *info)
 {
-    g_autoptr(GString) line = g_string_new(NULL);
-
     if (progress->is_json) {
         json_t *out = json_pack("{s:O}", "progress", (json_t *)info);
         json_dumpf(out, stdout, JSON_COMPACT);
@@ -96,13 +179,12 @@ void progress_show(struct progress *progress, const json_t *info)
         fflush(stdout);
         return;
     }
-    put_bar(line, share_done(info));
-    put_facts(line, info);
+    g_autofree char *line = progress_line(info);
     if (progress->is_tty) {
-        printf("\r%s\033[K", line->str);
+        printf("\r%s\033[K", line);
         progress->has_line = true;
     } else {
-        puts(line->str);
+        puts(line);
     }
     fflush(stdout);
 }
@@ -233,6 +315,19 @@ static void print_forecast(const json_t *info)
            number(info, "blackout-ns") / MS);
 }
 
+static void print_links(const json_t *info)
+{
+    const json_t *ram = json_object_get(info, "ram");
+
+    if (json_is_true(json_object_get(info, "postcopy")))
+        printf("post-copy: the guest moved before its memory, and had to ask for %.0f page(s)\n",
+               number(ram, "postcopy-requests"));
+    else if (*text_of(info, "postcopy-lack") && strcmp(text_of(info, "state"), "completed") != 0)
+        printf("post-copy was not possible: %s\n", text_of(info, "postcopy-lack"));
+    if (number(info, "reconnects") > 0)
+        printf("%.0f lost link(s) replaced\n", number(info, "reconnects"));
+}
+
 void progress_end(struct progress *progress, const json_t *info, const json_t *ledger)
 {
     const json_t *ram = json_object_get(info, "ram");
@@ -254,6 +349,7 @@ void progress_end(struct progress *progress, const json_t *info, const json_t *l
     print_cost(info);
     print_throttle(info);
     print_forecast(info);
+    print_links(info);
     if (number(info, "failed-attempts") > 0)
         printf("%.0f earlier switchover(s) put off\n", number(info, "failed-attempts"));
     if (*text_of(info, "note"))

@@ -16,6 +16,8 @@ struct progress {
 };
 
 void progress_init(struct progress *progress, bool is_json);
+/* The line for people: bar, facts, and what the user can do about a state that waits. g_free. */
+char *progress_line(const json_t *info);
 /* info: what query-migrate answers. */
 void progress_show(struct progress *progress, const json_t *info);
 /* Ends an unfinished line, so that something else can be printed. */

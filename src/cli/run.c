@@ -25,7 +25,7 @@ struct run {
     char *monitor_path;
     char **qmp_paths, **confine;
     int n_cpus;
-    gboolean is_paused, is_prefaulted, is_lazy, no_reboot, no_shutdown;
+    gboolean is_paused, is_prefaulted, is_lazy, no_reboot, no_shutdown, no_postcopy;
     struct machine_config config;
     struct termios terminal; /* as it was found */
     bool has_terminal;
@@ -99,6 +99,8 @@ static bool parse_options(struct run *run, const struct subcommand *self, int *a
         {"restore", 0, 0, G_OPTION_ARG_FILENAME, &run->restore, "Start from a snapshot", "FILE"},
         {"lazy", 0, 0, G_OPTION_ARG_NONE, &run->is_lazy,
          "With --restore: run at once, read memory when it is needed", NULL},
+        {"no-postcopy", 0, 0, G_OPTION_ARG_NONE, &run->no_postcopy,
+         "Neither send nor take a guest in post-copy: it survives the loss of either host", NULL},
         {"paused", 'S', 0, G_OPTION_ARG_NONE, &run->is_paused, "Do not start the guest yet", NULL},
         {"no-reboot", 0, 0, G_OPTION_ARG_NONE, &run->no_reboot, "End when the guest reboots", NULL},
         {"no-shutdown", 0, 0, G_OPTION_ARG_NONE, &run->no_shutdown,
@@ -351,6 +353,11 @@ static bool start(struct run *run, GError **error)
         return false;
     machine_set_lost_fn(run->machine, on_memory_lost, run);
     run->migration = migration_new(run->machine, context);
+    if (run->no_postcopy) {
+        struct gw_migrate_params params = *migration_params(run->migration);
+        params.forbids_postcopy = true;
+        migration_set_params(run->migration, &params);
+    }
     machine_add_listener(run->machine, on_machine_notice, run);
     migration_add_listener(run->migration, on_migration_notice, run);
     if ((!run->config.is_incoming && !open_monitors(run, error)) ||

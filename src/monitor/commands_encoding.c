@@ -47,6 +47,19 @@ void encoding_put_params(json_t *object, const struct gw_migrate_params *params)
     json_object_set_new(object, "xbzrle-cache-size", json_integer((json_int_t)cache_bytes));
 }
 
+static bool set_capability(struct gw_migrate_params *params, const char *name, bool is_on)
+{
+    if (strcmp(name, "xbzrle") == 0)
+        params->delta = is_on ? GW_ENCODE_ON : GW_ENCODE_OFF;
+    else if (strcmp(name, "postcopy-ram") == 0)
+        params->forbids_postcopy = !is_on;
+    else if (strcmp(name, "pause-before-switchover") == 0)
+        params->waits_before_switchover = is_on;
+    else
+        return false;
+    return true;
+}
+
 json_t *run_migrate_set_capabilities(struct monitor *monitor, const json_t *args, GError **error)
 {
     struct gw_migrate_params params = *migration_params(monitor_migration(monitor));
@@ -68,11 +81,10 @@ json_t *run_migrate_set_capabilities(struct monitor *monitor, const json_t *args
                         "a capability has a name and a state, true or false");
             return NULL;
         }
-        if (strcmp(name, "xbzrle") != 0) {
+        if (!set_capability(&params, name, json_is_true(value))) {
             g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "there is no capability '%s'", name);
             return NULL;
         }
-        params.delta = json_is_true(value) ? GW_ENCODE_ON : GW_ENCODE_OFF;
     }
     migration_set_params(monitor_migration(monitor), &params);
     return json_object();
@@ -82,8 +94,10 @@ json_t *run_query_migrate_capabilities(struct monitor *monitor, const json_t *ar
 {
     const struct gw_migrate_params *params = migration_params(monitor_migration(monitor));
 
-    return json_pack("[{s:s, s:b}]", "capability", "xbzrle", "state",
-                     params->delta == GW_ENCODE_ON);
+    return json_pack("[{s:s, s:b}, {s:s, s:b}, {s:s, s:b}]", "capability", "xbzrle", "state",
+                     params->delta == GW_ENCODE_ON, "capability", "postcopy-ram", "state",
+                     !params->forbids_postcopy, "capability", "pause-before-switchover", "state",
+                     params->waits_before_switchover);
 }
 
 static double ratio(uint64_t a, uint64_t b)

@@ -70,6 +70,7 @@ json_t *run_migrate_set_parameters(struct monitor *monitor, const json_t *args, 
         if (g_str_equal(arg_string(args, "ram", ""), ram_words[i]))
             params.ram = (enum gw_ram_way)i;
     encoding_set_params(&params, args);
+    postcopy_set_params(&params, args);
     migration_set_params(monitor_migration(monitor), &params);
     return json_object();
 }
@@ -86,25 +87,49 @@ json_t *run_query_migrate_parameters(struct monitor *monitor, const json_t *args
     json_object_set_new(answer, "max-slowdown",
                         json_integer((json_int_t)params->max_slowdown_permille / 10));
     encoding_put_params(answer, params);
+    postcopy_put_params(answer, params);
     return answer;
 }
 
 /* ---- query-migrate --------------------------------------------------------------------------- */
 
 static const char *const source_words[GW_SOURCE_N_STATES] = {
-    [GW_SOURCE_CONNECTING] = "setup",    [GW_SOURCE_HANDSHAKE] = "setup",
-    [GW_SOURCE_ROUNDS] = "active",       [GW_SOURCE_BLACKOUT] = "device",
-    [GW_SOURCE_COMMITTED] = "device",    [GW_SOURCE_IN_DOUBT] = "device",
-    [GW_SOURCE_SAVING] = "device",       [GW_SOURCE_COMPLETED] = "completed",
-    [GW_SOURCE_SAVED] = "completed",     [GW_SOURCE_FAILED] = "failed",
+    [GW_SOURCE_CONNECTING] = "setup",
+    [GW_SOURCE_HANDSHAKE] = "setup",
+    [GW_SOURCE_ROUNDS] = "active",
+    [GW_SOURCE_BLACKOUT] = "device",
+    [GW_SOURCE_COMMITTED] = "device",
+    [GW_SOURCE_IN_DOUBT] = "device",
+    [GW_SOURCE_SAVING] = "device",
+    [GW_SOURCE_COMPLETED] = "completed",
+    [GW_SOURCE_SAVED] = "completed",
+    [GW_SOURCE_FAILED] = "failed",
     [GW_SOURCE_CANCELLED] = "cancelled",
+    [GW_SOURCE_RECONNECTING] = "active",
+    [GW_SOURCE_POSTCOPY] = "postcopy-active",
+    [GW_SOURCE_PAUSED] = "postcopy-paused",
+    [GW_SOURCE_LOST] = "failed",
 };
 
 static const char *const destination_words[GW_DESTINATION_N_STATES] = {
-    [GW_DESTINATION_LISTENING] = "setup",   [GW_DESTINATION_HANDSHAKE] = "setup",
-    [GW_DESTINATION_RECEIVING] = "active",  [GW_DESTINATION_LOADED] = "device",
-    [GW_DESTINATION_RUNNING] = "completed", [GW_DESTINATION_DISOWNED] = "failed",
+    [GW_DESTINATION_LISTENING] = "setup",        [GW_DESTINATION_HANDSHAKE] = "setup",
+    [GW_DESTINATION_RECEIVING] = "active",       [GW_DESTINATION_LOADED] = "device",
+    [GW_DESTINATION_RUNNING] = "completed",      [GW_DESTINATION_DISOWNED] = "failed",
+    [GW_DESTINATION_WAITING] = "active",         [GW_DESTINATION_POSTCOPY] = "postcopy-active",
+    [GW_DESTINATION_PAUSED] = "postcopy-paused",
 };
+
+const char *migrate_source_word(const struct gw_source_status *s)
+{
+    if (s->is_waiting_before_switchover)
+        return "pre-switchover";
+    return s->state == GW_SOURCE_SAVING && s->is_live ? "active" : source_words[s->state];
+}
+
+const char *migrate_destination_word(enum gw_destination_state state)
+{
+    return destination_words[state];
+}
 
 static void put_int(json_t *object, const char *name, uint64_t value)
 {
@@ -174,15 +199,14 @@ static json_t *forecast_of(const struct gw_source_status *s)
 
 static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
 {
-    json_t *info =
-        json_pack("{s:s, s:s, s:s, s:b, s:b}", "status",
-                  s->state == GW_SOURCE_SAVING && s->is_live ? "active" : source_words[s->state],
-                  "role", "source", "state", gw_source_state_name(s->state), "snapshot",
-                  is_snapshot, "live", s->is_live);
+    json_t *info = json_pack("{s:s, s:s, s:s, s:b, s:b}", "status", migrate_source_word(s), "role",
+                             "source", "state", gw_source_state_name(s->state), "snapshot",
+                             is_snapshot, "live", s->is_live);
 
     put_ms(info, "total-time", s->total_ns);
     put_ms(info, "setup-time", s->setup_ns);
-    if (s->state == GW_SOURCE_COMPLETED || s->state == GW_SOURCE_SAVED)
+    if (s->state == GW_SOURCE_COMPLETED || s->state == GW_SOURCE_SAVED ||
+        s->state == GW_SOURCE_POSTCOPY || s->state == GW_SOURCE_PAUSED)
         put_ms(info, "downtime", s->blackout_ns);
     else
         put_ms(info, "expected-downtime", s->predicted_blackout_ns);
@@ -218,6 +242,7 @@ static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
     put_cost(info, s->cpu_ns, s->bytes_sent);
     if (s->peer_cpu_ns)
         put_int(info, "peer-cpu-ns", s->peer_cpu_ns);
+    postcopy_put_source(info, s);
     put_failure(info, &s->failure);
     return info;
 }
@@ -248,13 +273,13 @@ static void put_throttle(json_t *info, struct gw_source *source, const struct gw
 
 static json_t *destination_info(const struct gw_destination_status *s, const char *uri)
 {
-    json_t *info = json_pack("{s:s, s:s, s:s}", "status", destination_words[s->state], "role",
-                             "destination", "state", gw_destination_state_name(s->state));
+    json_t *info = json_pack("{s:s, s:s, s:s}", "status", migrate_destination_word(s->state),
+                             "role", "destination", "state", gw_destination_state_name(s->state));
 
     if (uri)
         json_object_set_new(info, "uri", json_string(uri));
     put_ms(info, "total-time", s->total_ns);
-    if (s->state == GW_DESTINATION_RUNNING)
+    if (s->state == GW_DESTINATION_RUNNING || s->is_postcopy)
         put_ms(info, "downtime", s->blackout_ns);
     json_t *ram = json_object();
     put_int(ram, "transferred", s->bytes_received);
@@ -274,6 +299,7 @@ static json_t *destination_info(const struct gw_destination_status *s, const cha
     put_note(info, s->note);
     put_int(info, "channels", s->n_channels);
     put_cost(info, s->cpu_ns, s->bytes_received);
+    postcopy_put_destination(info, s);
     json_object_set_new(info, "source-told", json_boolean(s->is_source_told));
     put_failure(info, &s->failure);
     return info;
@@ -357,8 +383,8 @@ void monitor_on_migration_notice(void *opaque, const struct migration_notice *no
         break;
     case MIGRATION_NOTICE_DESTINATION:
         monitor_emit(opaque, "MIGRATION",
-                     json_pack("{s:s, s:s}", "status", destination_words[notice->value], "state",
-                               gw_destination_state_name(notice->value)),
+                     json_pack("{s:s, s:s}", "status", migrate_destination_word(notice->value),
+                               "state", gw_destination_state_name(notice->value)),
                      notice->real_ns);
         break;
     case MIGRATION_NOTICE_PASS:

@@ -22,6 +22,11 @@ def test_every_subcommand_has_help_with_exit_status(godwit, name):
 @pytest.mark.parametrize("arguments", [
     [], ["fly"], ["stop"], ["stop", "a", "b"], ["migrate", "a"], ["stop", "--fast", "a"],
     ["resolve", "a", "maybe"], ["migrate", "a", "tcp:x:1", "--max-blackout", "soon"],
+    ["migrate", "a", "tcp:x:1", "--mode", "normal"],
+    ["migrate", "a", "tcp:x:1", "--at-max-time", "never"],
+    ["migrate", "a", "tcp:x:1", "--reconnect-time", "soon"],
+    ["migrate", "a", "tcp:x:1", "--forbid-postcopy", "--mode", "postcopy"],
+    ["migrate", "a", "tcp:x:1", "--forbid-postcopy", "--at-max-time", "postcopy"],
     ["run"], ["run", "--memory", "much", "--bios", "none", "--kernel", "k"],
     ["stop", "not a name"]])
 def test_wrong_usage_is_status_2(godwit, arguments):
@@ -55,6 +60,32 @@ def test_commands_by_name(start_vm, godwit, tmp_path):
     assert godwit("quit", "bird").returncode == 0
     assert vm.wait_exit() == 0
     assert godwit("status", "bird").returncode == 6
+
+
+def test_options_of_modes_reach_the_monitor(start_vm, godwit, tmp_path):
+    """A destination that nobody listens at: what was set before the attempt stays. Waiting is asked
+    for each time, that post-copy is forbidden holds until it is allowed again."""
+    vm = start_vm("bird", "--no-postcopy",
+                  *bare.options(bare.write(tmp_path / "k", bare.WFI_FOREVER)))
+    parameters = vm.qmp.command("query-migrate-parameters")
+    assert parameters["forbid-postcopy"] is True
+    vm.qmp.command("migrate-set-parameters", **{"forbid-postcopy": False})
+    nowhere = f"unix:{tmp_path}/nobody"
+    assert godwit("migrate", "bird", nowhere, "--mode", "precopy", "--at-max-time", "stop-and-copy",
+                  "--reconnect-time", "1500ms", "--wait-before-switchover",
+                  "--forbid-postcopy").returncode == 1
+    assert vm.qmp.command("query-migrate-parameters").items() >= {
+        "mode": "precopy", "at-max-time": "stop-and-copy", "reconnect-time": 1500,
+        "pause-before-switchover": True, "forbid-postcopy": True}.items()
+    assert godwit("migrate", "bird", nowhere, "--reconnect-time", "0s").returncode == 1
+    assert vm.qmp.command("query-migrate-parameters").items() >= {
+        "mode": "precopy", "pause-before-switchover": False, "forbid-postcopy": True}.items()
+
+
+def test_help_says_what_the_loss_of_a_host_means(godwit):
+    text = " ".join(godwit("migrate", "--help").stdout.split())
+    assert "the loss of either host is the loss of the guest" in text
+    assert "7 guest lost in post-copy" in text
 
 
 def test_a_name_is_taken_only_once(start_vm, godwit, tmp_path):

@@ -34,8 +34,12 @@ class Raw:
         self.socket.sendall(data if isinstance(data, bytes) else json.dumps(data).encode())
 
     def ask(self, data):
+        """The answer; events that come before it (the guest may only just be starting) are left out."""
         self.send(data)
-        return self.read()
+        answer = self.read()
+        while answer and "event" in answer:
+            answer = self.read()
+        return answer
 
 
 @pytest.fixture
@@ -77,10 +81,40 @@ def test_answers(vm):
     parameters = vm.qmp.command("query-migrate-parameters")
     assert parameters["multifd-compression"] == "none" and parameters["delta"] == "on"
     assert parameters["xbzrle-cache-size"] == 1 << 20
-    assert vm.qmp.command("query-migrate-capabilities") == [{"capability": "xbzrle", "state": True}]
+    assert capabilities(vm) == {"xbzrle": True, "postcopy-ram": True,
+                                "pause-before-switchover": False}
     assert vm.qmp.command("query-blackout")["attempts"] == []
     assert isinstance(vm.qmp.command("query-latency"), list)
     vm.qmp.command("announce-self", rounds=1)
+
+
+def capabilities(vm):
+    return {row["capability"]: row["state"] for row in
+            vm.qmp.command("query-migrate-capabilities")}
+
+
+def test_modes_and_policies_are_kept(vm):
+    """Each parameter alone; capabilities are the same settings by QEMU's names."""
+    names = ["mode", "at-max-time", "reconnect-time", "pause-before-switchover", "forbid-postcopy"]
+
+    def settings():
+        parameters = vm.qmp.command("query-migrate-parameters")
+        return [parameters[name] for name in names]
+    expected = ["auto", "cancel", 0, False, False]
+    assert settings() == expected
+    for name, values in (("mode", ["precopy", "postcopy", "auto"]),
+                         ("at-max-time", ["postcopy", "stop-and-copy", "cancel"]),
+                         ("reconnect-time", [30000, 0]), ("pause-before-switchover", [True, False]),
+                         ("forbid-postcopy", [True, False])):
+        for value in values:
+            vm.qmp.command("migrate-set-parameters", **{name: value})
+            expected[names.index(name)] = value
+            assert settings() == expected
+    for name, state in (("postcopy-ram", False), ("pause-before-switchover", True)):
+        vm.qmp.command("migrate-set-capabilities", capabilities=[{"capability": name,
+                                                                  "state": state}])
+        assert capabilities(vm)[name] is state
+    assert settings() == ["auto", "cancel", 0, True, True]
 
 
 @pytest.mark.parametrize("message, sentence", [
@@ -96,6 +130,15 @@ def test_answers(vm):
     ({"execute": "migrate_cancel"}, "there is no migration to cancel"),
     ({"execute": "resolve", "arguments": {"decision": "release"}},
      "there is no migration in doubt"),
+    ({"execute": "migrate-set-parameters", "arguments": {"mode": "normal"}},
+     "Parameter 'mode' expects one of auto, precopy, postcopy"),
+    ({"execute": "migrate-set-parameters", "arguments": {"at-max-time": ""}},
+     "Parameter 'at-max-time' expects one of cancel, postcopy, stop-and-copy"),
+    ({"execute": "migrate-set-parameters", "arguments": {"reconnect-time": -1}},
+     "Parameter 'reconnect-time' expects 0 to 1000000000, got -1"),
+    ({"execute": "migrate-set-capabilities",
+      "arguments": {"capabilities": [{"capability": "x-colo", "state": True}]}},
+     "there is no capability 'x-colo'"),
     ({"execute": "migrate-incoming", "arguments": {"uri": "tcp:127.0.0.1:0"}},
      "cannot receive a guest: the machine is running"),
 ])
@@ -159,6 +202,8 @@ def test_many_clients_hear_every_event(vm):
     vm.qmp.command("stop")
     for raw in clients:
         event = raw.read()
+        while event["event"] == "RESUME":  # of the start
+            event = raw.read()
         assert event["event"] == "STOP" and event["timestamp"]["seconds"] > 0
 
 
