@@ -49,6 +49,7 @@ char *cli_monitor_path(const char *name_or_path, bool is_new, GError **error);
 int cmd_run(const struct subcommand *self, int argc, char **argv);
 int cmd_migrate(const struct subcommand *self, int argc, char **argv);
 int cmd_plan(const struct subcommand *self, int argc, char **argv);
+int cmd_recover(const struct subcommand *self, int argc, char **argv);
 int cmd_save(const struct subcommand *self, int argc, char **argv);
 int cmd_watch(const struct subcommand *self, int argc, char **argv);
 int cmd_status(const struct subcommand *self, int argc, char **argv);

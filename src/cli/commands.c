@@ -23,14 +23,25 @@ static struct client *open_vm(const char *vm, int *status)
 static const struct {
     const char *name;
     const char *command;
+    const char *arguments; /* JSON, or NULL */
 } simple_commands[] = {
-    {"stop", "stop"},
-    {"cont", "cont"},
-    {"reset", "system_reset"},
-    {"powerdown", "system_powerdown"},
-    {"cancel", "migrate_cancel"},
-    {"quit", "quit"},
+    {"stop", "stop", NULL},
+    {"cont", "cont", NULL},
+    {"reset", "system_reset", NULL},
+    {"powerdown", "system_powerdown", NULL},
+    {"cancel", "migrate_cancel", NULL},
+    {"postcopy", "migrate-start-postcopy", NULL},
+    {"switchover", "migrate-continue", "{\"state\": \"pre-switchover\"}"},
+    {"quit", "quit", NULL},
 };
+
+/* NULL when there are none. */
+static json_t *simple_arguments(const char *text, bool is_forced)
+{
+    if (is_forced)
+        return json_pack("{s:b}", "force", 1);
+    return text ? json_loads(text, 0, NULL) : NULL;
+}
 
 int cmd_simple(const struct subcommand *self, int argc, char **argv)
 {
@@ -52,8 +63,9 @@ int cmd_simple(const struct subcommand *self, int argc, char **argv)
     json_t *answer = NULL;
     for (size_t i = 0; i < G_N_ELEMENTS(simple_commands); i++)
         if (strcmp(simple_commands[i].name, self->name) == 0)
-            answer = client_command(client, simple_commands[i].command,
-                                    is_forced ? json_pack("{s:b}", "force", 1) : NULL, &error);
+            answer =
+                client_command(client, simple_commands[i].command,
+                               simple_arguments(simple_commands[i].arguments, is_forced), &error);
     client_close(client);
     if (!answer)
         return cli_fail(CLI_FAILED, "%s", error->message);
@@ -69,8 +81,9 @@ static bool await_resolution(struct client *client, GError **error)
 {
     for (int i = 0; i < RESOLVE_POLLS; i++) {
         json_t *info = client_command(client, "query-migrate", NULL, error);
+        const char *state = json_string_value(json_object_get(info, "state"));
         bool is_over =
-            info && g_strcmp0(json_string_value(json_object_get(info, "state")), "in-doubt") != 0;
+            info && g_strcmp0(state, "in-doubt") != 0 && g_strcmp0(state, "postcopy-paused") != 0;
 
         if (!info || is_over) {
             json_decref(info);

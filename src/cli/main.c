@@ -33,12 +33,29 @@ static const struct subcommand subcommands[] = {
     {"watch", "VM", "follow the migration under way", NULL, cmd_watch},
     {"status", "[VM]", "say what a VM does; without VM, list all", NULL, cmd_status},
     {"cancel", "VM", "give up the migration under way", NULL, cmd_simple},
+    {"postcopy", "VM", "let a migration go on in post-copy",
+     "The guest moves as soon as the round in flight is at the destination, whatever is left; the\n"
+     "rest of its memory follows. Until that is complete, the loss of either host is the loss of "
+     "the\n"
+     "guest.",
+     cmd_simple},
+    {"switchover", "VM", "let a migration go on that waits before its switchover", NULL,
+     cmd_simple},
+    {"recover", "VM [URI]", "replace a lost link now, and follow the migration",
+     "At the source: tries at once, at URI from now on. At the destination of a post-copy: listens "
+     "at\n"
+     "URI, which is needed there.",
+     cmd_recover},
     {"resolve", "VM run-here|release", "end a doubt about who owns the guest",
      "After a lost link the source cannot know whether the destination runs the guest, and keeps "
      "it\n"
      "stopped. Say run-here only if the destination does not run it and never will (its process "
      "is\n"
-     "gone); say release if it does.",
+     "gone); say release if it does.\n\n"
+     "In post-copy (postcopy-paused) release ends the migration at the source; the guest loses "
+     "what "
+     "it\n"
+     "still lacks.",
      cmd_resolve},
     {"stop", "VM", "pause the guest", NULL, cmd_simple},
     {"cont", "VM", "let the guest go on", NULL, cmd_simple},

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * godwit migrate, save and watch: start a migration, follow it, tell how it ended.
+ * godwit migrate, save, watch and recover: start a migration, follow it, tell how it ended.
  *
  * Ctrl-C asks the VM to give up once; what happens then is told like any other end. A second Ctrl-C
  * ends the command and leaves the migration alone.
@@ -186,7 +186,7 @@ static bool put_postcopy(json_t *args, const struct budgets *budgets)
     if (budgets->forbids_postcopy)
         json_object_set_new(args, "forbid-postcopy", json_true());
     return put_mode(args, budgets->mode) && put_at_max_time(args, budgets) &&
-           put_duration(args, "reconnect-time", "reconnect-time", budgets->reconnect_time);
+           budget_put_duration(args, "reconnect-time", "reconnect-time", budgets->reconnect_time);
 }
 
 /* NULL: something was wrong (and said). */
@@ -389,8 +389,8 @@ static void note_vm(struct follow *follow)
     json_decref(name);
 }
 
-/* Starts `command` with uri (NULL: only watch) and follows it. budgets is taken over, may be NULL;
- * report is borrowed and may be NULL. */
+/* Starts `command` (NULL: only watch) with uri, unless that is NULL, and follows it. budgets is
+ * taken over, may be NULL; report is borrowed and may be NULL. */
 static int start_and_follow(const char *vm, const char *command, const char *uri, json_t *budgets,
                             bool is_live, bool is_json, struct report *report)
 {
@@ -410,10 +410,14 @@ static int start_and_follow(const char *vm, const char *command, const char *uri
     if (budgets && json_object_size(budgets) > 0)
         ok = command_ok(follow.client, "migrate-set-parameters", json_incref(budgets));
     note_vm(&follow);
-    if (ok && uri)
-        ok = command_ok(follow.client, command,
-                        is_live ? json_pack("{s:s, s:b}", "uri", uri, "live", 1)
-                                : json_pack("{s:s}", "uri", uri));
+    if (ok && command) {
+        json_t *args = json_object();
+        if (uri)
+            json_object_set_new(args, "uri", json_string(uri));
+        if (is_live)
+            json_object_set_new(args, "live", json_true());
+        ok = command_ok(follow.client, command, args);
+    }
     if (ok)
         status = follow_to_end(&follow);
     json_decref(budgets);
@@ -535,4 +539,18 @@ int cmd_watch(const struct subcommand *self, int argc, char **argv)
     if (!cli_parse(self, entries, 1, 1, &argc, &argv, &status))
         return status;
     return start_and_follow(argv[1], NULL, NULL, NULL, false, is_json, NULL);
+}
+
+int cmd_recover(const struct subcommand *self, int argc, char **argv)
+{
+    gboolean is_json = FALSE;
+    const GOptionEntry entries[] = {
+        {"json", 'j', 0, G_OPTION_ARG_NONE, &is_json, "JSON lines; the last is the summary", NULL},
+        {NULL}};
+    int status;
+
+    if (!cli_parse(self, entries, 1, 2, &argc, &argv, &status))
+        return status;
+    return start_and_follow(argv[1], "migrate-recover", argc > 2 ? argv[2] : NULL, NULL, false,
+                            is_json, NULL);
 }

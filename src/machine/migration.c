@@ -251,6 +251,56 @@ bool migration_cancel(struct migration *migration, GError **error)
     return false;
 }
 
+/* The outgoing one that has not ended, or NULL. */
+static struct gw_source *active_source(struct migration *migration)
+{
+    return migration_is_active(migration) ? migration->source : NULL;
+}
+
+static bool fail_for_none(GError **error)
+{
+    g_set_error(error, GW_ERROR, GW_ERROR_STATE, "there is no migration under way");
+    return false;
+}
+
+bool migration_start_postcopy(struct migration *migration, GError **error)
+{
+    struct gw_source *source = active_source(migration);
+    return source ? gw_source_start_postcopy(source, error) : fail_for_none(error);
+}
+
+bool migration_continue(struct migration *migration, GError **error)
+{
+    struct gw_source *source = active_source(migration);
+    return source ? gw_source_continue(source, error) : fail_for_none(error);
+}
+
+bool migration_pause(struct migration *migration, GError **error)
+{
+    struct gw_source *source = active_source(migration);
+
+    if (source)
+        return gw_source_pause(source, error);
+    if (migration->destination)
+        return gw_destination_pause(migration->destination, error);
+    return fail_for_none(error);
+}
+
+bool migration_recover(struct migration *migration, const char *uri, GError **error)
+{
+    struct gw_source *source = active_source(migration);
+
+    if (source)
+        return gw_source_recover(source, uri, error);
+    if (!migration->destination)
+        return fail_for_none(error);
+    if (uri)
+        return gw_destination_recover(migration->destination, uri, error);
+    g_set_error(error, GW_ERROR, GW_ERROR_INVALID,
+                "a destination has to be told where to listen: a URI is needed");
+    return false;
+}
+
 bool migration_resolve(struct migration *migration, enum gw_resolution resolution, GError **error)
 {
     if (migration->source)

@@ -51,6 +51,14 @@ bool migration_save(struct migration *migration, const char *uri, bool is_live, 
 bool migration_listen(struct migration *migration, const char *uri, bool is_lazy,
                       bool exits_on_error, GError **error);
 bool migration_cancel(struct migration *migration, GError **error);
+/* The outgoing migration: false with error where there is none. */
+bool migration_start_postcopy(struct migration *migration, GError **error);
+bool migration_continue(struct migration *migration, GError **error);
+/* Of the migration under way, at the side that this machine is: gives up the links of a post-copy;
+ * replaces lost ones, at uri from now on. At a destination, where uri is where it listens, it must
+ * be given; else NULL means where they were. */
+bool migration_pause(struct migration *migration, GError **error);
+bool migration_recover(struct migration *migration, const char *uri, GError **error);
 bool migration_resolve(struct migration *migration, enum gw_resolution resolution, GError **error);
 
 /* Forecasts a migration to uri; a plan under way is ended, and so is one when a migration begins.

@@ -108,13 +108,19 @@ void encoding_put_status(json_t *info, const struct gw_source_status *status);
 const char *migrate_source_word(const struct gw_source_status *status);
 const char *migrate_destination_word(enum gw_destination_state state);
 
+MONITOR_RUN(run_migrate_start_postcopy);
+MONITOR_RUN(run_migrate_continue);
+MONITOR_RUN(run_migrate_pause);
+MONITOR_RUN(run_migrate_recover);
+
 /* commands_postcopy.c: its part of parameters and of query-migrate. */
 extern const char *const postcopy_modes[];
 extern const char *const postcopy_at_max_times[];
 void postcopy_set_params(struct gw_migrate_params *params, const json_t *args);
 void postcopy_put_params(json_t *object, const struct gw_migrate_params *params);
 void postcopy_put_source(json_t *info, const struct gw_source_status *status);
-void postcopy_put_destination(json_t *info, const struct gw_destination_status *status);
+void postcopy_put_destination(json_t *info, struct gw_destination *destination,
+                              const struct gw_destination_status *status);
 
 /* Event names and data of the migration's and the machine's notices. */
 void monitor_on_machine_notice(void *opaque, const struct machine_notice *notice);

@@ -8,6 +8,8 @@ static const char *const resolutions[] = {"run-here", "release", NULL};
 
 static const char *const ram_ways[] = {"auto", "copy", "share", NULL};
 
+static const char *const waiting_states[] = {"pre-switchover", NULL};
+
 #define REQUIRED true
 #define OPTIONAL false
 
@@ -51,6 +53,7 @@ static const struct command commands[] = {
     {"migrate",
      "Move the guest (tcp:, unix:), or write a snapshot (file:, exec:, fd:)",
      {{"uri", ARG_STRING, REQUIRED, 0, 0, NULL, "where to"},
+      {"resume", ARG_BOOL, OPTIONAL, 0, 0, NULL, "as migrate-recover (false)"},
       {"detach", ARG_BOOL, OPTIONAL, 0, 0, NULL, "accepted and ignored: it always is"}},
      run_migrate,
      NULL},
@@ -68,6 +71,27 @@ static const struct command commands[] = {
      run_migrate_incoming,
      NULL},
     {"migrate_cancel", "Give up the migration under way", {{NULL}}, run_migrate_cancel, NULL},
+    {"migrate-start-postcopy",
+     "Let the guest move now, and its memory follow",
+     {{NULL}},
+     run_migrate_start_postcopy,
+     NULL},
+    {"migrate-continue",
+     "Let a migration go on that waits before its switchover",
+     {{"state", ARG_STRING, REQUIRED, 0, 0, waiting_states, "where it waits"}},
+     run_migrate_continue,
+     NULL},
+    {"migrate-pause",
+     "Post-copy: give up the links, as if they had broken; either side",
+     {{NULL}},
+     run_migrate_pause,
+     NULL},
+    {"migrate-recover",
+     "Replace a lost link now",
+     {{"uri", ARG_STRING, OPTIONAL, 0, 0, NULL,
+       "from now on; at a destination, where it is needed, where to listen (as before)"}},
+     run_migrate_recover,
+     NULL},
     {"migrate-set-parameters",
      "Budgets and settings of migrations",
      {{"downtime-limit", ARG_INT, OPTIONAL, 1, 2000000, NULL, "longest blackout, ms"},

@@ -16,7 +16,10 @@
 
 json_t *run_migrate(struct monitor *monitor, const json_t *args, GError **error)
 {
-    bool ok = migration_start(monitor_migration(monitor), arg_string(args, "uri", NULL), error);
+    struct migration *migration = monitor_migration(monitor);
+    const char *uri = arg_string(args, "uri", NULL);
+    bool ok = arg_bool(args, "resume", false) ? migration_recover(migration, uri, error)
+                                              : migration_start(migration, uri, error);
     return ok ? json_object() : NULL;
 }
 
@@ -271,8 +274,10 @@ static void put_throttle(json_t *info, struct gw_source *source, const struct gw
         put_int(info, "cpu-throttle-percentage", MAX(s->throttle_permille / 10, 1));
 }
 
-static json_t *destination_info(const struct gw_destination_status *s, const char *uri)
+static json_t *destination_info(struct gw_destination *destination,
+                                const struct gw_destination_status *s)
 {
+    const char *uri = gw_destination_uri(destination);
     json_t *info = json_pack("{s:s, s:s, s:s}", "status", migrate_destination_word(s->state),
                              "role", "destination", "state", gw_destination_state_name(s->state));
 
@@ -299,7 +304,7 @@ static json_t *destination_info(const struct gw_destination_status *s, const cha
     put_note(info, s->note);
     put_int(info, "channels", s->n_channels);
     put_cost(info, s->cpu_ns, s->bytes_received);
-    postcopy_put_destination(info, s);
+    postcopy_put_destination(info, destination, s);
     json_object_set_new(info, "source-told", json_boolean(s->is_source_told));
     put_failure(info, &s->failure);
     return info;
@@ -323,7 +328,7 @@ json_t *run_query_migrate(struct monitor *monitor, const json_t *args, GError **
     if (destination) {
         struct gw_destination_status status;
         gw_destination_get_status(destination, &status);
-        return destination_info(&status, gw_destination_uri(destination));
+        return destination_info(destination, &status);
     }
     return json_pack("{s:s}", "status", "none");
 }

@@ -11,6 +11,35 @@
 #include "base/clock.h"
 #include "monitor/command.h"
 
+/* Threads that query-migrate lists at most. */
+#define MAX_WAITS 256
+
+/* ---- actions --------------------------------------------------------------------------------- */
+
+json_t *run_migrate_start_postcopy(struct monitor *monitor, const json_t *args, GError **error)
+{
+    return migration_start_postcopy(monitor_migration(monitor), error) ? json_object() : NULL;
+}
+
+/* QEMU's clients name the state that they believe it waits in; there is only one here. */
+json_t *run_migrate_continue(struct monitor *monitor, const json_t *args, GError **error)
+{
+    return migration_continue(monitor_migration(monitor), error) ? json_object() : NULL;
+}
+
+json_t *run_migrate_pause(struct monitor *monitor, const json_t *args, GError **error)
+{
+    return migration_pause(monitor_migration(monitor), error) ? json_object() : NULL;
+}
+
+json_t *run_migrate_recover(struct monitor *monitor, const json_t *args, GError **error)
+{
+    bool ok = migration_recover(monitor_migration(monitor), arg_string(args, "uri", NULL), error);
+    return ok ? json_object() : NULL;
+}
+
+/* ---- parameters ------------------------------------------------------------------------------ */
+
 /* In the order of enum gw_migrate_mode and enum gw_at_max_time. */
 const char *const postcopy_modes[] = {
     [GW_MODE_AUTO] = "auto", [GW_MODE_PRECOPY] = "precopy", [GW_MODE_POSTCOPY] = "postcopy", NULL};
@@ -55,6 +84,8 @@ void postcopy_put_params(json_t *object, const struct gw_migrate_params *params)
     json_object_set_new(object, "forbid-postcopy", json_boolean(params->forbids_postcopy));
 }
 
+/* ---- query-migrate --------------------------------------------------------------------------- */
+
 static void put_int(json_t *object, const char *name, uint64_t value)
 {
     json_object_set_new(object, name, json_integer((json_int_t)value));
@@ -72,16 +103,33 @@ void postcopy_put_source(json_t *info, const struct gw_source_status *s)
     put_int(info, "pages-left", s->pages_left);
 }
 
-void postcopy_put_destination(json_t *info, const struct gw_destination_status *s)
+static json_t *wait_to_json(const struct gw_fault_wait *wait)
 {
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "name", wait->name, "count",
+                     (json_int_t)wait->faults, "stall-ns", (json_int_t)wait->stall_ns, "p50-ns",
+                     (json_int_t)wait->p50_ns, "p99-ns", (json_int_t)wait->p99_ns, "max-ns",
+                     (json_int_t)wait->max_ns);
+}
+
+void postcopy_put_destination(json_t *info, struct gw_destination *destination,
+                              const struct gw_destination_status *s)
+{
+    g_autofree struct gw_fault_wait *waits = NULL;
+    json_t *threads = NULL;
+
     json_object_set_new(info, "postcopy", json_boolean(s->is_postcopy));
     put_int(info, "reconnects", s->reconnects);
     if (!s->is_postcopy)
         return;
+    waits = g_new(struct gw_fault_wait, MAX_WAITS);
+    threads = json_array();
+    uint32_t n = gw_destination_get_fault_waits(destination, waits, MAX_WAITS);
+    for (uint32_t i = 0; i < n; i++)
+        json_array_append_new(threads, wait_to_json(&waits[i]));
     put_int(info, "pages-missing", s->pages_missing);
     json_object_set_new(info, "faults",
-                        json_pack("{s:I, s:I, s:I, s:I}", "count", (json_int_t)s->faults, "p50-ns",
-                                  (json_int_t)s->fault_p50_ns, "p99-ns",
+                        json_pack("{s:I, s:I, s:I, s:I, s:o}", "count", (json_int_t)s->faults,
+                                  "p50-ns", (json_int_t)s->fault_p50_ns, "p99-ns",
                                   (json_int_t)s->fault_p99_ns, "max-ns",
-                                  (json_int_t)s->fault_max_ns));
+                                  (json_int_t)s->fault_max_ns, "threads", threads));
 }

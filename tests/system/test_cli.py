@@ -8,7 +8,7 @@ import bare
 from gwlab.vm import wait_until
 
 SUBCOMMANDS = """run migrate status watch cancel resolve save stop cont reset powerdown quit qmp
-schema inspect""".split()
+schema inspect postcopy switchover recover""".split()
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
@@ -22,6 +22,7 @@ def test_every_subcommand_has_help_with_exit_status(godwit, name):
 @pytest.mark.parametrize("arguments", [
     [], ["fly"], ["stop"], ["stop", "a", "b"], ["migrate", "a"], ["stop", "--fast", "a"],
     ["resolve", "a", "maybe"], ["migrate", "a", "tcp:x:1", "--max-blackout", "soon"],
+    ["recover"], ["recover", "a", "tcp:x:1", "b"], ["postcopy", "a", "b"], ["switchover"],
     ["migrate", "a", "tcp:x:1", "--mode", "normal"],
     ["migrate", "a", "tcp:x:1", "--at-max-time", "never"],
     ["migrate", "a", "tcp:x:1", "--reconnect-time", "soon"],
@@ -53,7 +54,9 @@ def test_commands_by_name(start_vm, godwit, tmp_path):
                             ("powerdown", "running")):
         assert godwit(command, "bird").returncode == 0
         assert vm.status() == status
-    assert godwit("cancel", "bird").returncode == 1
+    for command in ("cancel", "postcopy", "switchover", "recover"):
+        done = godwit(command, "bird")
+        assert done.returncode == 1 and "there is no migration" in done.stderr
     assert json.loads(godwit("qmp", "bird", "query-name").stdout) == {"name": "bird"}
     lines = godwit("qmp", "bird", input="query-name\nmigrate {\"uri\": 1}\n")
     assert '"bird"' in lines.stdout and "expected: string" in lines.stderr

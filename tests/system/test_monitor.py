@@ -12,7 +12,8 @@ import bare
 
 COMMANDS = """qmp_capabilities query-version query-commands query-status stop cont quit
 system_powerdown system_reset query-cpus-fast query-memory-size-summary migrate migrate-incoming
-migrate_cancel migrate-set-parameters query-migrate-parameters query-migrate announce-self
+migrate_cancel migrate-start-postcopy migrate-continue
+migrate-pause migrate-recover migrate-set-parameters query-migrate-parameters query-migrate announce-self
 query-blackout query-latency resolve migrate-set-capabilities
 query-migrate-capabilities""".split()
 
@@ -130,6 +131,15 @@ def test_modes_and_policies_are_kept(vm):
     ({"execute": "migrate_cancel"}, "there is no migration to cancel"),
     ({"execute": "resolve", "arguments": {"decision": "release"}},
      "there is no migration in doubt"),
+    ({"execute": "migrate-start-postcopy"}, "there is no migration under way"),
+    ({"execute": "migrate-pause"}, "there is no migration under way"),
+    ({"execute": "migrate-recover"}, "there is no migration under way"),
+    ({"execute": "migrate", "arguments": {"uri": "tcp:127.0.0.1:1", "resume": True}},
+     "there is no migration under way"),
+    ({"execute": "migrate-continue", "arguments": {"state": "pre-switchover"}},
+     "there is no migration under way"),
+    ({"execute": "migrate-continue", "arguments": {"state": "active"}},
+     "Parameter 'state' expects one of pre-switchover"),
     ({"execute": "migrate-set-parameters", "arguments": {"mode": "normal"}},
      "Parameter 'mode' expects one of auto, precopy, postcopy"),
     ({"execute": "migrate-set-parameters", "arguments": {"at-max-time": ""}},
