@@ -106,7 +106,7 @@ def pair(embed, installed, tmp_path):
 
 
 def test_moves_its_memory_while_a_thread_writes_it(pair):
-    memory_mib = 1024 if build_option("b_sanitize") == "none" else 64
+    memory_mib = 256 if build_option("b_sanitize") == "none" else 64
     source, destination = pair(memory_mib)
     assert source.end() == 0, source.text
     assert destination.end() == 0, destination.text

@@ -175,6 +175,7 @@ def test_pause_resume_and_power_off_after_moves(start_vm, mover):
 def test_the_guests_failure_code_survives_a_move(start_vm, mover, tmp_path):
     image = bare.write(tmp_path / "k", bare.finish(0x0007_3333))
     vm = start_vm("a", "--paused", *bare.options(image))
+    wait_until("the machine", lambda: vm.status() == "paused")
     new, _ = mover.move(vm)
     new.qmp.command("cont")
     assert new.wait_exit() == 7
