@@ -74,7 +74,7 @@ static gboolean on_writable(gint fd, GIOCondition condition, gpointer opaque)
 /* Queues a message (taken over). The client may be closed by it: too slow a reader. */
 static void client_send(struct client *client, json_t *message)
 {
-    char *text = json_dumps(message, JSON_COMPACT);
+    char *text = json_dumps(message, JSON_COMPACT | JSON_REAL_PRECISION(15));
 
     json_decref(message);
     g_string_append(client->queued, text);
