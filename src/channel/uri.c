@@ -5,6 +5,7 @@
  * Blocking: name resolution (getaddrinfo) of a host that is not numeric blocks for as long as the
  * resolver takes and cannot be woken; everything else obeys deadline and wake_fd.
  */
+#include "channel/uri.h"
 #include "channel/channel_impl.h"
 
 #include <errno.h>
@@ -430,6 +431,21 @@ static struct gw_channel *connect_socket(const struct channel_uri *uri,
     }
     const struct fd_channel_config config = {.fd = fd, .name = name};
     return channel_fd_new(&config, error);
+}
+
+bool channel_uri_check(const char *text, GError **error)
+{
+    struct channel_uri uri;
+    g_autofree char *host = NULL;
+    g_autofree char *port = NULL;
+
+    if (!channel_uri_parse(text, &uri, error)) {
+        return false;
+    }
+    bool is_ok =
+        strcmp(uri.kind, "tcp") != 0 || channel_split_host_port(uri.rest, &host, &port, error);
+    channel_uri_clear(&uri);
+    return is_ok;
 }
 
 struct gw_channel *gw_channel_connect(const char *text, const struct gw_channel_options *options,

@@ -59,4 +59,7 @@ int cmd_qmp(const struct subcommand *self, int argc, char **argv);
 int cmd_schema(const struct subcommand *self, int argc, char **argv);
 int cmd_inspect(const struct subcommand *self, int argc, char **argv);
 
+/* What programs read: as many digits as a measurement has. */
+#define CLI_JSON_FLAGS (JSON_COMPACT | JSON_REAL_PRECISION(15))
+
 #endif

@@ -172,7 +172,7 @@ static int show_one(const char *vm, bool is_json, bool is_quiet)
     if (!all)
         return is_quiet ? CLI_NO_VM : cli_fail(client ? CLI_FAILED : status, "%s", error->message);
     if (is_json) {
-        json_dumpf(all, stdout, JSON_COMPACT);
+        json_dumpf(all, stdout, CLI_JSON_FLAGS);
         putchar('\n');
     } else {
         print_status(all);
@@ -221,7 +221,7 @@ static int one_command(struct client *client, const char *name, const char *text
         cli_complain("%s", error->message);
         return error->message ? CLI_FAILED : CLI_OK;
     }
-    json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
     putchar('\n');
     json_decref(answer);
     return CLI_OK;

@@ -18,6 +18,15 @@ static void give(GPtrArray *paths, const char *path)
         g_ptr_array_add(paths, g_strdup(path));
 }
 
+/* A name that is mistyped must not confine to less than was meant. */
+static bool is_folder(const char *path, GError **error)
+{
+    if (g_file_test(path, G_FILE_TEST_IS_DIR))
+        return true;
+    g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "--confine \"%s\": no such folder", path);
+    return false;
+}
+
 static void give_folder_of(GPtrArray *paths, const char *path)
 {
     if (path)
@@ -70,8 +79,11 @@ bool confine_files(const struct machine_config *config, char **named, char **soc
     if (!runtime)
         return false;
     give(folders, runtime);
-    for (; *named; named++)
+    for (; *named; named++) {
+        if (!is_folder(*named, error))
+            return false;
         give(folders, *named);
+    }
     for (; sockets && *sockets; sockets++)
         give_folder_of(folders, *sockets);
     give_backend(folders, config->console);

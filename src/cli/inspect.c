@@ -140,6 +140,12 @@ static json_t *report_to_json(const char *path, const struct wire_inspect_report
     return out;
 }
 
+/* Nothing of it is ours: there is nothing to list. */
+static bool is_foreign(const struct wire_inspect_report *report)
+{
+    return !report->has_hello && !report->has_ram_map && report->identity.role == 0;
+}
+
 static void print_plain(const json_t *out)
 {
     size_t i;
@@ -156,11 +162,12 @@ static void print_plain(const json_t *out)
                json_string_value(json_object_get(item, "name")),
                json_integer_value(json_object_get(item, "bytes")));
     printf("  %" JSON_INTEGER_FORMAT " bytes, %" JSON_INTEGER_FORMAT " pages (%" JSON_INTEGER_FORMAT
-           " zero) in %" JSON_INTEGER_FORMAT " rounds\n",
+           " zero) in %" JSON_INTEGER_FORMAT " round%s\n",
            json_integer_value(json_object_get(out, "bytes")),
            json_integer_value(json_object_get(out, "pages")),
            json_integer_value(json_object_get(out, "zero-pages")),
-           json_integer_value(json_object_get(out, "rounds")));
+           json_integer_value(json_object_get(out, "rounds")),
+           json_integer_value(json_object_get(out, "rounds")) == 1 ? "" : "s");
     json_array_foreach(json_object_get(out, "sections"), i, item)
     {
         printf("  %-9s %-22s v%" JSON_INTEGER_FORMAT " %8" JSON_INTEGER_FORMAT " bytes  xxh3 %s\n",
@@ -219,6 +226,8 @@ int cmd_inspect(const struct subcommand *self, int argc, char **argv)
     if (is_json) {
         json_dumpf(out, stdout, JSON_INDENT(2));
         putchar('\n');
+    } else if (error && is_foreign(&report)) {
+        cli_complain("%s", error->message);
     } else {
         print_plain(out);
     }

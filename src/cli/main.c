@@ -29,7 +29,9 @@ static const struct subcommand subcommands[] = {
      "are expected to be met; 1: they are not, or nothing can be said.",
      cmd_plan},
     {"save", "VM FILE", "write a snapshot; the guest goes on afterwards",
-     "FILE: a path, or a URI (file:, exec:). godwit run --restore FILE starts from it.", cmd_save},
+     "FILE: a path, or a URI (file:, exec:). godwit run --restore FILE starts from it.\n"
+     "exec: starts a program, which the VM may do only if it runs with --sandbox off.",
+     cmd_save},
     {"watch", "VM", "follow the migration under way", NULL, cmd_watch},
     {"status", "[VM]", "say what a VM does; without VM, list all", NULL, cmd_status},
     {"cancel", "VM", "give up the migration under way", NULL, cmd_simple},

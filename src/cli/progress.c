@@ -8,6 +8,8 @@
 
 #include <glib.h>
 
+#include "cli/cli.h"
+
 #define BAR_CELLS  20
 #define MIB        (1024.0 * 1024.0)
 #define PAGE_BYTES 4096.0
@@ -173,7 +175,7 @@ void progress_show(struct progress *progress, const json_t *info)
 {
     if (progress->is_json) {
         json_t *out = json_pack("{s:O}", "progress", (json_t *)info);
-        json_dumpf(out, stdout, JSON_COMPACT);
+        json_dumpf(out, stdout, CLI_JSON_FLAGS);
         json_decref(out);
         putchar('\n');
         fflush(stdout);
@@ -215,7 +217,7 @@ static void print_json(const json_t *info, const json_t *ledger)
     json_object_set(out, "migration", (json_t *)info);
     if (ledger)
         json_object_set(out, "ledger", (json_t *)ledger);
-    json_dumpf(out, stdout, JSON_COMPACT);
+    json_dumpf(out, stdout, CLI_JSON_FLAGS);
     json_decref(out);
     putchar('\n');
 }
@@ -249,15 +251,21 @@ static void print_encoded(const char *name, const json_t *counts, const char *ra
                number(counts, "pages"), number(counts, rate), number(counts, "work-ns") / MS);
 }
 
-/* A snapshot has no channels to speak of. */
+static const char *plural(double n)
+{
+    return n == 1 ? "" : "s";
+}
+
+/* A snapshot has no channels to speak of, and what ended before its first page has used none. */
 static void print_cost(const json_t *info)
 {
     double n_channels = number(info, "channels");
 
-    if (json_is_true(json_object_get(info, "snapshot")) || !json_object_get(info, "channels"))
+    if (json_is_true(json_object_get(info, "snapshot")) || !json_object_get(info, "channels") ||
+        number(info, "round") < 1)
         return;
     if (n_channels > 0)
-        printf("%.0f page channel(s)", n_channels);
+        printf("%.0f page channel%s", n_channels, plural(n_channels));
     else
         printf("1 channel for everything: this kind of URI can have no more");
     printf(", %.2f s of CPU time here (%.2f s per GiB)", number(info, "cpu-ns") / 1e9,
@@ -341,9 +349,10 @@ void progress_end(struct progress *progress, const json_t *info, const json_t *l
     progress_break(progress);
     if (json_is_true(json_object_get(ram, "shared")))
         printf("The memory itself was handed over, nothing was copied\n");
-    printf("%s after %.1f ms: %.0f rounds, %.1f MiB sent (%.0f pages, %.0f zero or untouched)\n",
+    printf("%s after %.1f ms: %.0f round%s, %.1f MiB sent (%.0f pages, %.0f zero or untouched)\n",
            text_of(info, "state"), number(info, "total-ns") / MS, number(info, "round"),
-           number(ram, "transferred") / MIB, number(ram, "normal"), number(ram, "duplicate"));
+           plural(number(info, "round")), number(ram, "transferred") / MIB, number(ram, "normal"),
+           number(ram, "duplicate"));
     print_encoded("zstd", json_object_get(info, "compression"), "compression-rate");
     print_encoded("delta", json_object_get(info, "xbzrle-cache"), "encoding-rate");
     print_cost(info);
@@ -351,7 +360,8 @@ void progress_end(struct progress *progress, const json_t *info, const json_t *l
     print_forecast(info);
     print_links(info);
     if (number(info, "failed-attempts") > 0)
-        printf("%.0f earlier switchover(s) put off\n", number(info, "failed-attempts"));
+        printf("%.0f earlier switchover%s put off\n", number(info, "failed-attempts"),
+               plural(number(info, "failed-attempts")));
     if (*text_of(info, "note"))
         printf("%s\n", text_of(info, "note"));
     if (attempt)

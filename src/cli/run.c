@@ -258,7 +258,9 @@ static void on_migration_notice(void *opaque, const struct migration_notice *not
     }
     if (notice->kind != MIGRATION_NOTICE_DISCARDED)
         return;
-    cli_complain("the incoming guest was lost: %s", notice->detail ? notice->detail : "no reason");
+    cli_complain("%s: %s",
+                 run->restore ? "the snapshot is not restored" : "the incoming guest was lost",
+                 notice->detail ? notice->detail : "no reason");
     if (notice->wants_exit)
         finish(run, CLI_FAILED);
 }

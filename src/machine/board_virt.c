@@ -194,15 +194,10 @@ static bool place_kernel(struct placement *at, bool is_bare, GError **error)
 
 static bool place_initrd(struct placement *at, GError **error)
 {
-    GError *cause = NULL;
-    GMappedFile *file = g_mapped_file_new(at->config->initrd, FALSE, &cause);
+    GMappedFile *file = image_map(at->config->initrd, "initrd", error);
 
-    if (!file) {
-        g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "initrd \"%s\": %s", at->config->initrd,
-                    cause->message);
-        g_error_free(cause);
+    if (!file)
         return false;
-    }
     boot_keep(at->keep, file, (GDestroyNotify)g_mapped_file_unref);
     uint64_t n_bytes = g_mapped_file_get_length(file);
     if (n_bytes == 0 || n_bytes > at->dtb_gpa - at->free_from) {

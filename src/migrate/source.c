@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "channel/uri.h"
 #include "memory/faults.h"
 
 /* ---- state ------------------------------------------------------------------------------------
@@ -587,6 +588,8 @@ static bool check_arguments(const struct gw_vm *vm, const char *uri,
         g_set_error_literal(error, GW_ERROR, GW_ERROR_INVALID, "no URI was given");
         return false;
     }
+    if (!channel_uri_check(uri, error))
+        return false;
     if (!vm->memory || !vm->registry) {
         g_set_error_literal(error, GW_ERROR, GW_ERROR_INVALID,
                             "the machine has no memory or no device-state registry");

@@ -74,7 +74,7 @@ static gboolean on_writable(gint fd, GIOCondition condition, gpointer opaque)
 /* Queues a message (taken over). The client may be closed by it: too slow a reader. */
 static void client_send(struct client *client, json_t *message)
 {
-    char *text = json_dumps(message, JSON_COMPACT);
+    char *text = json_dumps(message, JSON_COMPACT | JSON_REAL_PRECISION(15));
 
     json_decref(message);
     g_string_append(client->queued, text);
@@ -153,12 +153,36 @@ void monitor_call_finish(struct monitor_call *call, json_t *result, const GError
         client_process(client);
 }
 
-static bool negotiate(struct client *client, json_t *id, const char *name)
+/* We offer no capability, so none can be enabled. NULL: what is asked for can be had. */
+static char *refuse_capabilities(const json_t *args)
+{
+    json_t *enable = json_object_get(args, "enable");
+    const char *key, *wanted = json_string_value(json_array_get(enable, 0));
+    json_t *value;
+
+    json_object_foreach((json_t *)args, key, value)
+    {
+        if (strcmp(key, "enable") != 0)
+            return g_strdup_printf("Parameter '%s' is unexpected", key);
+    }
+    if (enable && !json_is_array(enable))
+        return g_strdup("Invalid parameter type for 'enable', expected: array");
+    if (json_array_size(enable) > 0)
+        return g_strdup_printf("QMP capability '%s' is not available", wanted ? wanted : "?");
+    return NULL;
+}
+
+static bool negotiate(struct client *client, json_t *id, const char *name, const json_t *args)
 {
     if (strcmp(name, "qmp_capabilities") == 0) {
         if (client->is_negotiated) {
             send_error(client, id, "CommandNotFound",
                        "capabilities negotiation is already complete");
+            return true;
+        }
+        g_autofree char *refusal = refuse_capabilities(args);
+        if (refusal) {
+            send_error(client, id, "GenericError", refusal);
             return true;
         }
         client->is_negotiated = true;
@@ -231,7 +255,7 @@ static void handle_message(struct client *client, const char *text, gsize len)
         send_error(client, id, "GenericError", "QMP input lacks a string member 'execute'");
     else if (args && !json_is_object(args))
         send_error(client, id, "GenericError", "QMP input member 'arguments' must be an object");
-    else if (!negotiate(client, id, name))
+    else if (!negotiate(client, id, name, args))
         execute(client, id, name, args);
     json_decref(message);
 }

@@ -115,3 +115,32 @@ def test_schema_is_json(godwit):
     for device in ("hart/0", "hart/1", "plic", "aclint", "uart0", "rtc", "virtio-net/0",
                    "virtio-blk/0", "machine"):
         assert f'"{device}"' in text
+
+
+def test_what_is_no_stream_is_told_in_one_line(godwit, tmp_path):
+    path = tmp_path / "text"
+    path.write_text("root:x:0:0:root:/root:/bin/bash\n" * 20)
+    done = godwit("inspect", path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "not a Godwit stream" in done.stderr
+    whole = json.loads(godwit("inspect", "--json", path).stdout)
+    assert whole["complete"] is False and "not a Godwit stream" in whole["findings"][0]
+
+
+def test_a_uri_that_is_none_never_starts_a_migration(start_vm, godwit, tmp_path):
+    vm = start_vm("bird", *bare.options(bare.write(tmp_path / "k", bare.WFI_FOREVER)))
+    vm.qmp.command("query-status")
+    for uri in ("smoke:signal", "tcp:localhost"):
+        done = godwit("migrate", "bird", uri)
+        assert done.returncode == 1 and done.stdout == "" and uri in done.stderr
+    assert vm.migration()["status"] == "none"
+
+
+def test_an_attempt_that_never_began_has_no_channels(start_vm, godwit, tmp_path):
+    vm = start_vm("bird", *bare.options(bare.write(tmp_path / "k", bare.WFI_FOREVER)))
+    vm.qmp.command("query-status")
+    done = godwit("migrate", "bird", f"unix:{tmp_path}/nobody")
+    assert done.returncode == 1 and "channel" not in done.stdout
+    text = godwit("watch", "bird", "--json").stdout
+    assert not [number for number in json.loads(text, parse_float=str).values()
+                if isinstance(number, str) and len(number) > 17 and number[0].isdigit()]

@@ -112,6 +112,8 @@ def test_stock_linux_boots_reboots_and_switches_off(start_vm):
 
 @pytest.mark.parametrize("options, sentence", [
     (["--kernel", "/nonexistent"], 'kernel "/nonexistent": No such file or directory'),
+    (["--initrd", "/nonexistent"], 'initrd "/nonexistent": No such file or directory'),
+    (["--initrd", "/dev/zero"], 'initrd "/dev/zero": not a regular file'),
     (["--kernel", "/dev/null"], 'kernel "/dev/null": not a regular file'),
     (["--memory", "63M"], "machine virt takes whole MiB from 64"),
     (["--cpus", "9"], "9 CPUs: machine virt takes 1 to 8"),

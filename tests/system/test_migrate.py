@@ -300,7 +300,7 @@ def assert_refused(start_vm, godwit, path):
     vm = start_vm(f"bad{os.urandom(4).hex()}", "--bios", "none", "--memory", "64M", "--restore",
                   path)
     assert vm.wait_exit() == 1
-    assert "godwit: the incoming guest was lost: " in vm.log()
+    assert "godwit: the snapshot is not restored: " in vm.log()
 
 
 # ---- what must be refused before the first page --------------------------------------------------

@@ -61,6 +61,18 @@ def test_greeting_and_negotiation(vm):
     assert raw.ask({"execute": "query-status"})["return"]["running"] is True
 
 
+def test_capabilities_that_are_not_offered_are_refused(vm):
+    raw = Raw(vm.monitor_path)
+    assert raw.read()["QMP"]["capabilities"] == []
+    for arguments, why in (({"enable": ["oob"]}, "'oob' is not available"),
+                           ({"enable": "oob"}, "expected: array"),
+                           ({"enabled": []}, "'enabled' is unexpected")):
+        answer = raw.ask({"execute": "qmp_capabilities", "arguments": arguments, "id": 1})
+        assert why in answer["error"]["desc"] and answer["id"] == 1
+    assert raw.ask({"execute": "query-status"})["error"]["class"] == "CommandNotFound"
+    assert raw.ask({"execute": "qmp_capabilities", "arguments": {"enable": []}}) == {"return": {}}
+
+
 def test_every_command_is_listed(vm):
     names = {row["name"] for row in vm.qmp.command("query-commands")}
     assert names >= set(COMMANDS)
@@ -163,6 +175,7 @@ def test_errors_say_what_is_wrong(vm, message, sentence):
     b"nonsense\n", b"}\n", b"{]}\n", b'{"a":1,"a":2}', b'{"execute":"\xff\xfe"}', b"\x00\n",
     b'{"execute":"stop\\u0000x"}'], ids=range(7))
 def test_nonsense_is_an_error_and_no_more(vm, data):
+    wait_until("the guest to run", lambda: vm.status() == "running")
     raw = Raw(vm.monitor_path)
     raw.read()
     raw.ask({"execute": "qmp_capabilities"})

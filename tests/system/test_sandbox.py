@@ -56,6 +56,14 @@ def test_nonsense_is_refused(godwit, options):
     assert godwit("run", "--kernel", "x", *options).returncode == 2
 
 
+def test_a_folder_that_is_not_there_is_refused(godwit, tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("nothing", "file"):
+        done = godwit("run", "--kernel", "x", "--confine", tmp_path / name)
+        assert done.returncode == 1
+        assert done.stderr == f'godwit: --confine "{tmp_path / name}": no such folder\n'
+
+
 def test_confined_files(start_vm, tmp_path, tmp_path_factory):
     if not has_landlock():
         pytest.skip("this kernel has no Landlock")

@@ -255,7 +255,7 @@ def test_a_damaged_page_ends_a_lazy_guest_loudly(start_vm, snapshot, where):
     assert "BAD" not in vm.console()
     eager = start_vm("e", *LIKE, "--restore", snapshot)
     assert eager.wait_exit() == 1
-    assert "godwit: the incoming guest was lost: snapshot: " in eager.log()
+    assert "godwit: the snapshot is not restored: snapshot: " in eager.log()
 
 
 def test_a_damaged_lazy_guest_can_be_ended_at_any_time(start_vm, snapshot):
@@ -280,7 +280,7 @@ def test_what_is_cut_or_has_a_wrong_index_never_runs(start_vm, snapshot, options
         snapshot.write_bytes(bad)
         vm = start_vm(f"r{i}", *LIKE, "--restore", snapshot, *options)
         assert vm.wait_exit() == 1
-        assert "godwit: the incoming guest was lost: " in vm.log()
+        assert "godwit: the snapshot is not restored: " in vm.log()
 
 
 def test_what_comes_through_a_pipe_is_not_lazy(start_vm, tmp_path):
@@ -414,6 +414,6 @@ def test_an_index_that_lies_gives_no_guest(start_vm, godwit, snapshot, lie):
     for options in ((), ("--lazy",)):
         vm = start_vm(f"r{len(options)}", *LIKE, "--restore", snapshot, *options)
         assert vm.wait_exit() == 1
-        assert "godwit: the incoming guest was lost: " in vm.log() or \
+        assert "godwit: the snapshot is not restored: " in vm.log() or \
             "godwit: the guest cannot go on: " in vm.log()
         assert "Sanitizer" not in vm.log()

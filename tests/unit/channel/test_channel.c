@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Each kind of channel moves bytes, ends, times out, is woken and fails as its header says. */
+#include "channel/uri.h"
 #include "fixture.h"
 
 #include <fcntl.h>
@@ -170,6 +171,25 @@ static void bad_uris(void **state)
     assert_error(&error, GW_ERROR_INVALID, "longer than");
     assert_null(gw_listener_new("fault:burn@bytes=1,tcp:127.0.0.1:0", NULL, &error));
     assert_error(&error, GW_ERROR_INVALID, "unknown action");
+}
+
+/* What can be told without opening anything is told at once. */
+static void uris_are_checked_beforehand(void **state)
+{
+    (void)state;
+    GError *error = NULL;
+
+    assert_true(channel_uri_check("tcp:host:80", &error));
+    assert_true(channel_uri_check("tcp:[::1]:80", &error));
+    assert_true(channel_uri_check("rate:100,unix:/nowhere", &error));
+    assert_true(channel_uri_check("exec:false", &error));
+    assert_null(error);
+    assert_false(channel_uri_check("smoke:signal", &error));
+    assert_error(&error, GW_ERROR_INVALID, "\"smoke:signal\" is not a channel");
+    assert_false(channel_uri_check("tcp:host", &error));
+    assert_error(&error, GW_ERROR_INVALID, "no port number");
+    assert_false(channel_uri_check("rate:x,unix:/nowhere", &error));
+    assert_error(&error, GW_ERROR_INVALID, "bytes per second");
 }
 
 /* ---- waiting ---- */
@@ -532,6 +552,7 @@ int main(void)
         cmocka_unit_test(listening_fd),
         cmocka_unit_test(connect_refused),
         cmocka_unit_test(bad_uris),
+        cmocka_unit_test(uris_are_checked_beforehand),
         cmocka_unit_test(deadline_with_nothing_moved_is_harmless),
         cmocka_unit_test(silence_is_found),
         cmocka_unit_test(wake_and_shutdown_end_waits),
