@@ -398,12 +398,12 @@ struct gw_source_status {
     uint32_t reconnects;     /* times that a lost link was replaced */
     char postcopy_lack[128]; /* why post-copy is not possible; empty: it is */
     /* Throttling: gw_source_get_vcpus has the single vCPUs. */
-    uint32_t max_slowdown_permille; /* as in force */
-    uint32_t n_vcpus;               /* 0: the machine cannot be throttled */
-    uint32_t n_vcpus_throttled;     /* now */
-    uint32_t throttle_permille;     /* now, of the one that is slowed most */
-    uint32_t throttled_rounds;      /* in which somebody was */
-    uint64_t throttled_ns;          /* of all vCPUs: the work that it has cost the guest */
+    uint32_t max_slowdown_permille;     /* as in force */
+    uint32_t n_vcpus;                   /* 0: the machine cannot be throttled */
+    uint32_t n_vcpus_throttled;         /* now */
+    uint32_t throttle_permille;         /* now, of the one that is slowed most */
+    uint32_t throttled_rounds;          /* in which somebody was */
+    uint64_t throttled_ns;              /* of all vCPUs: the work that it has cost the guest */
     uint64_t left_low_ns, left_high_ns; /* between which expected_left_ns will most likely be */
     /* The first forecast that knew link and guest, to be held against total_ns and blackout_ns:
      * made before this round (0: there was none). */

@@ -69,8 +69,8 @@ bool source_wants_postcopy(struct gw_source *source)
 void source_note_hope(struct gw_source *source, uint64_t remaining_bytes, uint64_t max_blackout_ns)
 {
     const struct predict *predict = &source->predict;
-    /* Over a long round a page counts once however often it is written: what is left of a guest that
-     * is too fast comes out near what the link took. */
+    /* Over a long round a page counts once however often it is written: what is left of a guest
+     * that is too fast comes out near what the link took. */
     bool has_hope = remaining_bytes <= predict_allowance_bytes(predict, max_blackout_ns) ||
                     (predict_blackout_ns(predict, 0) < max_blackout_ns &&
                      predict->dirty_bytes_per_s < predict->bytes_per_s / 16 * 15);

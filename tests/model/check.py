@@ -36,14 +36,11 @@ FAULTS = [
     ("destination", "loaded", "commit", "loaded", "nothing"),
     # post-copy, and links that are replaced
     ("source", "postcopy", "link-lost", "failed", "resume-end"),
-    ("source", "postcopy-paused", "release", "failed", "resume-end"),
     ("source", "in-doubt", "running-partial", "failed", "resume-end"),
     ("source", "committed", "running-partial", "completed", "resume-end"),
     ("source", "postcopy", "whole", "postcopy", "nothing"),
     ("source", "postcopy-paused", "reconnected", "postcopy-paused", "nothing"),
     ("source", "blackout", "link-broken", "reconnecting", "reconnect"),
-    ("destination", "waiting", "query", "waiting", "answer-never"),
-    ("destination", "waiting", "commit", "running", "run"),
     ("destination", "loaded", "link-broken", "running", "run"),
     ("destination", "postcopy-paused", "query", "postcopy-paused", "answer-never"),
     ("destination", "postcopy-paused", "resume", "postcopy-paused", "nothing"),
@@ -103,7 +100,7 @@ def main():
         else:
             print(f"ok {number} {name}: {states} states, {transitions} transitions", flush=True)
     for number, fault in enumerate(FAULTS, 1 + len(SEARCHES)):
-        errors, states, _, _ = search(export, ("-DCUTS=1", "-DKEEPS=1"), fault)
+        errors, states, _, _ = search(export, SEARCHES[1] if "broken" in fault[2] else ("-DCUTS=1",), fault)
         failed |= not errors
         print(f"{'ok' if errors else 'not ok'} {number} finds {' '.join(fault)} "
               f"after {states} states", flush=True)

@@ -89,6 +89,7 @@ static void migrate(struct actor *actor, const struct side_order *order)
     struct gw_migrate_params params = {
         .max_blackout_ns = order->pace == SIDE_FAST ? RELAXED_NS : 1,
         .channels = N_CHANNELS,
+        .mode = GW_MODE_PRECOPY, /* post-copy has tests of its own */
         .silence_limit_ns = order->silence_ms * NS_PER_MS,
     };
     struct gw_migrate_observer observer = {.event = on_source_event, .opaque = actor};

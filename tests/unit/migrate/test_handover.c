@@ -129,8 +129,8 @@ static void post_copy_never_runs_here_again(void **state)
             assert_true(row->next == GW_SOURCE_POSTCOPY || row->next == GW_SOURCE_PAUSED ||
                         row->next == GW_SOURCE_COMPLETED || row->next == GW_SOURCE_LOST);
         if (row->action == SOURCE_DO_LET_GO)
-            assert_true(row->next == GW_SOURCE_LOST && (row->event == SOURCE_EV_PEER_FAILED ||
-                                                        row->event == SOURCE_EV_RELEASE));
+            assert_true(row->next == GW_SOURCE_LOST &&
+                        (row->event == SOURCE_EV_PEER_FAILED || row->event == SOURCE_EV_RELEASE));
     }
 }
 
@@ -169,9 +169,9 @@ static void destination_runs_only_on_commit(void **state)
 
     for (size_t i = 0; i < t->n_rows; i++) {
         const struct handover_row *row = &t->rows[i];
-        bool runs = row->state == GW_DESTINATION_LOADED &&
-                    (row->event == DESTINATION_EV_COMMIT ||
-                     row->event == DESTINATION_EV_COMMIT_PARTIAL);
+        bool runs =
+            row->state == GW_DESTINATION_LOADED &&
+            (row->event == DESTINATION_EV_COMMIT || row->event == DESTINATION_EV_COMMIT_PARTIAL);
 
         assert_int_equal(row->action == DESTINATION_DO_RUN, runs);
         assert_int_equal(!is_owner(row->state) && is_owner(row->next), runs);

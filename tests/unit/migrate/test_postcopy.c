@@ -398,11 +398,11 @@ static void a_lost_host_is_a_lost_guest(void **state)
 static void rounds_go_on_over_another_link(void **state)
 {
     static const char *const specs[] = {
-        "cut@record=5@channel=page-0",
+        "cut@type=ROUND_END@channel=page-0",
         "cut@type=ROUND_ACK@in@channel=control",
         "cut@type=SWITCHOVER_BEGIN@channel=control",
         "cut@type=LOADED@in@channel=control",
-        "corrupt@record=6@channel=page-1",
+        "corrupt@type=ROUND_END@at=33@channel=page-1",
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(specs); i++) {
@@ -431,7 +431,7 @@ static void who_waits_in_vain_is_free_again(void **state)
     init(&move, GW_MODE_PRECOPY);
     move.source_params.reconnect_limit_ns = NS_PER_S;
     move.destination_params.reconnect_limit_ns = 600 * NS_PER_S;
-    move.source_uri = faulty_uri(&move, "cut@record=20@channel=page-0");
+    move.source_uri = faulty_uri(&move, "cut@type=ROUND_ACK@in@channel=control");
     move.refuse_from = 3; /* control and two page channels */
     move_start_destination(&move);
     move_start_source(&move);
