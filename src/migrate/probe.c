@@ -103,7 +103,7 @@ bool probe_rate(const uint64_t *times_ns, const uint64_t *n_bytes, uint32_t n, d
 
         while (end + 1 < n && times_ns[end] < times_ns[first] + part * part_ns)
             end++;
-        if (times_ns[end] > times_ns[at] && end > at) {
+        if (end > at && times_ns[end] > times_ns[at]) {
             double rate =
                 (double)(n_bytes[end] - n_bytes[at]) * 1e9 / (double)(times_ns[end] - times_ns[at]);
 

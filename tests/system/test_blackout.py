@@ -191,7 +191,7 @@ def test_a_guest_too_fast_for_100_mbit(start_vm, tmp_path, slow_link):
     wait_ticks(vm)
     asker = Asker(vm)
     from gwlab.vm import godwit_path
-    watch = subprocess.Popen([godwit_path(), "migrate", vm.monitor_path, uri],
+    watch = subprocess.Popen([godwit_path(), "migrate", vm.monitor_path, uri, "--mode", "precopy"],
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     info = wait_until("a verdict", lambda: (lambda m: m.get("bandwidth-lack") and m["round"] > 2
                                             and m)(vm.migration()), timeout=2 * PATIENCE_S)

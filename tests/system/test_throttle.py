@@ -5,7 +5,7 @@ from gwlab.vm import wait_until
 from test_migrate import memtick, mover, wait_ticks  # noqa: F401
 
 LINK = {"max-bandwidth": 4 << 20, "downtime-limit": 400, "ram": "copy", "multifd-compression": "none",
-        "delta": "off"}
+        "delta": "off", "mode": "precopy"}
 MOST_ROUNDS = 20  # to the target, and from there to the switchover by halves
 
 
@@ -83,7 +83,7 @@ def test_the_command_shows_whom_it_slows(start_vm, mover):  # noqa: F811
     new = mover.destination("--bios", "none", "--memory", "64M", "--cpus", 4)
     done = vm.godwit("migrate", new.uri, "--ram", "copy", "--compress", "off", "--delta", "off",
                      "--max-bandwidth", "4MiB/s", "--max-blackout", "400ms", "--max-slowdown", "99%",
-                     timeout=300)
+                     "--mode", "precopy", timeout=300)
     assert vm.qmp.command("query-migrate-parameters")["max-slowdown"] == 99
     assert " vcpu 0 by up to " in done.stdout and " vcpu 1 by" not in done.stdout
     wait_ticks(new)

@@ -35,7 +35,8 @@ MAX_PROBE_BYTES = 64 << 20
 OPTIONAL = 0x8000
 ROLES = {1: "control", 2: "page", 3: "urgent", 4: "snapshot", 5: "probe"}
 ROLE_LETTERS = {"control": "C", "page": "P", "urgent": "U", "snapshot": "S", "probe": "L"}
-SECTION_KINDS = {1: "schema", 2: "device", 3: "rehearsal"}
+SECTION_KINDS = {1: "schema", 2: "device", 3: "rehearsal", 4: "pages"}
+STOPPED, POSTCOPY = 1, 2  # flags of a round
 SIZES = {"u8": 1, "bool": 1, "u16": 2, "u32": 4, "u64": 8}
 PLAIN, ZERO, DELTA, ZSTD = 1, 2, 3, 4
 MAX_ENCODED_PAGES = 64
@@ -80,6 +81,29 @@ def apply_delta(page, delta):
         at += n_changed
         i += 4 + n_changed
     return bytes(page)
+
+
+def decode_page_list(data, version, n_pages):
+    """The numbers in a section of kind "pages": a set."""
+    if version != 1 or not data or data[0] not in (1, 2):
+        raise WireError(f"page numbers: version {version}, form {data[:1].hex()}")
+    if data[0] == 2:
+        if len(data) != 1 + (n_pages + 7) // 8 and n_pages < 1 << 32:
+            raise WireError(f"page numbers: {len(data)} bytes for {n_pages} pages")
+        bits = int.from_bytes(data[1:], "little")
+        if bits >> n_pages:
+            raise WireError("page numbers: outside of the block")
+        return {page for page in range(bits.bit_length()) if bits >> page & 1}
+    if len(data) % 16 != 1:
+        raise WireError("page numbers: a run is cut")
+    pages, end = set(), 0
+    for at in range(1, len(data), 16):
+        first, n = (int.from_bytes(data[at + k:at + k + 8], "little") for k in (0, 8))
+        if first < end or not n or first + n > n_pages:
+            raise WireError(f"page numbers: {first}+{n}")
+        end = first + n
+        pages.update(range(first, end))
+    return pages
 
 
 def xxh3(data, seed=0):
@@ -237,6 +261,8 @@ class Stream:
         self.listed = []
         self.first_unit = self.first_index = self.tail = None
         self.n_index = 0
+        self.pushed = set()  # (block, page) that came after COMMIT, or was asked for
+        self.missing = set()  # (block, page) that the last state was sent without, section 15
         # packets
         self.probe_bytes = 0
         self.packets = {}  # by device: frames
@@ -409,8 +435,12 @@ class Stream:
         self.ram_map = message
 
     def take_round_begin(self, message, _bulk):
-        if self.is_round_open or message["round"] != self.round + 1:
+        # A connection that replaces a lost one goes on counting, section 16.
+        is_first = not self.round and ("RESUME" in self.messages or self.role == "page")
+        if self.is_round_open or (message["round"] != self.round + 1 and not is_first):
             raise WireError(f"field round: {message['round']} after {self.round}")
+        if message["flags"] & POSTCOPY and not message["flags"] & STOPPED:
+            raise WireError("field flags: post-copy of a guest that runs")
         self.round, self.round_flags, self.is_round_open = message["round"], message["flags"], True
         self.round_sums = [0, 0, 0]
 
@@ -553,6 +583,8 @@ class Stream:
     def set_page(self, block, page, digest, is_good):
         self.pages[block, page] = digest
         self.page_rounds[block, page] = self.round
+        if self.role == "urgent" or self.round_flags & POSTCOPY:
+            self.pushed.add((block, page))
         if is_good:
             self.suspects.discard((block, page))
         elif self.role == "snapshot" and self.round_flags & 1:
@@ -576,6 +608,8 @@ class Stream:
             expected = "device" if "SWITCHOVER_BEGIN" in self.messages else "schema"
             if kind != expected or (kind == "schema" and self.sections):
                 raise WireError(f"field kind: {kind}, expected one {expected}")
+        elif self.sender == "destination" and (kind != "pages" or "RESUMED" not in self.messages):
+            raise WireError(f"field kind: {kind} from a destination")
         self.next_section += 1
         self.open = {"kind": kind, "name": message["name"], "instance": message["instance"],
                      "version": message["version"], "attempt": message["attempt"],
@@ -600,6 +634,9 @@ class Stream:
             raise WireError(f"section {section['name']}: n_parts or n_bytes")
         if xxh3(data) != message["digest"]:
             raise WireError(f"section {section['name']}: its data does not match field digest")
+        if section["kind"] == "pages":
+            section["pages"] = decode_page_list(data, section["version"],
+                                                self.block_pages(section["instance"]))
         section["digest"] = f"{message['digest']:016x}"
         section["data"] = data
         self.sections.append(section)
@@ -614,9 +651,13 @@ class Stream:
         if self.open or found != expected:
             raise WireError(f"{found}, expected {expected}")
         self.sums = [0, 0, []]
+        self.missing = {(section["instance"], page) for section in self.sections
+                        if section["kind"] == "pages" and section["attempt"] == message["attempt"]
+                        for page in section["pages"]}
 
     def take_switchover_cancel(self, _message, _bulk):
         self.sums = [0, 0, []]
+        self.missing = set()
 
     # ends
 
@@ -646,6 +687,16 @@ class Stream:
         if message["n_bytes"] < last["n_bytes"] or message["monotonic_ns"] < last["monotonic_ns"]:
             raise WireError("field n_bytes or monotonic_ns: less than before")
 
+    # connections that replace a lost one, section 16
+
+    def take_resume(self, _message, _bulk):
+        if self.messages:
+            raise WireError("not the first record")
+
+    def take_resumed(self, message, _bulk):
+        if self.messages or (message["is_whole"] and not message["is_owned"]):
+            raise WireError("not the first record, or whole but not owned")
+
     def take_goodbye(self, _message, _bulk):
         self.is_complete = True
 
@@ -662,14 +713,14 @@ class Stream:
         self.is_complete = True
 
     def summary(self):
-        sections = [{k: v for k, v in section.items() if k != "data"} for section in self.sections]
+        sections = [{k: v for k, v in section.items() if k not in ("data", "pages")} for section in self.sections]
         report = {
             "migration": str(self.migration), "role": self.role, "index": self.index,
             "sender": self.sender, "complete": self.is_complete, "bytes": self.at,
             "records": self.counts, "n_records": self.sequence, "n_pages": self.n_pages,
             "n_zero_pages": self.n_zero, "n_zstd_pages": self.n_zstd,
             "n_delta_pages": self.n_delta, "n_suspect": len(self.suspects), "rounds": self.rounds,
-            "sections": sections, "packets": self.packets,
+            "sections": sections, "packets": self.packets, "n_missing": len(self.missing),
         }
         for name in ("HELLO", "SCHEMA_VERDICT", "LOADED", "COMMIT", "RUNNING", "ABORT", "CANCEL"):
             if name in self.messages:
@@ -779,6 +830,24 @@ def check_packets(streams):
             raise WireError("PACKETs of a device without the last one")
 
 
+def check_postcopy(streams):
+    """What a guest was handed over without comes after COMMIT, and is asked for only if it is among
+    that; WHOLE counts it."""
+    missing = set().union(*(s.missing for s in streams))
+    pushed = set().union(*(s.pushed for s in streams))
+    found = {name: [m for s in streams for m in s.messages.get(name, [])]
+             for name in ("WHOLE", "PAGE_REQUEST", "HELLO")}
+    if missing and not all(h["features"] >> 4 & 1 for h in found["HELLO"]):
+        raise WireError("post-copy without the feature urgent")
+    for request in found["PAGE_REQUEST"]:
+        first = request["first_page"]
+        if not any((request["block"], p) in missing for p in range(first, first + request["n_pages"])):
+            raise WireError(f"PAGE_REQUEST of block {request['block']} page {first}: not missing")
+    if found["WHOLE"] and (not missing or found["WHOLE"][-1]["n_pages"] < len(missing)
+                           or missing - pushed):
+        raise WireError(f"WHOLE, {len(missing)} pages missing, {len(missing - pushed)} never came")
+
+
 def check_suspects(streams):
     """The last word on each page, on whichever channel it came: none may be suspect when LOADED was
     said. No page came on two channels in one round that was its last."""
@@ -790,7 +859,8 @@ def check_suspects(streams):
                 raise WireError(f"block {page[0]} page {page[1]} came twice in round {number}")
             if number > known[0]:
                 last[page] = number, page in stream.suspects
-    if any("LOADED" in stream.messages for stream in streams):
+    if any("LOADED" in stream.messages for stream in streams) and not any(
+            stream.missing for stream in streams):  # else they are missing too, section 15
         suspects = {page for page, (_, is_suspect) in last.items() if is_suspect}
         if suspects:
             raise WireError(f"LOADED with {len(suspects)} suspect pages, first {min(suspects)}")
@@ -820,6 +890,7 @@ def read_migration(directory, allow_cut=False):
         check_handover(group)
         check_share(group)
         check_packets(group)
+        check_postcopy(group)
         check_suspects(group)
     return streams
 

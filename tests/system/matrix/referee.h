@@ -38,6 +38,8 @@ struct case_result {
     bool has_reason;   /* both lived, it failed, and both name the same side and reason */
     bool wants_reason; /* both lived and it failed */
     bool is_too_slow;  /* the machine did not keep up with a short silence limit: play it again */
+    bool is_torn;      /* the two reasons differ where bytes were damaged: play it again */
+    unsigned n_replays;
     uint32_t n_ms;
     struct last_word source, destination;
     char two_reasons[512]; /* where they differ */

@@ -398,10 +398,8 @@ static void a_lost_host_is_a_lost_guest(void **state)
 static void rounds_go_on_over_another_link(void **state)
 {
     static const char *const specs[] = {
-        "cut@type=ROUND_END@channel=page-0",
-        "cut@type=ROUND_ACK@in@channel=control",
-        "cut@type=SWITCHOVER_BEGIN@channel=control",
-        "cut@type=LOADED@in@channel=control",
+        "cut@type=ROUND_END@channel=page-0",           "cut@type=ROUND_ACK@in@channel=control",
+        "cut@type=SWITCHOVER_BEGIN@channel=control",   "cut@type=LOADED@in@channel=control",
         "corrupt@type=ROUND_END@at=33@channel=page-1",
     };
 
