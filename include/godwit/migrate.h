@@ -283,8 +283,8 @@ struct gw_migrate_params {
      * gw_source_continue. */
     bool waits_before_switchover;
     /* How long a pre-copy whose link broke is tried again before it fails, at the source; how long
-     * a destination keeps what it has got for it. 0: not at all. A post-copy's is tried as long as
-     * the engine lives. */
+     * a destination keeps what it has got for it. 0: not at all. Breaks without an acknowledged
+     * round in between count as one. A post-copy's is tried as long as the engine lives. */
     uint64_t reconnect_limit_ns;
     /* Source: how much vCPUs that dirty memory faster than the link carries it may be slowed, as a
      * share of their time, at most GW_MAX_SLOWDOWN_PERMILLE; 0, the default: not at all. Only those
@@ -449,8 +449,7 @@ void gw_source_set_budgets(struct gw_source *source, const struct gw_migrate_par
 bool gw_source_start_postcopy(struct gw_source *source, GError **error);
 /* Lets a migration that waits before its switchover go on. STATE: it does not wait. */
 bool gw_source_continue(struct gw_source *source, GError **error);
-/* Post-copy: gives up the links, as if they had broken; gw_source_recover or either side's own
- * attempts bring new ones after a while. STATE: no post-copy is under way. */
+/* Post-copy: gives up the links, until gw_source_recover. STATE: no post-copy is under way. */
 bool gw_source_pause(struct gw_source *source, GError **error);
 /* Tries at once to replace a lost link, at uri from now on (NULL: as before). STATE: no link was
  * lost. INVALID: the uri is none that can be connected to again. */
@@ -543,7 +542,8 @@ bool gw_destination_cancel(struct gw_destination *destination);
 /* Post-copy: fills waits with what each thread has waited, at most n; returns how many. */
 uint32_t gw_destination_get_fault_waits(struct gw_destination *destination,
                                         struct gw_fault_wait *waits, uint32_t n);
-/* Post-copy: gives up the links, as if they had broken. STATE: none is under way. */
+/* Post-copy: gives up the links, as if they had broken: the source will bring new ones. STATE: none
+ * is under way. */
 bool gw_destination_pause(struct gw_destination *destination, GError **error);
 /* Post-copy that lost its link: listens at uri, instead of where it did, for the source to come.
  * STATE: no link was lost. Others: as gw_destination_start. */

@@ -459,7 +459,7 @@ int cmd_migrate(const struct subcommand *self, int argc, char **argv)
         {"at-max-time", 0, 0, G_OPTION_ARG_STRING, &budgets.at_max_time,
          "When max-time is spent: cancel (default), postcopy, stop-and-copy", "WHAT"},
         {"reconnect-time", 0, 0, G_OPTION_ARG_STRING, &budgets.reconnect_time,
-         "How long a lost link is tried again before the move fails (not at all)", "TIME"},
+         "How long a lost link is tried again before the move fails (10s)", "TIME"},
         {"wait-before-switchover", 0, 0, G_OPTION_ARG_NONE, &budgets.wants_wait,
          "Wait there until godwit switchover", NULL},
         {"forbid-postcopy", 0, 0, G_OPTION_ARG_NONE, &budgets.forbids_postcopy,

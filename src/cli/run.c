@@ -208,11 +208,13 @@ static bool make_config(struct run *run, GError **error)
 
 /* A vCPU or a device waits for memory that will never come. Nothing that waits for them may be
  * done, and nothing of the guest may happen any more. On whatever thread found out. */
-static void on_memory_lost(void *opaque, const char *reason)
+/* vCPUs may wait for memory that never comes, and must not go on without it: nobody joins them. */
+static _Noreturn void end_at_once(struct run *run, int status)
 {
-    struct run *run = opaque;
+    const char *uri = run->migration && migration_destination(run->migration)
+                          ? gw_destination_uri(migration_destination(run->migration))
+                          : "";
 
-    cli_complain("the guest cannot go on: %s", reason);
     if (run->has_terminal)
         tcsetattr(STDIN_FILENO, TCSADRAIN, &run->terminal);
     if (__atomic_load_n(&run->has_sockets, __ATOMIC_ACQUIRE)) {
@@ -220,7 +222,15 @@ static void on_memory_lost(void *opaque, const char *reason)
         for (char **extra = run->qmp_paths; extra && *extra; extra++)
             unlink(*extra);
     }
-    _exit(CLI_FAILED);
+    if (g_str_has_prefix(uri, "unix:"))
+        unlink(uri + strlen("unix:"));
+    _exit(status);
+}
+
+static void on_memory_lost(void *opaque, const char *reason)
+{
+    cli_complain("the guest cannot go on: %s", reason);
+    end_at_once(opaque, CLI_FAILED);
 }
 
 static void on_machine_notice(void *opaque, const struct machine_notice *notice)
@@ -413,6 +423,11 @@ int cmd_run(const struct subcommand *self, int argc, char **argv)
             g_main_loop_run(run.loop);
         else
             run.status = cli_fail(CLI_FAILED, "%s", error->message);
+        if (run.migration && migration_lacks_memory(run.migration)) {
+            cli_complain("the guest ends before all of its memory has come: it is lost");
+            monitor_free(run.monitor); /* who asked for it has an answer */
+            end_at_once(&run, CLI_LOST);
+        }
     }
     clear(&run);
     return run.status;

@@ -8,6 +8,11 @@
 #include "godwit/error.h"
 #include "machine/main_queue.h"
 
+/* A lost link is tried again for so long; a destination, which does not know for how long its
+ * source does, keeps what it has. */
+#define RECONNECT_NS (UINT64_C(10) * NS_PER_S)
+#define KEEP_NS      (UINT64_C(60) * NS_PER_S)
+
 struct listener {
     migration_notice_fn fn;
     void *opaque;
@@ -129,6 +134,7 @@ struct migration *migration_new(struct machine *machine, GMainContext *context)
     migration->params = (struct gw_migrate_params){
         .max_blackout_ns = GW_DEFAULT_MAX_BLACKOUT_NS,
         .silence_limit_ns = GW_DEFAULT_SILENCE_LIMIT_NS,
+        .reconnect_limit_ns = RECONNECT_NS,
     };
     machine_set_discarded_fn(machine, on_discarded, migration);
     machine_set_marked_fn(machine, on_marked, migration);
@@ -150,6 +156,26 @@ void migration_free(struct migration *migration)
     main_queue_free(migration->main_queue);
     g_array_unref(migration->listeners);
     g_free(migration);
+}
+
+bool migration_lacks_memory(struct migration *migration)
+{
+    struct gw_destination_status status;
+
+    if (!migration->destination)
+        return false;
+    gw_destination_get_status(migration->destination, &status);
+    return status.state == GW_DESTINATION_POSTCOPY || status.state == GW_DESTINATION_PAUSED;
+}
+
+bool migration_owes_memory(struct migration *migration)
+{
+    struct gw_source_status status;
+
+    if (!migration->source)
+        return false;
+    gw_source_get_status(migration->source, &status);
+    return status.state == GW_SOURCE_POSTCOPY || status.state == GW_SOURCE_PAUSED;
 }
 
 const struct gw_migrate_params *migration_params(const struct migration *migration)
@@ -364,6 +390,7 @@ bool migration_listen(struct migration *migration, const char *uri, bool is_lazy
     migration->exits_on_error = exits_on_error;
     migration->is_restore = is_one_way(uri);
     params.is_lazy = is_lazy;
+    params.reconnect_limit_ns = MAX(params.reconnect_limit_ns, KEEP_NS);
     migration->destination =
         gw_destination_start(machine_vm(migration->machine), uri, &params, &observer, error);
     return migration->destination != NULL;

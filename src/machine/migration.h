@@ -37,6 +37,13 @@ typedef void (*migration_notice_fn)(void *opaque, const struct migration_notice 
 struct migration *migration_new(struct machine *machine, GMainContext *context);
 /* Blocks while the engines end their threads. Before machine_free. */
 void migration_free(struct migration *migration);
+/* A guest that was taken in post-copy runs here, and not all of its memory has come: its vCPUs may
+ * wait for pages, and cannot be stopped while they do. Then the process ends without
+ * migration_free.
+ */
+bool migration_lacks_memory(struct migration *migration);
+/* A guest that has left in post-copy lacks memory that is only here. */
+bool migration_owes_memory(struct migration *migration);
 void migration_add_listener(struct migration *migration, migration_notice_fn fn, void *opaque);
 
 const struct gw_migrate_params *migration_params(const struct migration *migration);

@@ -44,7 +44,6 @@ void destination_close_links(struct gw_destination *destination, bool is_orderly
     if (destination->control && is_orderly)
         link_finish(destination->control, clock_mono_ns() + DESTINATION_FINISH_NS);
     destination_break_bar(destination);
-    __atomic_fetch_add(&destination->generation, 1, __ATOMIC_RELAXED);
     for (guint i = 0; i < destination->lanes->len; i++) {
         struct page_lane *lane = g_ptr_array_index(destination->lanes, i);
 
@@ -61,6 +60,8 @@ void destination_close_links(struct gw_destination *destination, bool is_orderly
         destination_lane_free(lane);
     }
     g_clear_pointer(&destination->control, link_free);
+    /* What is in the mailbox now speaks of the past, also what the readers said as they ended. */
+    __atomic_fetch_add(&destination->generation, 1, __ATOMIC_RELAXED);
     destination->lost_limit_ns = UINT64_MAX;
     destination->next_ping_ns = UINT64_MAX;
     destination->ledger_limit_ns = UINT64_MAX;

@@ -207,19 +207,13 @@ void source_dispatch(struct gw_source *source, enum source_event event)
         source_publish_state(source, state);
 }
 
-/* A link that was lost on its way, not one that the peer abused. */
-static bool can_replace_link(const struct gw_source *source, enum gw_side side)
-{
-    return side == GW_SIDE_SOURCE && source->params.reconnect_limit_ns > 0 && source->has_peer &&
-           (source->peer.features >> WIRE_FEATURE_RESUME & 1) && !source->share.is_agreed;
-}
-
 void source_fail(struct gw_source *source, enum source_event event, enum gw_side side, int code,
                  const char *reason)
 {
     if (source->failure.side == GW_SIDE_NONE)
         engine_failure_set(&source->failure, side, code, reason);
-    if (event == SOURCE_EV_LINK_LOST && can_replace_link(source, side))
+    /* A link that was lost on its way, not one that the peer abused. */
+    if (event == SOURCE_EV_LINK_LOST && side == GW_SIDE_SOURCE && source_may_reconnect(source))
         event = source_state(source) == GW_SOURCE_RECONNECTING ? event : SOURCE_EV_LINK_BROKEN;
     source_dispatch(source, event);
 }
@@ -365,9 +359,11 @@ static void source_on_mail(struct gw_source *source, struct mail *mail)
                                                                    : SOURCE_EV_RUN_HERE);
         break;
     case MAIL_PAUSE:
-        if (source_state(source) == GW_SOURCE_POSTCOPY)
-            source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_SOURCE, GW_ERROR_CANCELLED,
-                        "paused by the user");
+        if (source_state(source) != GW_SOURCE_POSTCOPY)
+            break;
+        source_fail(source, SOURCE_EV_LINK_LOST, GW_SIDE_SOURCE, GW_ERROR_CANCELLED,
+                    "paused by the user");
+        source->postcopy.next_try_ns = UINT64_MAX; /* until MAIL_RECOVER */
         break;
     case MAIL_RECOVER:
         if (mail->text) {

@@ -64,6 +64,8 @@ struct source_postcopy {
 
     char *uri; /* where to reconnect from now on, owned here; NULL: as at the start */
     uint64_t next_try_ns, pause_ns, give_up_ns;
+    uint32_t broken_round; /* the latest in which the link broke */
+    uint64_t broken_left;  /* pages that were left then */
 };
 
 /* Who dirties, and who is slowed for it (source_throttle.c). */
@@ -256,6 +258,8 @@ void source_postcopy_free(struct gw_source *source);
 
 /* source_reconnect.c */
 void source_reconnect(struct gw_source *source);
+/* Before COMMIT: whether a link that is lost now is worth being replaced. */
+bool source_may_reconnect(const struct gw_source *source);
 void source_try_reconnect(struct gw_source *source);
 
 /* source_forecast.c */

@@ -17,13 +17,34 @@
 void source_reconnect(struct gw_source *source)
 {
     struct source_postcopy *postcopy = &source->postcopy;
+    uint64_t n_left;
 
     source_close_links(source, false);
     postcopy->is_pushing = postcopy->has_lost_pages = false;
     __atomic_store_n(&postcopy->is_serving, 0, __ATOMIC_RELEASE);
-    postcopy->pause_ns = FIRST_PAUSE_NS;
-    postcopy->next_try_ns = clock_mono_ns();
-    postcopy->give_up_ns = clock_mono_ns() + source->params.reconnect_limit_ns;
+    n_left = postcopy->push ? push_n_left(postcopy->push) : UINT64_MAX;
+    /* Links that break again before a round was acknowledged, or a page was sent in post-copy, are
+     * one break. */
+    if (!postcopy->give_up_ns || source->round > postcopy->broken_round ||
+        n_left < postcopy->broken_left) {
+        postcopy->pause_ns = 0;
+        postcopy->give_up_ns = clock_mono_ns() + source->params.reconnect_limit_ns;
+    }
+    postcopy->broken_round = MAX(postcopy->broken_round, source->round);
+    postcopy->broken_left = n_left;
+    postcopy->next_try_ns = clock_mono_ns() + postcopy->pause_ns;
+    postcopy->pause_ns = CLAMP(2 * postcopy->pause_ns, FIRST_PAUSE_NS, MAX_PAUSE_NS);
+}
+
+bool source_may_reconnect(const struct gw_source *source)
+{
+    const struct source_postcopy *postcopy = &source->postcopy;
+
+    /* Not for ever without getting on. */
+    return source->params.reconnect_limit_ns > 0 && source->has_peer &&
+           (source->peer.features >> WIRE_FEATURE_RESUME & 1) && !source->share.is_agreed &&
+           (!postcopy->give_up_ns || source->round > postcopy->broken_round ||
+            clock_mono_ns() < postcopy->give_up_ns);
 }
 
 /* The sections that follow RESUMED, into a set. */
@@ -82,6 +103,8 @@ static bool take_over(struct gw_source *source, const struct wire_resumed *resum
         push_begin(postcopy->push, postcopy->left);
         __atomic_store_n(&postcopy->is_serving, 1, __ATOMIC_RELEASE);
     } else {
+        if (resumed->n_pages) /* the link carried something: no need to wait when it breaks again */
+            postcopy->pause_ns = 0;
         source_put_back_round(source, resumed->round, named);
     }
     source->round = resumed->round;

@@ -449,8 +449,6 @@ void source_close_links(struct gw_source *source, bool is_orderly)
     if (source->control && is_orderly &&
         (!source->lanes || source->page_links->len > 0 || lanes_wait_idle(source->lanes, limit_ns)))
         link_finish(source->control, limit_ns);
-    __atomic_fetch_add(&source->generation, 1,
-                       __ATOMIC_RELAXED); /* what is still in the mailbox speaks of the past */
     if (source->lanes) {
         struct lanes_counters counters;
 
@@ -466,5 +464,7 @@ void source_close_links(struct gw_source *source, bool is_orderly)
         source->closed_bytes += counters.bytes_out;
     }
     g_clear_pointer(&source->control, link_free);
+    /* What is in the mailbox now speaks of the past, also what the threads said as they ended. */
+    __atomic_fetch_add(&source->generation, 1, __ATOMIC_RELAXED);
     source->lost_limit_ns = UINT64_MAX;
 }

@@ -42,6 +42,27 @@ static void add_text(GByteArray *to, const char *text)
     g_byte_array_append(to, (const uint8_t *)text, (guint)strlen(text));
 }
 
+/* ---- page numbers -----------------------------------------------------------------------------
+ */
+
+static void put_page_lists(void)
+{
+    GByteArray *runs = g_byte_array_new(), *bitmap = g_byte_array_new();
+
+    add_number(runs, 0, 1); /* block 0 */
+    add_number(runs, 1, 1); /* the form: runs */
+    add_number(runs, 3, 8), add_number(runs, 5, 8);
+    add_number(runs, 200, 8), add_number(runs, 56, 8);
+    put("page_list", "runs", runs->data, runs->len);
+    add_number(bitmap, 1, 1); /* block 1, of 67 pages */
+    add_number(bitmap, 2, 1); /* the form: a bitmap */
+    add_number(bitmap, UINT64_C(0xA5A5000000000001), 8);
+    add_number(bitmap, 7, 1);
+    put("page_list", "bitmap", bitmap->data, bitmap->len);
+    g_byte_array_unref(runs);
+    g_byte_array_unref(bitmap);
+}
+
 /* ---- texts ----------------------------------------------------------------------------------- */
 
 static void put_texts(void)
@@ -613,6 +634,7 @@ int main(int argc, char **argv)
     }
     folder = argv[1];
     put_texts();
+    put_page_lists();
     put_streams();
     put_answers();
     put_states();

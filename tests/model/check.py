@@ -72,7 +72,7 @@ def search(export, options, fault=()):
         with open(os.path.join(folder, "tables.pml"), "w") as file:
             file.write(run([export, *fault], folder))
         run(["spin", *options, "-a", "handover.pml"], folder)
-        run(["cc", "-O1", "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048", "-o", "pan", "pan.c"],
+        run(["cc", "-O0" if fault else "-O1", "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048", "-o", "pan", "pan.c"],
             folder)
         text = run(["./pan", "-m200000", "-w22"], folder)
     errors = re.search(r"errors: (\d+)", text)

@@ -89,7 +89,8 @@ def play(start_vm, mover, action, place, number, ram="copy"):  # noqa: F811
         uri = f"fault:{spec}@{flipped},{uri}"
         spec = None
     new = mover.destination(*LIKE, uri=uri)
-    vm.qmp.command("migrate-set-parameters", **{"silence-limit": SILENCE_MS, "ram": ram})
+    vm.qmp.command("migrate-set-parameters", **{"silence-limit": SILENCE_MS, "ram": ram,
+                                                "reconnect-time": 0})
     target = f"unix:{mover.folder}/case{number}.sock"
     vm.qmp.command("migrate", uri=f"fault:{spec}@{direction},{target}" if spec else target)
     if victim == "source":

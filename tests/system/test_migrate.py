@@ -358,9 +358,10 @@ def test_max_time_ends_what_does_not_converge(start_vm, mover):
 
 
 def start_slow(vm, mover):
-    """A migration that is in its rounds."""
+    """A migration that is in its rounds, and that one link has to do for."""
     new = mover.destination("--bios", "none", "--memory", "64M")
-    vm.qmp.command("migrate-set-parameters", **{"max-bandwidth": 20 << 20, "ram": "copy"})
+    vm.qmp.command("migrate-set-parameters", **{"max-bandwidth": 20 << 20, "ram": "copy",
+                                                "reconnect-time": 0})
     vm.qmp.command("migrate", uri=new.uri)
     wait_until("pages to be sent", lambda: vm.migration()["ram"]["normal"] > 100)
     return new
@@ -399,7 +400,8 @@ def test_a_fault_before_commit_leaves_the_guest_here(start_vm, mover, fault):
     vm = start_vm("a", *memtick("mib=16 rate=50"))
     wait_ticks(vm)
     # Also the limit of the handshake, which a busy machine must not miss.
-    vm.qmp.command("migrate-set-parameters", **{"silence-limit": 5000, "ram": "copy"})
+    vm.qmp.command("migrate-set-parameters", **{"silence-limit": 5000, "ram": "copy",
+                                                "reconnect-time": 0})
     new = mover.destination("--bios", "none", "--memory", "64M")
     done = vm.godwit("migrate", f"fault:{fault},{new.uri}", check=False)
     assert done.returncode == 1, (done.stdout, done.stderr)
@@ -498,7 +500,8 @@ def test_migrate_incoming_by_monitor(start_vm, mover, tmp_path):
     wait_until("inmigrate", lambda: new.status() == "inmigrate")
     uri = f"unix:{tmp_path}/in"
     new.qmp.command("migrate-incoming", uri=uri, exit_on_error=False)
-    vm.godwit("migrate", f"fault:cut@bytes=2000000,{uri}", "--ram", "copy", check=False)
+    vm.godwit("migrate", f"fault:cut@bytes=2000000,{uri}", "--ram", "copy",
+              "--reconnect-time", "0s", check=False)
     wait_until("the first attempt's end", lambda: new.migration()["status"] == "failed")
     assert new.status() == "inmigrate"
     vm.migrate(uri)

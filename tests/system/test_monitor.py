@@ -113,11 +113,11 @@ def test_modes_and_policies_are_kept(vm):
     def settings():
         parameters = vm.qmp.command("query-migrate-parameters")
         return [parameters[name] for name in names]
-    expected = ["auto", "cancel", 0, False, False]
+    expected = ["auto", "cancel", 10000, False, False]
     assert settings() == expected
     for name, values in (("mode", ["precopy", "postcopy", "auto"]),
                          ("at-max-time", ["postcopy", "stop-and-copy", "cancel"]),
-                         ("reconnect-time", [30000, 0]), ("pause-before-switchover", [True, False]),
+                         ("reconnect-time", [30000, 0, 10000]), ("pause-before-switchover", [True, False]),
                          ("forbid-postcopy", [True, False])):
         for value in values:
             vm.qmp.command("migrate-set-parameters", **{name: value})
@@ -127,7 +127,7 @@ def test_modes_and_policies_are_kept(vm):
         vm.qmp.command("migrate-set-capabilities", capabilities=[{"capability": name,
                                                                   "state": state}])
         assert capabilities(vm)[name] is state
-    assert settings() == ["auto", "cancel", 0, True, True]
+    assert settings() == ["auto", "cancel", 10000, True, True]
 
 
 @pytest.mark.parametrize("message, sentence", [

@@ -132,7 +132,7 @@ def test_a_killed_destination_leaves_one_owner(start_vm, mover, spec, outcome): 
     mover.count += 1
     uri = f"unix:{mover.folder}/killed{mover.count}.sock"
     new = mover.destination(*LIKE, uri=f"fault:{spec},{uri}")
-    vm.qmp.command("migrate-set-parameters", ram="share")
+    vm.qmp.command("migrate-set-parameters", **{"ram": "share", "reconnect-time": 0})
     vm.qmp.command("migrate", uri=uri)
     assert matrix.after_live_source(vm, new) == outcome
     new.wait_exit()

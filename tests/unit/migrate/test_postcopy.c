@@ -356,6 +356,7 @@ static void pause_and_recover(void **state)
                                      : gw_source_pause(move.source, NULL);
         }
     }
+    finish_elsewhere(&move, "the last pause");
     move_finish(&move);
     reader_end(&reader);
     check_moved(&move);
@@ -421,6 +422,25 @@ static void rounds_go_on_over_another_link(void **state)
     }
 }
 
+/* A link that breaks at the same place each time it was replaced. */
+static void links_that_carry_nothing_are_given_up(void **state)
+{
+    struct move move;
+
+    init(&move, GW_MODE_PRECOPY);
+    move.source_params.reconnect_limit_ns = NS_PER_S;
+    move.destination_params.reconnect_limit_ns = 600 * NS_PER_S;
+    move.source_uri = faulty_uri(&move, "cut@type=ROUND_BEGIN@channel=page-0");
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_FAILED);
+    assert_true(source_status_of(&move).reconnects > 0);
+    check_one_owner(&move);
+    check_next_attempt_works(&move);
+    move_clear(&move);
+}
+
 /* Nobody comes back: the source's guest goes on, the destination takes the next one. */
 static void who_waits_in_vain_is_free_again(void **state)
 {
@@ -460,6 +480,7 @@ int main(void)
         cmocka_unit_test(pause_and_recover),
         cmocka_unit_test(a_lost_host_is_a_lost_guest),
         cmocka_unit_test(rounds_go_on_over_another_link),
+        cmocka_unit_test(links_that_carry_nothing_are_given_up),
         cmocka_unit_test(who_waits_in_vain_is_free_again),
     };
 
