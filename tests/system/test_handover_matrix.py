@@ -15,7 +15,7 @@ from gwlab import LabError
 from gwlab.vm import wait_until
 from test_migrate import memtick, mover, wait_ticks  # noqa: F401 (a fixture)
 
-STEP = int(os.environ.get("MATRIX_STEP", "31"))
+STEP = int(os.environ.get("MATRIX_STEP", "47"))
 SILENCE_MS = 2000
 GUEST = ("mib=8 rate=40",)
 LIKE = ("--bios", "none", "--memory", "64M")

@@ -14,7 +14,7 @@ from test_linux import BOOT_S, boot, try_ask
 from test_migrate import memtick, mover, read_streams, wait_ticks  # noqa: F401
 
 # Pages are under way for seconds when the guest has moved.
-SLOW = {"ram": "copy", "multifd-compression": "none", "delta": "off", "max-bandwidth": 8 << 20}
+SLOW = {"ram": "copy", "multifd-compression": "none", "delta": "off", "max-bandwidth": 12 << 20}
 
 
 def like(cpus=1, memory="64M"):

@@ -13,7 +13,7 @@ from test_linux import BOOT_S, boot
 from test_migrate import check_ledger, memtick, mover, wait_ticks  # noqa: F401
 
 LIKE = ("--bios", "none", "--memory", "64M")
-STEP = 24  # of the records of a whole move, each of the matrix's actions hits every so many
+STEP = 47  # of the records of a whole move, each of the matrix's actions hits every so many
 
 
 def memory_files(vm):
