@@ -275,12 +275,8 @@ bool destination_begin_paging(struct gw_destination *destination, bool *is_late,
 /* No packet is being placed any more when it returns. */
 static void quiet_lane(struct page_lane *lane)
 {
-    uint64_t limit_ns = clock_mono_ns() + DESTINATION_GRACE_NS;
-    const struct timespec limit = {.tv_sec = (time_t)(limit_ns / NS_PER_S),
-                                   .tv_nsec = (long)(limit_ns % NS_PER_S)};
-
     /* PEER: who stops within a packet is not waited for. */
-    if (pthread_mutex_clocklock(&lane->busy, CLOCK_MONOTONIC, &limit) != 0) {
+    if (!mutex_lock_until(&lane->busy, clock_mono_ns() + DESTINATION_GRACE_NS)) {
         link_shutdown(lane->link);
         pthread_mutex_lock(&lane->busy);
     }

@@ -184,6 +184,8 @@ void check_next_attempt_works(struct move *move)
 {
     uint64_t limit_ns = after_ms(PATIENCE_MS);
 
+    gw_source_free(move->source); /* its last events read what follows */
+    move->source = NULL;
     g_clear_pointer(&move->source_uri, g_free);
     move->cancel_at = 0;
     move->refuse_from = 0;
