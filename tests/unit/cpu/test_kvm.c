@@ -557,18 +557,20 @@ static void an_msr_that_cannot_be_set_is_named(void **unused)
 
 /* ---- dirty log ---- */
 
-enum { FIRST_DIRTIED = 0x20, N_DIRTIED = 0x80 }; /* pages that the guest below writes */
+/* Pages that the guest below writes. Many: more than a ring of 256 entries takes before it is full.
+ */
+enum { CODE_PAGE = 1, FIRST_DIRTIED = 0x20, N_DIRTIED = 0x80, N_DIRTIED_MANY = 0xd0 };
 
-static void load_dirtier(struct tiny_pc *pc)
+static void load_dirtier(struct tiny_pc *pc, unsigned n_pages)
 {
-    LOAD_REAL(pc, 0xb8, 0x00, 0x20,              /* mov ax, 0x2000 */
-              0x8e, 0xc0,                        /* mov es, ax */
-              0x26, 0xfe, 0x06, 0x00, 0x00,      /* inc byte [es:0] */
-              0x05, 0x00, 0x01,                  /* add ax, 0x100 */
-              0x3d, 0x00, 0xa0,                  /* cmp ax, 0xa000 */
-              0x75, 0xf1,                        /* jne mov es */
-              0xba, 0xf8, 0x03, 0xb0, '.', 0xee, /* out 0x3f8, '.' */
-              0xeb, 0xe6);                       /* jmp mov ax */
+    LOAD_REAL(pc, 0xb8, 0x00, 0x20,                           /* mov ax, 0x2000 */
+              0x8e, 0xc0,                                     /* mov es, ax */
+              0x26, 0xfe, 0x06, 0x00, 0x00,                   /* inc byte [es:0] */
+              0x05, 0x00, 0x01,                               /* add ax, 0x100 */
+              0x3d, 0x00, (uint8_t)(FIRST_DIRTIED + n_pages), /* cmp ax, the end */
+              0x75, 0xf1,                                     /* jne mov es */
+              0xba, 0xf8, 0x03, 0xb0, '.', 0xee,              /* out 0x3f8, '.' */
+              0xeb, 0xe6);                                    /* jmp mov ax */
 }
 
 /* Collects until the guest has made n_laps more, then once more when it is stopped. */
@@ -597,8 +599,9 @@ static void check_log(enum cpu_dirty_log kind, uint32_t ring_entries, unsigned n
     struct gw_page_set *set = gw_page_set_new(pc->memory);
     g_autofree uint8_t *sent = g_malloc(RAM_BYTES);
     struct cpu_stats stats;
+    unsigned n_pages = wants_overflow ? N_DIRTIED_MANY : N_DIRTIED;
 
-    load_dirtier(pc);
+    load_dirtier(pc, n_pages);
     for (unsigned log = 0; log < 3; log++) {
         if (!gw_memory_log_start(pc->memory, &error))
             fail_msg("%s", error->message);
@@ -612,11 +615,13 @@ static void check_log(enum cpu_dirty_log kind, uint32_t ring_entries, unsigned n
                                       pc->ram->host + page * GW_PAGE_SIZE, GW_PAGE_SIZE) == 0;
                 if (!is_same && !is_set)
                     fail_msg("page %u was written and is not in the log", (unsigned)page);
-                if (!wants_overflow && is_set &&
-                    (page < FIRST_DIRTIED || page >= FIRST_DIRTIED + N_DIRTIED))
+                /* Some KVMs take the first fetch from a page for a write. */
+                if (!wants_overflow && is_set && page != CODE_PAGE &&
+                    (page < FIRST_DIRTIED || page >= FIRST_DIRTIED + n_pages))
                     fail_msg("page %u is in the log and was not written", (unsigned)page);
             }
-            assert_true(wants_overflow || set->n_set == N_DIRTIED);
+            assert_true(wants_overflow ||
+                        set->n_set == n_pages + gw_page_set_test(set, 0, CODE_PAGE));
             memcpy(sent, pc->ram->host, RAM_BYTES);
         }
         /* What nobody wrote does not come again. */
