@@ -160,9 +160,11 @@ bool cpuid_has(const struct cpuid_table *table, const char *name)
     return feature && has(table, feature);
 }
 
-void cpuid_add(struct cpuid_table *table, const char *name)
+void cpuid_complete(struct cpuid_table *host, bool has_deadline_timer)
 {
-    put(table, find_feature(name), true);
+    put(host, find_feature("hypervisor"), true);
+    if (has_deadline_timer)
+        put(host, find_feature("tsc_deadline_timer"), true);
 }
 
 char **cpuid_features(const struct cpuid_table *table)

@@ -42,8 +42,10 @@ bool cpuid_check(const struct cpuid_table *host, const struct cpuid_table *guest
 /* Names of the features in the table, NULL-terminated; g_strfreev. */
 char **cpuid_features(const struct cpuid_table *table);
 bool cpuid_has(const struct cpuid_table *table, const char *feature);
-/* Adds a feature by name; nothing happens without its leaf. */
-void cpuid_add(struct cpuid_table *table, const char *feature);
+/* Adds to KVM's list what KVM can do and does not list: that the guest is in a virtual machine,
+ * without which guests look for no leaf of 0x4000..., and so find no kvmclock; on kernels that tell
+ * it by a capability only, the local APIC's deadline timer. */
+void cpuid_complete(struct cpuid_table *host, bool has_deadline_timer);
 /* Bytes of the vector registers' state with everything in the table switched on. */
 uint32_t cpuid_xsave_bytes(const struct cpuid_table *table);
 

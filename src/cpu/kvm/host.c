@@ -120,9 +120,7 @@ static bool read_cpuid(struct cpu_backend *cpu, GError **error)
         kvm_set_error(error, "list the features of its processors");
         return false;
     }
-    /* Older kernels say this by a capability only. */
-    if (ioctl(cpu->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0)
-        cpuid_add(cpuid, "tsc_deadline_timer");
+    cpuid_complete(cpuid, ioctl(cpu->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0);
     return true;
 }
 

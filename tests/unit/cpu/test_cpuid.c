@@ -243,6 +243,30 @@ static void features_are_listed_by_name(void **state)
             assert_string_not_equal(names[i], names[j]);
 }
 
+/* A stock kernel looks for kvmclock only in a processor that says it is virtual, and KVM's list
+ * does not say so. */
+static void guests_find_kvm_clock(void **state)
+{
+    struct cpuid_table host = {0}, guest;
+
+    add(&host, 0x0, 0, 0, 0x1, 0x756e6547, 0x6c65746e, 0x49656e69);
+    add(&host, 0x1, 0, 0, 0x806f8, 0x00100800, 1u << 21, UINT32_MAX);
+    add(&host, 0x40000000, 0, 0, 0x40000001, 0x4b4d564b, 0x564b4d56, 0x4d);
+    add(&host, 0x40000001, 0, 0, 1u << 3 | 1u << 24, 0, 0, 0);
+    build(&host, "host", &guest);
+    assert_false(cpuid_has(&guest, "hypervisor"));
+
+    cpuid_complete(&host, false);
+    build(&host, "host", &guest);
+    assert_true(cpuid_has(&guest, "hypervisor"));
+    assert_true(cpuid_has(&guest, "kvmclock2") && cpuid_has(&guest, "kvmclock_stable"));
+    assert_non_null(find(&guest, 0x40000000, 0));
+    assert_false(cpuid_has(&guest, "tsc_deadline_timer"));
+    cpuid_complete(&host, true);
+    build(&host, "host", &guest);
+    assert_true(cpuid_has(&guest, "tsc_deadline_timer"));
+}
+
 static void only_values_that_matter_are_missed(void **state)
 {
     assert_string_equal(msr_name(0x277), "IA32_PAT");
@@ -264,6 +288,7 @@ int main(void)
         cmocka_unit_test(each_vcpu_has_its_number),
         cmocka_unit_test(differences_are_one_sentence),
         cmocka_unit_test(features_are_listed_by_name),
+        cmocka_unit_test(guests_find_kvm_clock),
         cmocka_unit_test(only_values_that_matter_are_missed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
