@@ -9,6 +9,8 @@ GUEST_MODULES="virtio_blk failover net_failover virtio_net virtio-rng virtio_bal
 PC_MODULES="button evdev" # and the power button's
 # What a laboratory host loads, of the same package (docs/laboratory.md).
 LAB_MODULES="irqbypass kvm kvm-amd tun llc stp bridge failover net_failover virtio_net"
+# What q35 and microvm need to boot a kernel of their own command line.
+QEMU_ROMS="bios-256k.bin bios-microvm.bin linuxboot_dma.bin kvmvapic.bin pvh.bin"
 
 # What each part must hold to count as present.
 guest_part_files() {
@@ -18,15 +20,19 @@ guest_part_files() {
     pc-kernel) echo vmlinuz VERSION $(printf 'modules/%s.ko ' $GUEST_MODULES $PC_MODULES) \
         $(printf 'lab-modules/%s.ko ' $LAB_MODULES) ;;
     busybox | pc-busybox) echo busybox ;;
+    lab-qemu) echo qemu-system-x86_64 $(printf 'roms/%s ' $QEMU_ROMS) lib/ld.so VERSION ;;
     esac
 }
 GUEST_PARTS="kernel opensbi busybox"
-# For machine pc, which only x86-64 hosts have.
-[ "$(uname -m)" != x86_64 ] || PC_PARTS="pc-kernel pc-busybox"
+# For machine pc, which only x86-64 hosts have, and for its laboratory.
+if [ "$(uname -m)" = x86_64 ]; then
+    PC_PARTS="pc-kernel pc-busybox"
+    LAB_PARTS=lab-qemu
+fi
 
 guest_part_arch() {
     case $1 in
-    pc-*) echo amd64 ;;
+    pc-* | lab-*) echo amd64 ;;
     *) echo riscv64 ;;
     esac
 }
@@ -35,7 +41,8 @@ guest_part_arch() {
 guest_parts_wanted() {
     case $PURPOSE in
     demo) echo "$GUEST_PARTS" ;;
-    *) echo "$GUEST_PARTS ${PC_PARTS:-}" ;;
+    demo-pc) echo "$GUEST_PARTS ${PC_PARTS:-}" ;;
+    *) echo "$GUEST_PARTS ${PC_PARTS:-} ${LAB_PARTS:-}" ;;
     esac
 }
 
@@ -115,6 +122,31 @@ unpack_pc-busybox() {
     unpack_busybox "$@"
 }
 
+# The emulator of the laboratory's hosts with its own libraries, the C library and the loader among
+# them: it is of the guests' Debian, not of this machine's, and is never installed.
+unpack_lab-qemu() {
+    local dir=$2 apt=$3 root="$2/root" rom library deb
+    mkdir -p "$dir/debs/partial" "$root" "$dir/lib" "$dir/roms"
+    private_apt "$apt" apt-get install -q -y -d -o Debug::NoLocking=true \
+        -o Dir::Cache::archives="$dir/debs" "$(dpkg-deb -f "$1" Package)" >"$dir/log" 2>&1 || {
+        tail -n 3 "$dir/log" >&2
+        return 1
+    }
+    for deb in "$dir"/debs/*.deb; do
+        dpkg-deb -x "$deb" "$root" || return 1
+    done
+    mv "$root/usr/bin/qemu-system-x86_64" "$dir/"
+    for rom in $QEMU_ROMS; do
+        find "$root/usr/share/qemu" "$root/usr/share/seabios" -name "$rom" -type f -exec cp {} "$dir/roms/" \;
+    done
+    library=$root/usr/lib/x86_64-linux-gnu
+    cp -L "$library/ld-linux-x86-64.so.2" "$dir/lib/ld.so"
+    "$dir/lib/ld.so" --library-path "$library" --list "$dir/qemu-system-x86_64" |
+        sed -n 's/.* => \(.*\) (0x.*/\1/p' | grep -v '/ld' | xargs cp -L -t "$dir/lib/"
+    rm -rf "$root" "$dir/debs" "$dir/log"
+    "$dir/lib/ld.so" --library-path "$dir/lib" "$dir/qemu-system-x86_64" --version >"$dir/VERSION"
+}
+
 # kernel_package APT-DIR META: the package with the version in its name that META depends on.
 kernel_package() {
     private_apt "$1" apt-cache depends --no-recommends --no-suggests "$2" |
@@ -128,6 +160,7 @@ guest_part_package() {
     pc-kernel) kernel_package "$2" linux-image-cloud-amd64 ;;
     opensbi) echo opensbi ;;
     busybox | pc-busybox) echo busybox-static ;;
+    lab-qemu) echo qemu-system-x86 ;;
     esac
 }
 
@@ -144,7 +177,7 @@ guest_part_fetch() {
     final="$part-${version//[:~]/_}"
     staging=$(mktemp -d "$CACHE/guest/.staging-XXXXXX")
     chmod 755 "$staging"
-    "unpack_$part" "$deb" "$staging" || return 1
+    "unpack_$part" "$deb" "$staging" "$apt" || return 1
     rm -rf "$(dirname "$deb")" "${CACHE:?}/guest/$final"
     mv -T "$staging" "$CACHE/guest/$final"
     ln -sfn "$final" "$CACHE/guest/.link-$part"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A stock Debian amd64 on machine pc moves between two hosts with different processors."""
 import time
+import urllib.request
 
 import pytest
 
@@ -54,6 +55,39 @@ class Guest:
         self.vm = new
 
 
+class Clock:
+    """The guest's uptime and wall clock, beside this host's from the moment this object is made."""
+
+    TRIES = 10  # the quickest answer says it most exactly
+
+    def __init__(self, agent):
+        self._agent = agent
+        self._first = self._read()
+
+    def _read(self):
+        answers = []
+        for _ in range(self.TRIES):
+            before, wall = time.monotonic(), time.time()
+            status = self._agent.status()
+            took = time.monotonic() - before
+            answers.append((took, status["uptime_ms"] / 1000 - (before + took / 2),
+                            status["wall_ms"] / 1000 - (wall + took / 2)))
+        return min(answers)
+
+    def check(self):
+        """Neither has got further or less far than this host's since, by more than the reading's error."""
+        took, uptime, wall = self._read()
+        slack = 0.1 + took + self._first[0]
+        print(f"uptime {uptime - self._first[1]:+.3f} s, clock {wall - self._first[2]:+.3f} s, "
+              f"read within {took:.3f} s", flush=True)
+        assert abs(uptime - self._first[1]) < slack and abs(wall - self._first[2]) < slack
+
+
+def web_page():
+    """It says which boot of the guest this is."""
+    return urllib.request.urlopen(f"http://{GUEST}/", timeout=WAIT_S).read().decode()
+
+
 @pytest.fixture
 def guest(here, there, request):
     return Guest(here, there, getattr(request, "param", 1))
@@ -64,16 +98,22 @@ def guest(here, there, request):
 def test_debian_moves_there_and_back_and_reboots(guest):
     guest.boot()
     agent = Agent(GUEST, timeout=WAIT_S)
+    agent.ask("sh grep -qx kvm-clock /sys/devices/system/clocksource/clocksource0/current_clocksource")
     agent.ask("sh dmesg | wc -l >/tmp/lines")
+    page = web_page()
+    assert "godwit guest" in page
+    clock = Clock(agent)
     agent.ask("dirty 8@2")
     stream = Stream(GUEST)
     for to_there in (True, False):
         guest.move(to_there)
+        clock.check()
         lines = stream.lines
         wait_until("the TCP connection to go on",
                    lambda lines=lines: stream.error or stream.lines > lines + 5, WAIT_S)
         status = agent.status()
         assert status["errors"] == 0 and status["running"] == 1
+        assert web_page() == page
     assert stream.close() > 10
     agent.ask("verify")
     try:
@@ -96,24 +136,3 @@ def test_a_better_hosts_guest_is_refused_by_name_and_goes_on(guest):
     assert "destination lacks" in said and "which the guest was given" in said
     assert guest.vm.status() == "running"
     Agent(GUEST, timeout=WAIT_S).close()
-
-
-@pytest.mark.xfail(reason="seen once: 23.6 s of the guest's uptime were missing after two moves in 45 s",
-                   strict=False)
-@pytest.mark.long
-def test_uptime_and_clock_stay_right_across_hosts(guest):
-    guest.boot()
-    agent = Agent(GUEST, timeout=WAIT_S)
-    start, first = time.monotonic(), agent.status()
-    for to_there in (None, True, False):  # at rest, too, or the fault is not the move's
-        if to_there is not None:
-            guest.move(to_there)
-        agent.ask("sh sleep 2")
-        status = agent.status()
-        passed_ms = (time.monotonic() - start) * 1000
-        uptime_ms = status["uptime_ms"] - first["uptime_ms"]
-        wall_ms = (status["wall_ms"] - status["asked_ms"]) - (first["wall_ms"] - first["asked_ms"])
-        print(f"moved to host b: {to_there}; passed {passed_ms:.0f} ms, uptime {uptime_ms} ms, "
-              f"clock off by {wall_ms} ms")
-        assert abs(uptime_ms - passed_ms) < 1000 and abs(wall_ms) < 1000
-    agent.close()

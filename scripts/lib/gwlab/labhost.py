@@ -8,8 +8,8 @@ when we are root, and the kernel kills it when the thread that started it ends, 
 import base64
 import json
 import os
+import re
 import select
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,12 +19,16 @@ from . import BUILD, LabError
 from .parts import part
 
 MODELS = {"a": "EPYC", "b": "EPYC-Rome"}
-# After cmpxchg16b under QEMU 7.2 a kernel was seen with rubbish in the flags, and died; without it the
-# kernel takes another way.
-PROCESSOR = "+svm,+npt,-cx16"
+PROCESSOR = "+svm,+npt"
+# How a host's own kernel says that it dies; QEMU then ends.
+CRASH = re.compile(r".*Kernel panic - not syncing.*")
 PORT_NAME = "org.godwit.lab"
 NOBODY = "65534"
 CONSOLE_KEPT = 40000
+
+
+class HostCrash(LabError):
+    """The kernel of a laboratory host died: not what is tested, but what it is tested on."""
 
 
 def tsc_khz():
@@ -35,9 +39,18 @@ def tsc_khz():
 
 def why_not():
     """None where a laboratory can be started, else why not."""
-    if not shutil.which("qemu-system-x86_64"):
-        return "qemu-system-x86_64 is not there; run scripts/setup --for lab"
+    try:
+        part("GODWIT_LAB_QEMU")
+    except LabError as error:
+        return f"{error} --for lab"
     return None
+
+
+def emulator(folder):
+    """The words that start the emulator in a folder like the cache's, with the loader and the
+    libraries that came with it."""
+    return [f"{folder}/lib/ld.so", "--library-path", f"{folder}/lib", f"{folder}/qemu-system-x86_64",
+            "-L", f"{folder}/roms"]
 
 
 def link():
@@ -45,20 +58,28 @@ def link():
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
 
+def _files(image):
+    """Descriptors of the emulator's folder, the kernel and the image: whoever QEMU runs as need not
+    reach them by their paths."""
+    return [os.open(part("GODWIT_LAB_QEMU"), os.O_RDONLY | os.O_DIRECTORY),
+            os.open(part("GODWIT_PC_KERNEL"), os.O_RDONLY), os.open(image, os.O_RDONLY)]
+
+
 def _command(name, descriptors, khz, memory, append):
-    kernel, image, order, cable = descriptors
+    qemu, kernel, image, order, cable = descriptors
     drop = ["--pdeathsig", "KILL", "--no-new-privs"]
     if os.geteuid() == 0:
         drop += ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
-    command = ["setpriv", *drop, "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-nographic",
-               "-name", f"lab-{name}", "-accel", "tcg,thread=multi", "-cpu", f"{MODELS[name]},{PROCESSOR}",
-               "-machine", "q35", "-m", memory, "-smp", "2", "-no-reboot",
+    command = ["setpriv", *drop, *emulator(f"/proc/self/fd/{qemu}"), "-nodefaults",
+               "-no-user-config", "-nographic", "-name", f"lab-{name}", "-accel", "tcg,thread=multi",
+               "-cpu", f"{MODELS[name]},{PROCESSOR}", "-machine", "q35", "-m", memory, "-smp", "2", "-no-reboot",
                "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny",
                "-kernel", f"/proc/self/fd/{kernel}", "-initrd", f"/proc/self/fd/{image}",
-               # All hosts share one counter, so all are told its frequency and none measures it.
-               "-append", "console=ttyS0 quiet panic=-1 tsc=reliable hpet=disable pmtmr=0 "
-               f"tsc_early_khz={khz} cryptomgr.notests initcall_blacklist=jent_mod_init "
-               f"lab.host={name} {append}"]
+               # All hosts share one counter, so all are told its frequency and none measures it. Nor
+               # do they try whether timers tick, which a busy machine's do too late for them.
+               "-append", "console=ttyS0 quiet panic=-1 oops=panic no_timer_check tsc=reliable "
+               f"hpet=disable pmtmr=0 tsc_early_khz={khz} cryptomgr.notests "
+               f"initcall_blacklist=jent_mod_init lab.host={name} {append}"]
     if order is None:
         command += ["-serial", "mon:stdio"]
     else:
@@ -80,14 +101,14 @@ class LabHost:
         self.files, self.status = {}, None
         self._buffer = b""
         self._order, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with open(part("GODWIT_PC_KERNEL"), "rb") as kernel, open(image, "rb") as archive:
-            passed = [kernel.fileno(), archive.fileno(), far.fileno()]
-            if cable:
-                passed.append(cable.fileno())
-            command = _command(name, (*passed[:3], cable.fileno() if cable else None),
-                               khz or tsc_khz(), memory, "")
-            self._process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL,
-                                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        files = _files(image)
+        passed = [*files, far.fileno(), *([cable.fileno()] if cable else [])]
+        command = _command(name, (*files, far.fileno(), cable.fileno() if cable else None),
+                           khz or tsc_khz(), memory, "")
+        self._process = subprocess.Popen(command, pass_fds=passed, stdin=subprocess.DEVNULL,
+                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for fd in files:
+            os.close(fd)
         far.close()
         if cable:
             cable.close()
@@ -121,6 +142,14 @@ class LabHost:
             else:
                 self.files[message["file"]] = base64.b64decode(message["data"])
 
+    def drain(self):
+        """Reads what an ended host still said."""
+        while select.select([self._process.stdout], [], [], 0)[0]:
+            before = self.console
+            self.take(self._process.stdout.fileno())
+            if self.console == before:
+                return
+
     def has_ended(self):
         return self._process.poll() is not None
 
@@ -140,6 +169,10 @@ def wait_for(hosts, wanted, timeout):
             owners[fd].take(fd)
         for host in hosts:
             if wanted.status is None and host.has_ended():
+                host.drain()
+                if crash := CRASH.search(host.console):
+                    raise HostCrash(f"the kernel of laboratory host {host.name} crashed: "
+                                    f"{crash[0].strip()}\n{host.console[-3000:]}")
                 raise LabError(f"laboratory host {host.name} ended early; its console ends with:\n"
                                f"{host.console[-3000:]}")
         if time.monotonic() > deadline:
@@ -150,10 +183,9 @@ def wait_for(hosts, wanted, timeout):
 
 def shell(name, image, memory="2G"):
     """Becomes a laboratory host with a prompt on this terminal; C-a x ends it."""
-    kernel = os.open(part("GODWIT_PC_KERNEL"), os.O_RDONLY)
-    archive = os.open(image, os.O_RDONLY)
-    for fd in (kernel, archive):
+    files = _files(image)
+    for fd in files:
         os.set_inheritable(fd, True)
-    command = _command(name, (kernel, archive, None, None), tsc_khz(), memory, "lab.shell")
+    command = _command(name, (*files, None, None), tsc_khz(), memory, "lab.shell")
     sys.stdout.flush()
     os.execvp(command[0], command)

@@ -99,8 +99,9 @@ class Image:
 
 
 def _add_python(image):
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    image.add("usr/bin/python3", os.path.realpath("/usr/bin/python3"))
+    program = os.path.realpath("/usr/bin/python3")  # whatever runs us; it is called by its version
+    version = os.path.basename(program)
+    image.add("usr/bin/python3", program)
     image.add_folder(f"usr/lib/{version}", f"/usr/lib/{version}", PYTHON_LEAVE)
     packages = "usr/lib/python3/dist-packages"
     for name in os.listdir(f"/{packages}"):
