@@ -12,6 +12,9 @@
 /* The largest error of frequency that the guest's own discipline of its clock corrects: what
  * clocks (SPEC: RFC 5905) allow for is 500 ppm; half of it is left for the hosts' crystals. */
 #define TSC_TOLERANCE_PPM 250u
+/* A guest compares its counter with kvmclock and gives up on one that differs by some 100 us. */
+#define TSC_READ_NS       20000u
+#define TSC_READ_TRIES    8
 
 uint64_t kvm_tsc_after(uint64_t tsc, uint64_t elapsed_ns, uint32_t khz)
 {
@@ -105,16 +108,27 @@ struct one_msr {
     struct kvm_msr_entry entry;
 };
 
+/* Whoever is interrupted between the two clocks reads them as too far apart: the closest of a few
+ * tries counts. */
 bool kvm_tsc_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **error)
 {
     struct one_msr tsc = {.head.nmsrs = 1, .entry.index = MSR_TSC};
+    uint64_t best_ns = UINT64_MAX;
 
-    if (ioctl(vcpu->fd, KVM_GET_MSRS, &tsc) != 1) {
-        kvm_set_error(error, "read a time stamp counter");
-        return false;
+    for (int i = 0; i < TSC_READ_TRIES && best_ns > TSC_READ_NS; i++) {
+        uint64_t before_ns = clock_mono_ns();
+        if (ioctl(vcpu->fd, KVM_GET_MSRS, &tsc) != 1) {
+            kvm_set_error(error, "read a time stamp counter");
+            return false;
+        }
+        uint64_t real_ns = clock_real_ns();
+        uint64_t took_ns = clock_mono_ns() - before_ns;
+        if (took_ns >= best_ns)
+            continue;
+        best_ns = took_ns;
+        state->tsc = tsc.entry.data;
+        state->tsc_real_ns = real_ns;
     }
-    state->tsc = tsc.entry.data;
-    state->tsc_real_ns = clock_real_ns();
     return true;
 }
 
