@@ -55,7 +55,7 @@ class Far:
     def is_alive(self):
         return self._reader.is_alive()
 
-    def wait(self, timeout=300.0):
+    def wait(self, timeout=WAIT_S):
         self._reader.join(timeout)
         if self._reader.is_alive():
             raise TimeoutError("the command on the other host did not end")

@@ -37,10 +37,10 @@ class FarVm:
             return found
         wait_until(f"'{pattern}' on the console of {self.name}", look, timeout, step=0.5)
 
-    def migrate(self, uri, *options, check=True):
+    def migrate(self, uri, *options, check=True, timeout=600):
         """Moves the guest; returns the summary object, or with check=False the text of an error."""
         move = Far("godwit", "migrate", self._monitor, uri, "--json", *options)
-        status, output = move.wait(600), move.output
+        status, output = move.wait(timeout), move.output
         move.close()
         if not check:
             assert status != 0, f"the move must fail and did not: {output}"

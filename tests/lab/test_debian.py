@@ -49,7 +49,7 @@ class Guest:
 
     def move(self, to_there):
         new, uri = self.listener(to_there)
-        self.vm.migrate(uri, "--max-blackout", "10s")
+        self.vm.migrate(uri, "--max-blackout", "10s", timeout=WAIT_S)
         wait_until("the destination to run", lambda: new.status() == "running", WAIT_S, step=0.2)
         assert self.vm.status() == "postmigrate"
         self.vm = new
@@ -104,7 +104,7 @@ def test_debian_moves_there_and_back_and_reboots(guest):
     assert "godwit guest" in page
     clock = Clock(agent)
     agent.ask("dirty 8@2")
-    stream = Stream(GUEST)
+    stream = Stream(GUEST, timeout=WAIT_S)
     for to_there in (True, False):
         guest.move(to_there)
         clock.check()

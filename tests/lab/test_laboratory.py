@@ -51,6 +51,6 @@ def test_a_software_machine_moves_there_and_back(here, there):
     wait_tick(away)
     back = here("m2", *MEMTICK, "--incoming", "tcp:10.0.0.1:7000")
     back.qmp.command("query-status")
-    away.migrate("tcp:10.0.0.1:7000", "--max-blackout", "5s")
+    away.migrate("tcp:10.0.0.1:7000", "--max-blackout", "5s", timeout=WAIT_S)
     wait_tick(back)
     assert vm.status() == "postmigrate" and back.status() == "running"

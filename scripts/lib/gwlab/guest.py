@@ -59,9 +59,9 @@ class Stream(threading.Thread):
     """One TCP connection to the echo port on which numbered lines go back and forth all the time;
     a wrong, missing or repeated line, or a closed connection, is remembered in .error."""
 
-    def __init__(self, address, port=7007):
+    def __init__(self, address, port=7007, timeout=60.0):
         super().__init__(daemon=True)
-        self._socket = socket.create_connection((address, port), timeout=60.0)
+        self._socket = socket.create_connection((address, port), timeout=timeout)
         self._file = self._socket.makefile("rw", newline="\n")
         self._ending = threading.Event()
         self.lines = 0
@@ -84,7 +84,7 @@ class Stream(threading.Thread):
     def close(self):
         """Ends it; returns the number of lines that came back right, or raises what went wrong."""
         self._ending.set()
-        self.join(60.0)
+        self.join(self._socket.gettimeout())
         self._socket.close()
         if self.error:
             raise LabError(f"the TCP connection broke after {self.lines} lines: {self.error}")
