@@ -28,7 +28,7 @@ setup:
 build:
 	@$(call prepare,demo)
 
-# virt runs everywhere; pc wants a KVM that runs stock kernels.
+# virt runs everywhere; pc on a KVM that runs stock kernels, and in the laboratory where there is none.
 MACHINE ?= virt
 demo:
 	@$(call prepare,$(if $(filter pc,$(MACHINE)),demo-pc,demo))

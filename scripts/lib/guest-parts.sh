@@ -37,11 +37,16 @@ guest_part_arch() {
     esac
 }
 
+# Whether this host's KVM does; as scripts/lib/gwlab/kvm.py judges it. Else the demo wants a laboratory.
+runs_stock_kernels() {
+    [ -r /dev/kvm ] && [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo
+}
+
 # The parts that $PURPOSE wants; the demo moves one machine, the tests both.
 guest_parts_wanted() {
     case $PURPOSE in
     demo) echo "$GUEST_PARTS" ;;
-    demo-pc) echo "$GUEST_PARTS ${PC_PARTS:-}" ;;
+    demo-pc) echo "$GUEST_PARTS ${PC_PARTS:-}$(runs_stock_kernels || echo " ${LAB_PARTS:-}")" ;;
     *) echo "$GUEST_PARTS ${PC_PARTS:-} ${LAB_PARTS:-}" ;;
     esac
 }

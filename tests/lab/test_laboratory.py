@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The laboratory itself: KVM works in it, the hosts see each other, guests move between them."""
+import os
 import re
 import subprocess
 
 from far import WAIT_S, far
+from gwlab import BUILD
 from gwlab.parts import part
 from gwlab.vm import wait_until
 
@@ -25,6 +27,15 @@ def test_kvm_is_of_the_processor_and_runs_a_program(here, tmp_path):
     vm = here("k", "--machine", "pc", "--memory", "64M", "--bios", path)
     assert vm.wait_exit(WAIT_S) == 0, vm.log()
     assert vm.console() == "K"
+
+
+def test_the_backend_passes_its_own_tests():
+    """The unit tests of src/cpu/kvm, which most build machines cannot run."""
+    program = os.path.join(BUILD, "tests", "unit", "cpu", "test-cpu-kvm")
+    done = subprocess.run([program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          env={**os.environ, "CMOCKA_MESSAGE_OUTPUT": "TAP"}, timeout=WAIT_S)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("\nok ") > 10 and "# skip" not in done.stdout.lower()
 
 
 def test_the_hosts_are_two_and_reach_each_other():

@@ -21,9 +21,8 @@ PYTHON_LEAVE = re.compile(r"/(test|tests|idlelib|lib2to3|ensurepip|distutils|pyd
                           r"/(_ssl|_hashlib|_sqlite3|_curses|_dbm|_gdbm|_tkinter|_codecs_|_crypt|"
                           r"readline|_ctypes_test|_test)[^/]*\.so$")
 TREE = ("scripts", "tests/lab", "tests/system", "bench/measure", "bench/run")
-BUILT = ("src/cli/godwit", "bench/probe", "guest/initrd-pc.cpio", "guest/memtick.elf")
-QEMU_ROMS = ("bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin", "pvh.bin", "bios-microvm.bin",
-             "qboot.rom")
+BUILT = ("src/cli/godwit", "bench/probe", "guest/initrd-pc.cpio", "guest/memtick.elf",
+         "guest/memtick-x86.elf", "tests/unit/cpu/test-cpu-kvm")
 
 
 def _cpio():
@@ -44,12 +43,13 @@ class Image:
         self.files = {}
         self.programs = set()
 
-    def add(self, inside, outside):
+    def add(self, inside, outside, is_ours=True):
+        """is_ours: the shared libraries of a program are to come along, too."""
         if not os.path.exists(outside):
             raise LabError(f"{outside} is not there; run scripts/setup --for lab, and build")
         self.files[inside.strip("/")] = outside
         with open(outside, "rb") as file:
-            if file.read(4) == b"\x7fELF":
+            if is_ours and file.read(4) == b"\x7fELF":
                 self.programs.add(outside)
 
     def add_folder(self, inside, outside, leave=None):
@@ -140,11 +140,11 @@ def build(with_qemu=False):
     _add_python(image)
     _add_tree(image)
     if with_qemu:
-        image.add("usr/bin/qemu-system-x86_64", shutil.which("qemu-system-x86_64"))
-        for name in QEMU_ROMS:
-            for folder in ("/usr/share/qemu", "/usr/share/seabios"):
-                if os.path.exists(f"{folder}/{name}"):
-                    image.add(f"usr/share/qemu/{name}", f"{folder}/{name}")
+        qemu = part("GODWIT_LAB_QEMU")  # with its own libraries
+        for folder, _, names in os.walk(qemu):
+            for name in names:
+                path = os.path.join(folder, name)
+                image.add(f"cache/guest/lab-qemu/{os.path.relpath(path, qemu)}", path, is_ours=False)
     image.add_libraries()
     folder = os.path.join(BUILD, "lab")
     os.makedirs(folder, exist_ok=True)

@@ -9,20 +9,21 @@ from .vm import Process, wait_until
 
 
 class Qemu(Process):
-    """A `qemu-system-riscv64 -machine virt` with our console and monitor conventions.
+    """A `qemu-system-riscv64 -machine virt` with our console and monitor conventions; program (words)
+    and machine name another one.
 
     prefault allocates guest memory at the start. incoming waits for a migration; its URI is given
     by listen()."""
 
     def __init__(self, name, *options, memory="512M", cpus=1, folder=None, incoming=False,
-                 prefault=False):
+                 prefault=False, program=None, machine="virt"):
         own = None if folder else tempfile.TemporaryDirectory(prefix="godwit-")
         folder = folder or own.name
         monitor = os.path.join(folder, f"{name}.qmp")
         console = os.path.join(folder, f"{name}.console")
         backend = f"memory-backend-memfd,id=ram,size={memory}" + (",prealloc=on" if prefault else "")
-        command = [part("GODWIT_QEMU"), "-nodefaults", "-nographic", "-machine",
-                   "virt,memory-backend=ram", "-object", backend, "-m", memory, "-smp", str(cpus),
+        command = [*(program or [part("GODWIT_QEMU")]), "-nodefaults", "-nographic", "-machine",
+                   f"{machine},memory-backend=ram", "-object", backend, "-m", memory, "-smp", str(cpus),
                    "-serial", f"file:{console}", "-qmp", f"unix:{monitor},server=on,wait=off",
                    *map(str, options)]
         if incoming:
@@ -51,5 +52,5 @@ class Qemu(Process):
             return info if info["status"] == "completed" else None
         info = wait_until("QEMU's migration", look, timeout)
         wait_until("QEMU's destination to run",
-                   lambda: destination.qmp.command("query-status")["status"] == "running")
+                   lambda: destination.qmp.command("query-status")["status"] == "running", timeout)
         return info
