@@ -156,5 +156,34 @@ def footprint(part):
                   [Bar(side, [mib]) for side, mib in part["peak_mib"].items()], target=64)]
 
 
+def converge(part):
+    """One chart for each pattern; the shortest time there can be is the content over the link."""
+    charts = {}
+    for run in part["runs"]:
+        pattern = run["pattern"]
+        chart = charts.setdefault(pattern, Chart(
+            f"{part['mib']} MiB over {part['link']}, {pattern} writes", "s", []))
+        label = f"{run['share']}% of the link, {run['who']}"
+        if "error" in run:
+            chart.sentences.append(f"{label}: {run['error']}.")
+            continue
+        lost = f"blackout {run['blackout_ms']:.0f} ms, {100 * run['lost']:.0f}% of its work lost"
+        chart.bars.append(Bar(label, [run["seconds"]], kind_of(run["who"]), lost))
+    return list(charts.values())
+
+
+def postcopy(part):
+    floor, bars = part["floor"], {"p50_us": [], "p99_us": []}
+    for quantile, rows in bars.items():
+        rows.append(Bar("least program", [floor[quantile]], REFERENCE))
+        rows += [Bar(name, [run[quantile] for run in runs], OURS,
+                     f"{statistics.median(run[quantile] for run in runs) / floor[quantile]:.2f} of it")
+                 for name, runs in part.items() if name != "floor"]
+    return [Chart("A vCPU waits for a missing page, median", "us", bars["p50_us"],
+                  target=2 * floor["p50_us"]),
+            Chart("99 of 100 wait less", "us", bars["p99_us"], target=4 * floor["p99_us"])]
+
+
 CHARTS = {function.__name__: function for function in (
-    mips, boot, transfer, blackout, samehost, slowlink, bitmap, snapshot, footprint)}
+    mips, boot, transfer, blackout, samehost, slowlink, converge, postcopy, bitmap,
+    snapshot, footprint)}

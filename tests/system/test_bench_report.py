@@ -38,6 +38,13 @@ SAMPLE = {
                  "QEMU, copy, 8 GiB": {"error": "no memory"}},
     "slowlink": {"mib": 256, "link": "100mbit",
                  "runs": {"text": {"godwit, by itself": {"seconds": [3.0], "bytes": [1 << 20]}}}},
+    "converge": {"mib": 64, "link": "100mbit", "max_blackout_ms": 300, "runs": [
+        {"pattern": "hot", "share": 25, "who": "godwit, by itself", "seconds": 7.0,
+         "blackout_ms": 12.0, "lost": 0.02, "postcopy": False},
+        {"pattern": "hot", "share": 400, "who": "QEMU, auto-converge", "error": "waited 90 s"}]},
+    "postcopy": {"floor": {"faults": 20000, "p50_us": 110.0, "p99_us": 190.0, "max_us": 900.0},
+                 "push held back": [{"count": 5000, "p50_us": 150.0, "p99_us": 400.0,
+                                     "max_us": 2000.0}]},
     "bitmap": {"best": "avx2", "runs": [], "rows": [
         {"name": "memcpy of as many bytes", "gbytes": 9.0, "of_reference": 1.0},
         {"name": "merge and count, avx2 / memcpy", "gbytes": 8.0, "of_reference": 0.89}]},
