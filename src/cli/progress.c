@@ -292,19 +292,19 @@ static void print_throttle(const json_t *info)
     printf(" %.0f ms in all\n", number(info, "throttled-ns") / MS);
 }
 
-/* "4.49 (4.31 to 4.80)". */
-static void put_range(GString *text, const json_t *range, double unit)
+/* Of ns: "4.5 (4.3 to 4.8) ms", "never". */
+static void put_range(GString *text, const json_t *range)
 {
     if (json_is_null(json_object_get(range, "expected"))) {
         g_string_append(text, "never");
         return;
     }
-    g_string_append_printf(text, "%.1f (%.1f to ", number(range, "expected") / unit,
-                           number(range, "low") / unit);
+    g_string_append_printf(text, "%.1f (%.1f to ", number(range, "expected") / MS,
+                           number(range, "low") / MS);
     if (json_is_null(json_object_get(range, "high")))
-        g_string_append(text, "never)");
+        g_string_append(text, "never) ms");
     else
-        g_string_append_printf(text, "%.1f)", number(range, "high") / unit);
+        g_string_append_printf(text, "%.1f) ms", number(range, "high") / MS);
 }
 
 /* What was forecast, beside what came of it. */
@@ -316,9 +316,9 @@ static void print_forecast(const json_t *info)
 
     if (!forecast || strcmp(text_of(info, "state"), "completed") != 0)
         return;
-    put_range(total, json_object_get(forecast, "total-ns"), MS);
-    put_range(blackout, json_object_get(forecast, "blackout-ns"), MS);
-    printf("forecast before round %.0f: %s ms in all, blackout %s ms; outcome: %.1f ms, %.1f ms\n",
+    put_range(total, json_object_get(forecast, "total-ns"));
+    put_range(blackout, json_object_get(forecast, "blackout-ns"));
+    printf("forecast before round %.0f: %s in all, blackout %s; outcome: %.1f ms, %.1f ms\n",
            number(forecast, "round"), total->str, blackout->str, number(info, "total-ns") / MS,
            number(info, "blackout-ns") / MS);
 }

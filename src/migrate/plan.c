@@ -108,6 +108,18 @@ static struct wire_stream *open_probe(struct gw_plan *plan, struct gw_rate_limit
     return NULL;
 }
 
+static bool allows_postcopy(const struct gw_migrate_params *params)
+{
+    return !params->forbids_postcopy && params->mode != GW_MODE_PRECOPY;
+}
+
+/* What the migration would offer, as far as a plan needs to know. */
+static uint64_t plan_features(const struct gw_migrate_params *params)
+{
+    return ENGINE_SOURCE_FEATURES |
+           (allows_postcopy(params) ? UINT64_C(1) << WIRE_FEATURE_URGENT : 0);
+}
+
 static struct wire_hello plan_hello(const struct gw_plan *plan)
 {
     const struct gw_migrate_params *params = &plan->params.migrate;
@@ -116,7 +128,7 @@ static struct wire_hello plan_hello(const struct gw_plan *plan)
         .page_shift = GW_PAGE_SHIFT,
         .max_packet_pages = WIRE_MAX_PACKET_PAGES,
         .page_channels = 1,
-        .features = ENGINE_SOURCE_FEATURES | ENCODING_FEATURES,
+        .features = plan_features(params) | ENCODING_FEATURES,
         .required = UINT64_C(1) << WIRE_FEATURE_RESEND,
         .silence_limit_ms = (uint32_t)MIN(params->silence_limit_ns / NS_PER_MS, UINT32_MAX),
         .max_blackout_ns = params->max_blackout_ns,
@@ -263,15 +275,15 @@ static void set_possible(const struct gw_plan *plan, struct gw_plan_status *stat
     const struct gw_migrate_params *params = &plan->params.migrate;
     struct gw_plan_forecast *throttle = &status->modes[GW_PLAN_THROTTLE];
     struct gw_plan_forecast *postcopy = &status->modes[GW_PLAN_POSTCOPY];
-    uint64_t features = ENGINE_SOURCE_FEATURES;
+    uint64_t features = plan_features(params);
     const char *why = NULL;
 
     if (plan->probe.has_verdict)
         features &= plan->probe.peer.features;
-    if (params->forbids_postcopy || params->mode == GW_MODE_PRECOPY)
+    if (!allows_postcopy(params))
         why = "forbidden";
     else if (!(features >> WIRE_FEATURE_URGENT & 1))
-        why = "not both ends can do it";
+        why = "the destination cannot, or forbids it";
     postcopy->is_possible = why == NULL;
     g_strlcpy(postcopy->why, why ? why : "", sizeof postcopy->why);
     throttle->is_possible =

@@ -281,6 +281,8 @@ void source_next_round(struct gw_source *source)
     source->predicted_ns = predict_blackout_ns(&source->predict, remaining_bytes);
     source_note_hope(source, remaining_bytes, max_blackout_ns);
     if (wants_to_end(source, now_ns)) {
+        if (source->postcopy.is_attempt) /* no page is sent in it */
+            source->predicted_ns = predict_blackout_ns(&source->predict, 0);
         if (source_holds(source)) {
             source->next_look_ns = now_ns + SOURCE_IDLE_NS;
             return;
