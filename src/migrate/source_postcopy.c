@@ -53,6 +53,15 @@ bool source_postcopy_offered(const struct gw_source *source)
            !source->is_snapshot && gw_channel_uri_is_multi(source->uri);
 }
 
+/* Post-copy by itself: after so many rounds that leave what they found. One will do when the
+ * forecast sees no end even if everything is better than expected. */
+static unsigned hopeless_limit(struct gw_source *source)
+{
+    if (source->status.max_slowdown_permille)
+        return SOURCE_THROTTLED_ROUNDS;
+    return source_forecast_left(source, 0).low == UINT64_MAX ? 1 : SOURCE_POSTCOPY_ROUNDS;
+}
+
 bool source_wants_postcopy(struct gw_source *source)
 {
     bool is_asked;
@@ -66,11 +75,8 @@ bool source_wants_postcopy(struct gw_source *source)
         return false;
     if (is_asked || source->postcopy.is_time_up || source->params.mode == GW_MODE_POSTCOPY)
         return true;
-    /* By itself: what is left does not get less, and that is not for the first time. */
-    return source->predict.bytes_per_s &&
-           source->postcopy.n_hopeless >= (source->status.max_slowdown_permille
-                                               ? SOURCE_THROTTLED_ROUNDS
-                                               : SOURCE_POSTCOPY_ROUNDS);
+    return source->predict.bytes_per_s && source->postcopy.n_hopeless > 0 &&
+           source->postcopy.n_hopeless >= hopeless_limit(source);
 }
 
 void source_note_hope(struct gw_source *source, uint64_t remaining_bytes, uint64_t max_blackout_ns)
