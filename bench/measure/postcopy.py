@@ -50,6 +50,7 @@ def faults(folder, limit):
 
 
 def measure(folder, repeat):
+    net.ip("link", "set", "lo", "up")
     results = {"floor": floor()}
     reference = results["floor"]
     print(ROW.format("", "faults", "p50", "p99", "max", "of p50", "of p99"))
