@@ -132,10 +132,10 @@ def measure(folder, repeat):
                                 f"{100 * row['lost']:.0f}%",
                                 {True: "post-copy", False: "pre-copy"}.get(row.get("postcopy"), "")),
                                 flush=True)
-                        except LabError as error:
+                        except (LabError, OSError) as error:  # OSError: it died
                             row["error"] = str(error)
                             print(ROW.format(pattern, f"{share}%", name, "-", "-", "-", "-",
-                                             f"not within {GIVE_UP_S} s"), flush=True)
+                                             row["error"].splitlines()[0][:60]), flush=True)
                         results["runs"].append(row)
     finally:
         unshape()
