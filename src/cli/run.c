@@ -208,7 +208,6 @@ static bool make_config(struct run *run, GError **error)
 
 /* A vCPU or a device waits for memory that will never come. Nothing that waits for them may be
  * done, and nothing of the guest may happen any more. On whatever thread found out. */
-/* vCPUs may wait for memory that never comes, and must not go on without it: nobody joins them. */
 static _Noreturn void end_at_once(struct run *run, int status)
 {
     const char *uri = run->migration && migration_destination(run->migration)

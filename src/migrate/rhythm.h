@@ -23,9 +23,8 @@
 #define RHYTHM_BINS        256u
 #define RHYTHM_MIN_LAG     4u
 #define RHYTHM_MAX_WAIT_NS UINT64_C(5000000000)
-#define RHYTHM_WORTH_NS                                                                            \
-    UINT64_C(3000000) /* and a fifth of the blackout: what waiting must save                       \
-                       */
+/* And a fifth of the blackout: what waiting must save. */
+#define RHYTHM_WORTH_NS    UINT64_C(3000000)
 
 struct rhythm {
     double pages[RHYTHM_BINS]; /* by number of the bin, modulo */

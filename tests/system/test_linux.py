@@ -59,13 +59,19 @@ def lines_further(vm, said):
                BOOT_S)
 
 
-def test_traffic_on_net_and_disk_survives_moves(start_vm, mover, tmp_path):
-    disk = tmp_path / "disk.img"
+def net_and_disk(folder):
+    """Devices of all kinds: their options, and the ports of the agent and of its echo."""
+    disk = folder / "disk.img"
     with open(disk, "wb") as file:
         file.truncate(64 << 20)
     control, echo = free_port(), free_port()
     devices = ("--net", f"user,hostfwd=tcp:127.0.0.1:{control}-:7777,"
                f"hostfwd=tcp:127.0.0.1:{echo}-:7007", "--disk", disk, "--rng", "--balloon")
+    return devices, control, echo
+
+
+def test_traffic_on_net_and_disk_survives_moves(start_vm, mover, tmp_path):
+    devices, control, echo = net_and_disk(tmp_path)
     vm = boot(start_vm, *devices, append="gw.ip=dhcp")
     like = ("--memory", "128M", *devices)
     vm.wait_console("GODWIT-READY", BOOT_S)

@@ -8,9 +8,8 @@ import subprocess
 import pytest
 
 from gwlab.guest import Agent, Stream
-from gwlab.net import free_port
 from gwlab.vm import godwit_path, wait_until
-from test_linux import BOOT_S, boot, try_ask
+from test_linux import BOOT_S, boot, net_and_disk, try_ask
 from test_migrate import memtick, mover, read_streams, wait_ticks  # noqa: F401
 
 # Pages are under way for seconds when the guest has moved.
@@ -57,8 +56,7 @@ def test_a_guest_moves_before_its_memory(start_vm, mover, cpus):  # noqa: F811
     assert new.status() == "running" and vm.status() in ("postmigrate", "finish-migrate")
     info = wait_whole(vm, new)
     assert info["faults"]["count"] > 0
-    assert {t["name"] for t in info["faults"]["threads"]} & {f"cpu{i}" for i in range(cpus)} or \
-        info["faults"]["threads"]
+    assert {t["name"] for t in info["faults"]["threads"]} & {f"hart-{i}" for i in range(cpus)}
     assert vm.migration()["ram"]["postcopy-requests"] > 0
     wait_ticks(new, 2)
     read_streams(folder)
@@ -204,12 +202,7 @@ def test_precopy_goes_on_over_another_link(start_vm, mover, fault):  # noqa: F81
 
 def test_a_guest_with_traffic_moves_before_its_memory(start_vm, mover, tmp_path):  # noqa: F811
     """Stock Linux: net, disk, rng; devices reach into memory that is not there yet."""
-    disk = tmp_path / "disk.img"
-    with open(disk, "wb") as file:
-        file.truncate(64 << 20)
-    control, echo = free_port(), free_port()
-    devices = ("--net", f"user,hostfwd=tcp:127.0.0.1:{control}-:7777,"
-               f"hostfwd=tcp:127.0.0.1:{echo}-:7007", "--disk", disk, "--rng", "--balloon")
+    devices, control, echo = net_and_disk(tmp_path)
     vm = boot(start_vm, *devices, "--cpus", 2, append="gw.ip=dhcp")
     vm.wait_console("GODWIT-READY", BOOT_S)
     agent = Agent("127.0.0.1", control)

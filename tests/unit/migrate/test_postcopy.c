@@ -422,15 +422,21 @@ static void rounds_go_on_over_another_link(void **state)
     }
 }
 
+/* A source that gives up soon, a destination that waits on, and a fault on their link. */
+static void init_in_vain(struct move *move, const char *fault)
+{
+    init(move, GW_MODE_PRECOPY);
+    move->source_params.reconnect_limit_ns = NS_PER_S;
+    move->destination_params.reconnect_limit_ns = 600 * NS_PER_S;
+    move->source_uri = faulty_uri(move, fault);
+}
+
 /* A link that breaks at the same place each time it was replaced. */
 static void links_that_carry_nothing_are_given_up(void **state)
 {
     struct move move;
 
-    init(&move, GW_MODE_PRECOPY);
-    move.source_params.reconnect_limit_ns = NS_PER_S;
-    move.destination_params.reconnect_limit_ns = 600 * NS_PER_S;
-    move.source_uri = faulty_uri(&move, "cut@type=ROUND_BEGIN@channel=page-0");
+    init_in_vain(&move, "cut@type=ROUND_BEGIN@channel=page-0");
     move_start_destination(&move);
     move_start_source(&move);
     move_finish(&move);
@@ -446,10 +452,7 @@ static void who_waits_in_vain_is_free_again(void **state)
 {
     struct move move;
 
-    init(&move, GW_MODE_PRECOPY);
-    move.source_params.reconnect_limit_ns = NS_PER_S;
-    move.destination_params.reconnect_limit_ns = 600 * NS_PER_S;
-    move.source_uri = faulty_uri(&move, "cut@type=ROUND_ACK@in@channel=control");
+    init_in_vain(&move, "cut@type=ROUND_ACK@in@channel=control");
     move.refuse_from = 3; /* control and two page channels */
     move_start_destination(&move);
     move_start_source(&move);
