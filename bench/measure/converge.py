@@ -8,12 +8,11 @@ The link is 100 Mb/s, not 1 Gb/s: the software hart does not dirty four times a 
 import re
 import time
 
-from gwlab import LabError, net
-from gwlab.qemu import Qemu
-from gwlab.vm import Vm, wait_until
+from gwlab import LabError
+from gwlab.vm import wait_until
 
+from measure.pairs import godwit_pair, qemu_pair
 from measure.slowlink import RATE, shape, unshape
-from measure.transfer import payload
 
 MIB = 64
 MEMORY = "96M"
@@ -57,50 +56,35 @@ def account(source, destination, move):
 
 
 def godwit(folder, append):
-    uri = f"tcp:127.0.0.1:{net.free_port()}"
-    machine = ("--bios", "none", "--memory", MEMORY)
-    with Vm("src", *machine, "--kernel", payload(), "--append", append, folder=folder) as source:
-        source.wait_console(r"tick \d+ pass", 180)
-        with Vm("dst", *machine, "--incoming", uri, folder=folder) as destination:
-            destination.qmp.command("query-status")
-            plan = source.godwit("plan", uri, "--json", "--max-blackout", f"{MAX_BLACKOUT_MS}ms",
-                                 check=False, timeout=120).stdout
+    with godwit_pair(folder, append, MEMORY) as (source, destination, uri):
+        plan = source.godwit("plan", uri, "--json", "--max-blackout", f"{MAX_BLACKOUT_MS}ms",
+                             check=False, timeout=120).stdout
 
-            def move():
-                summary = source.migrate(uri, "--max-blackout", f"{MAX_BLACKOUT_MS}ms", timeout=600)
-                return {"seconds": summary["total_ms"] / 1e3, "blackout_ms": summary["blackout_ms"],
-                        "postcopy": source.migration()["postcopy"], "plan": plan}
-            return account(source, destination, move)
+        def move():
+            summary = source.migrate(uri, "--max-blackout", f"{MAX_BLACKOUT_MS}ms", timeout=600)
+            return {"seconds": summary["total_ms"] / 1e3, "blackout_ms": summary["blackout_ms"],
+                    "postcopy": source.migration()["postcopy"], "plan": plan}
+        return account(source, destination, move)
 
 
 def qemu(folder, append, capabilities, is_postcopy):
-    uri = f"tcp:127.0.0.1:{net.free_port()}"
-    with Qemu("qsrc", "-bios", "none", "-kernel", payload(), "-append", append, memory=MEMORY,
-              folder=folder) as source:
-        source.wait_console(r"tick \d+ pass", 180)
-        with Qemu("qdst", "-bios", "none", memory=MEMORY, folder=folder,
-                  incoming=True) as destination:
-            for vm in (source, destination):
-                vm.capabilities(**capabilities)
-                vm.parameters(**{"max-bandwidth": 10**11, "max-postcopy-bandwidth": 0,
-                                 "downtime-limit": MAX_BLACKOUT_MS})
-            destination.listen(uri)
+    limits = {"max-postcopy-bandwidth": 0, "downtime-limit": MAX_BLACKOUT_MS}
+    with qemu_pair(folder, append, MEMORY, capabilities, **limits) as (source, destination, uri):
+        def ended(asked):
+            info = source.qmp.command("query-migrate")
+            if info["status"] == "failed":
+                raise LabError(f"QEMU's migration failed: {info.get('error-desc')}")
+            if is_postcopy and not asked and info.get("ram", {}).get("dirty-sync-count", 0) > 1:
+                source.qmp.command("migrate-start-postcopy")
+                asked.append(True)
+            return info if info["status"] == "completed" else None
 
-            def ended(asked):
-                info = source.qmp.command("query-migrate")
-                if info["status"] == "failed":
-                    raise LabError(f"QEMU's migration failed: {info.get('error-desc')}")
-                if is_postcopy and not asked and info.get("ram", {}).get("dirty-sync-count", 0) > 1:
-                    source.qmp.command("migrate-start-postcopy")
-                    asked.append(True)
-                return info if info["status"] == "completed" else None
-
-            def move():
-                asked = []
-                source.qmp.command("migrate", uri=uri)
-                info = wait_until("QEMU's migration", lambda: ended(asked), GIVE_UP_S, step=0.02)
-                return {"seconds": info["total-time"] / 1e3, "blackout_ms": info["downtime"]}
-            return account(source, destination, move)
+        def move():
+            asked = []
+            source.qmp.command("migrate", uri=uri)
+            info = wait_until("QEMU's migration", lambda: ended(asked), GIVE_UP_S, step=0.02)
+            return {"seconds": info["total-time"] / 1e3, "blackout_ms": info["downtime"]}
+        return account(source, destination, move)
 
 
 RUNS = {

@@ -7,9 +7,9 @@ import os
 import subprocess
 
 from gwlab import BUILD, LabError, net
-from gwlab.vm import Vm, wait_until
+from gwlab.vm import wait_until
 
-from measure.transfer import payload
+from measure.pairs import godwit_pair
 
 MIB = 512
 MEMORY = "768M"
@@ -28,25 +28,21 @@ def floor():
 
 
 def faults(folder, limit):
-    uri = f"tcp:127.0.0.1:{net.free_port()}"
-    machine = ("--bios", "none", "--memory", MEMORY)
-    with Vm("src", *machine, "--kernel", payload(), "--append", APPEND, folder=folder) as source:
-        source.wait_console(r"tick \d+ pass [1-9]", 180)
-        with Vm("dst", *machine, "--incoming", uri, folder=folder) as destination:
-            destination.qmp.command("query-status")
-            source.qmp.command("migrate-set-parameters", **{"mode": "postcopy", "ram": "copy"})
-            source.qmp.command("migrate", uri=uri)
-            wait_until("post-copy", lambda: destination.migration().get("postcopy"), 120)
-            source.qmp.command("migrate-set-parameters", **{"max-bandwidth": limit})
-            wait_until("faults or the end", lambda: (now := destination.migration())["pages-missing"]
-                       == 0 or now["faults"]["count"] > 5000, 300)
-            found = destination.migration()["faults"]
-            source.qmp.command("migrate-set-parameters", **{"max-bandwidth": 0})
-            wait_until("the rest", lambda: source.migration()["state"] == "completed", 300)
-            if not found["count"]:
-                raise LabError("no vCPU waited for a page")
-            return {"count": found["count"], "p50_us": found["p50-ns"] / 1e3,
-                    "p99_us": found["p99-ns"] / 1e3, "max_us": found["max-ns"] / 1e3}
+    # Not before the guest has touched all of its memory.
+    with godwit_pair(folder, APPEND, MEMORY, r"tick \d+ pass [1-9]") as (source, destination, uri):
+        source.qmp.command("migrate-set-parameters", **{"mode": "postcopy", "ram": "copy"})
+        source.qmp.command("migrate", uri=uri)
+        wait_until("post-copy", lambda: destination.migration().get("postcopy"), 120)
+        source.qmp.command("migrate-set-parameters", **{"max-bandwidth": limit})
+        wait_until("faults or the end", lambda: (now := destination.migration())["pages-missing"]
+                   == 0 or now["faults"]["count"] > 5000, 300)
+        found = destination.migration()["faults"]
+        source.qmp.command("migrate-set-parameters", **{"max-bandwidth": 0})
+        wait_until("the rest", lambda: source.migration()["state"] == "completed", 300)
+        if not found["count"]:
+            raise LabError("no vCPU waited for a page")
+        return {"count": found["count"], "p50_us": found["p50-ns"] / 1e3,
+                "p99_us": found["p99-ns"] / 1e3, "max_us": found["max-ns"] / 1e3}
 
 
 def measure(folder, repeat):

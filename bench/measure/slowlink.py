@@ -5,10 +5,8 @@ import statistics
 import subprocess
 
 from gwlab import LabError, net
-from gwlab.qemu import Qemu
-from gwlab.vm import Vm
 
-from measure.transfer import payload
+from measure.pairs import godwit_pair, qemu_pair
 
 MIB = 96
 MEMORY = "256M"
@@ -35,29 +33,15 @@ def unshape():
 
 
 def godwit(folder, append, *options):
-    machine = ["--bios", "none", "--memory", MEMORY]
-    uri = f"tcp:127.0.0.1:{net.free_port()}"
-    with Vm("src", *machine, "--kernel", payload(), "--append", append, folder=folder) as source:
-        source.wait_console(r"tick \d+ pass", 180)
-        with Vm("dst", *machine, "--incoming", uri, folder=folder) as destination:
-            destination.qmp.command("query-status")
-            summary = source.migrate(uri, *options, timeout=600)
-            return summary["total_ms"] / 1e3, summary["bytes"]
+    with godwit_pair(folder, append, MEMORY) as (source, _, uri):
+        summary = source.migrate(uri, *options, timeout=600)
+        return summary["total_ms"] / 1e3, summary["bytes"]
 
 
 def qemu(folder, append, capabilities, **parameters):
-    uri = f"tcp:127.0.0.1:{net.free_port()}"
-    with Qemu("qsrc", "-bios", "none", "-kernel", payload(), "-append", append, memory=MEMORY,
-              folder=folder) as source:
-        source.wait_console(r"tick \d+ pass", 180)
-        with Qemu("qdst", "-bios", "none", memory=MEMORY, folder=folder,
-                  incoming=True) as destination:
-            for vm in (source, destination):
-                vm.capabilities(**capabilities)
-                vm.parameters(**{"max-bandwidth": 10**11, **parameters})
-            destination.listen(uri)
-            info = source.move(uri, destination, timeout=600)
-            return info["total-time"] / 1e3, info["ram"]["transferred"]
+    with qemu_pair(folder, append, MEMORY, capabilities, **parameters) as (source, destination, uri):
+        info = source.move(uri, destination, timeout=600)
+        return info["total-time"] / 1e3, info["ram"]["transferred"]
 
 
 RUNS = {
