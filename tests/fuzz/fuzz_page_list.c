@@ -2,8 +2,9 @@
 /*
  * Fuzz target: numbers of pages in a section (docs/wire-format.md section 5).
  *
- * Input: u8 which block, then the section's data. Checked: no page outside of the block is named,
- * other blocks stay as they were, and what is written anew reads the same, and is no longer.
+ * Input: u8 which block, then the section's data. Checked: what is taken
+ * is all that was named, nothing of it outside of the block or twice; other blocks stay as they
+ * were; what is written anew reads the same.
  */
 #include <glib.h>
 
@@ -32,6 +33,23 @@ static uint64_t count(const struct gw_page_set *set, uint32_t block)
     return n;
 }
 
+/* How many pages the data names, wherever they are: the second number of each run, or the bits. */
+static uint64_t count_named(struct fuzz_input in)
+{
+    bool is_bitmap = fuzz_take(&in, 1) == 2;
+    uint64_t n = 0;
+
+    while (fuzz_more(&in)) {
+        if (is_bitmap) {
+            n += (uint64_t)__builtin_popcount((unsigned)fuzz_take(&in, 1));
+        } else {
+            fuzz_take(&in, 8);
+            n += fuzz_take(&in, 8);
+        }
+    }
+    return n;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct gw_memory *memory;
@@ -46,6 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_check(is_read == (error == NULL));
     fuzz_check(count(set, 1 - block) == 0 && count(set, block) == set->n_set);
     if (is_read) {
+        fuzz_check(count_named(in) == set->n_set);
         GByteArray *bytes = wire_page_list_encode(set, block);
 
         fuzz_check(wire_page_list_decode(bytes->data, bytes->len, again, block, NULL));

@@ -59,6 +59,11 @@ static void put_page_lists(void)
     add_number(bitmap, UINT64_C(0xA5A5000000000001), 8);
     add_number(bitmap, 7, 1);
     put("page_list", "bitmap", bitmap->data, bitmap->len);
+    /* And what has to be refused: the block ends within the last run, and before the last bit. */
+    runs->data[runs->len - 8] = 57;
+    put("page_list", "runs-outside", runs->data, runs->len);
+    bitmap->data[bitmap->len - 1] = 15;
+    put("page_list", "bitmap-outside", bitmap->data, bitmap->len);
     g_byte_array_unref(runs);
     g_byte_array_unref(bitmap);
 }
