@@ -223,6 +223,8 @@ void source_on_ack(struct gw_source *source, const struct mail *mail);
 void source_on_resend(struct gw_source *source, const struct mail *mail);
 /* Collects, predicts, and starts the next round or the switchover, if none is in flight. */
 void source_next_round(struct gw_source *source);
+/* The number of the round that begins now, which the status shows. */
+uint32_t source_number_round(struct gw_source *source);
 void source_start_round(struct gw_source *source, uint32_t flags);
 void source_sample_dirty(struct gw_source *source);
 /* Looks whether fewer lanes would do. */

@@ -265,12 +265,8 @@ void source_push(struct gw_source *source)
 
     if (postcopy->is_pushing)
         return;
-    begin.round = ++source->round;
-    pthread_mutex_lock(&source->lock);
-    source->status.round = source->round;
-    pthread_mutex_unlock(&source->lock);
+    begin.round = source_number_round(source);
     postcopy->is_pushing = true;
-    source->round_start_ns = clock_mono_ns();
     lanes_start_push(source->lanes, &begin, postcopy->push);
 }
 

@@ -54,11 +54,21 @@ void source_begin_rounds(struct gw_source *source)
     source_start_round(source, 0);
 }
 
+uint32_t source_number_round(struct gw_source *source)
+{
+    source->round++;
+    source->round_start_ns = clock_mono_ns();
+    pthread_mutex_lock(&source->lock);
+    source->status.round = source->round;
+    pthread_mutex_unlock(&source->lock);
+    return source->round;
+}
+
 void source_start_round(struct gw_source *source, uint32_t flags)
 {
     struct gw_page_set *set = source->pending;
     struct wire_round_begin begin = {
-        .round = ++source->round, .flags = flags, .n_pages = set->n_set};
+        .round = source_number_round(source), .flags = flags, .n_pages = set->n_set};
 
     source->pending = source->sending;
     source->sending = set;
@@ -66,10 +76,6 @@ void source_start_round(struct gw_source *source, uint32_t flags)
     source->is_round_open = true;
     source->n_acked = 0;
     source->round_bytes = 0;
-    source->round_start_ns = clock_mono_ns();
-    pthread_mutex_lock(&source->lock);
-    source->status.round = source->round;
-    pthread_mutex_unlock(&source->lock);
     tune_round(&source->tune, source->round_start_ns);
     lanes_start_round(source->lanes, &begin, source->sending);
     if (source->observer.event)
