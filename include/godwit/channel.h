@@ -142,6 +142,10 @@ bool gw_channel_uri_is_multi(const char *uri);
 
 /* Token bucket for the writes of every channel that shares it. Lock-free; 0 = unlimited. */
 struct gw_rate_limit *gw_rate_limit_new(uint64_t bytes_per_s);
+/* A limit for what shall not wait behind all that: it counts against `behind` too, whose rate is
+ * its own (set it there), but waits for nothing except what goes first as well. Keeps a reference.
+ * Since 1.1. */
+struct gw_rate_limit *gw_rate_limit_new_before(struct gw_rate_limit *behind);
 struct gw_rate_limit *gw_rate_limit_ref(struct gw_rate_limit *limit);
 void gw_rate_limit_unref(struct gw_rate_limit *limit);
 void gw_rate_limit_set(struct gw_rate_limit *limit, uint64_t bytes_per_s); /* any thread */

@@ -12,6 +12,10 @@
  * A writer that the host lets sleep too long makes up for it out of the depth. (Below 2 MB/s, where
  * the smallest piece is longer than 2 ms, it is one such piece instead.)
  *
+ * Who goes first has a bucket of its own at the same rate, and what it takes there is taken out of
+ * the other as well: it waits for nobody but its own kind, and the others for both. What they had
+ * been granted before is still sent, so that one piece of each of them comes on top, once.
+ *
  * ORDER: relaxed; nothing else is published through these numbers.
  */
 #include "channel/channel_impl.h"
@@ -22,8 +26,9 @@
 #define MAX_PIECE_BYTES (UINT64_C(4) << 20)
 
 struct gw_rate_limit {
+    struct gw_rate_limit *behind; /* fixed; one reference: this one goes first, at its rate */
     _Atomic uint32_t n_refs;
-    _Atomic uint64_t bytes_per_s; /* 0: unlimited */
+    _Atomic uint64_t bytes_per_s; /* 0: unlimited; of no use with `behind` */
     _Atomic int64_t busy_until_ns;
 };
 
@@ -42,6 +47,14 @@ struct gw_rate_limit *gw_rate_limit_new(uint64_t bytes_per_s)
     return limit;
 }
 
+struct gw_rate_limit *gw_rate_limit_new_before(struct gw_rate_limit *behind)
+{
+    struct gw_rate_limit *limit = gw_rate_limit_new(0);
+
+    limit->behind = gw_rate_limit_ref(behind);
+    return limit;
+}
+
 struct gw_rate_limit *gw_rate_limit_ref(struct gw_rate_limit *limit)
 {
     atomic_fetch_add_explicit(&limit->n_refs, 1, memory_order_relaxed);
@@ -51,6 +64,7 @@ struct gw_rate_limit *gw_rate_limit_ref(struct gw_rate_limit *limit)
 void gw_rate_limit_unref(struct gw_rate_limit *limit)
 {
     if (limit != NULL && atomic_fetch_sub_explicit(&limit->n_refs, 1, memory_order_acq_rel) == 1) {
+        gw_rate_limit_unref(limit->behind);
         g_free(limit);
     }
 }
@@ -58,6 +72,13 @@ void gw_rate_limit_unref(struct gw_rate_limit *limit)
 void gw_rate_limit_set(struct gw_rate_limit *limit, uint64_t bytes_per_s)
 {
     atomic_store_explicit(&limit->bytes_per_s, bytes_per_s, memory_order_relaxed);
+}
+
+static uint64_t rate_of(const struct gw_rate_limit *limit)
+{
+    const struct gw_rate_limit *whose = limit->behind ? limit->behind : limit;
+
+    return atomic_load_explicit(&whose->bytes_per_s, memory_order_relaxed);
 }
 
 static int64_t duration_ns(uint64_t n_bytes, uint64_t bytes_per_s)
@@ -77,6 +98,9 @@ int64_t rate_take(struct gw_rate_limit *limit, uint64_t bytes_per_s, size_t n_by
     int64_t old = atomic_load_explicit(&limit->busy_until_ns, memory_order_relaxed);
     int64_t start;
 
+    if (limit->behind) {
+        rate_take(limit->behind, bytes_per_s, n_bytes, now_ns);
+    }
     do {
         start = MAX(old, now_ns - BURST_NS);
     } while (!atomic_compare_exchange_weak_explicit(&limit->busy_until_ns, &old, start + cost_ns,
@@ -88,6 +112,9 @@ void rate_give_back(struct gw_rate_limit *limit, uint64_t bytes_per_s, size_t n_
 {
     atomic_fetch_sub_explicit(&limit->busy_until_ns, duration_ns(n_bytes, bytes_per_s),
                               memory_order_relaxed);
+    if (limit->behind) {
+        rate_give_back(limit->behind, bytes_per_s, n_bytes);
+    }
 }
 
 static ssize_t rate_readv(struct gw_channel *channel, const struct iovec *iov, size_t n_iov,
@@ -101,7 +128,7 @@ static ssize_t rate_writev(struct gw_channel *channel, const struct iovec *iov, 
 {
     struct gw_rate_limit *limit = ((struct rate_channel *)channel)->limit;
     struct gw_channel *next = channel->next;
-    uint64_t rate = atomic_load_explicit(&limit->bytes_per_s, memory_order_relaxed);
+    uint64_t rate = rate_of(limit);
     struct iovec piece[CHANNEL_MAX_IOV];
 
     if (rate == 0) {

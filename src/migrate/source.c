@@ -559,6 +559,7 @@ static struct gw_source *source_new(const struct gw_vm *vm, const char *uri,
     source->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     source->ledger = ledger_new();
     source->limit = gw_rate_limit_new(source->params.max_bandwidth_bytes);
+    source->sooner = gw_rate_limit_new_before(source->limit);
     handover_init(&source->handover, GW_SIDE_SOURCE);
     predict_init(&source->predict);
     source->page_links = g_ptr_array_new();
@@ -769,6 +770,7 @@ void gw_source_free(struct gw_source *source)
     g_clear_pointer(&source->sending, gw_page_set_free);
     encoding_free(source->encoding);
     gw_ledger_free(source->ledger);
+    gw_rate_limit_unref(source->sooner);
     gw_rate_limit_unref(source->limit);
     mailbox_clear(&source->box);
     close(source->wake_fd);

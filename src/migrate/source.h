@@ -93,7 +93,8 @@ struct gw_source {
     pthread_t thread;
     int wake_fd; /* eventfd: readable from the first cancel, resolve or free on */
     struct gw_ledger *ledger;
-    struct gw_rate_limit *limit;
+    struct gw_rate_limit *limit;  /* of all channels */
+    struct gw_rate_limit *sooner; /* of those that do not wait for pages; counts against limit */
 
     /* guarded by lock */
     pthread_mutex_t lock;

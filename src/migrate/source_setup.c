@@ -29,7 +29,7 @@ struct wire_stream *source_open_stream(struct gw_source *source, enum wire_role 
     struct gw_channel_options options = {
         .deadline_ns = (int64_t)(clock_mono_ns() + source->silence_ns),
         .silence_ms = (int64_t)(source->silence_ns / NS_PER_MS),
-        .limit = source->limit,
+        .limit = role == WIRE_ROLE_PAGE ? source->limit : source->sooner,
         .framing = wire_framing(),
         .wake_fd = source->wake_fd,
     };

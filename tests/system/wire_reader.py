@@ -327,6 +327,8 @@ class Stream:
         digest = word(24, 8)
         if xxh3(header[:24] + bytes(8) + bytes(payload), self.seed) != digest:
             raise WireError(f"{where}: digest does not match")
+        if row and row.name == "PAGES":
+            self.note_cut_pages(payload, len(self.data) - self.at, bulk_bytes)
         bulk = self.cut(bulk_bytes, where)
         self.sequence += 1
         name = row.name if row else "unknown"
@@ -553,6 +555,23 @@ class Stream:
         self.round_sums[2] += record_bytes
         return {"round": round_number, "block": block, "first_page": first_page,
                 "n_pages": n_pages, "n_zero": count[ZERO]}
+
+    def note_cut_pages(self, data, n_here, bulk_bytes):
+        """The end of a stream within a record: the plain pages before it may have been used."""
+        if n_here >= bulk_bytes or not self.round_flags & POSTCOPY:
+            return
+        table = Payload(data)
+        _, block, first_page = (table.uint(n, "head") for n in (4, 4, 8))
+        n_runs, _, _ = (table.uint(n, "head") for n in (2, 2, 4))
+        for _ in range(n_runs):
+            offset, n, encoding, _, n_bytes = (table.uint(size, "runs") for size in (4, 2, 1, 1, 4))
+            if encoding not in (PLAIN, ZERO):
+                return
+            n_whole = n if encoding == ZERO else min(n, n_here // PAGE_BYTES)
+            self.pushed.update((block, first_page + offset + i) for i in range(n_whole))
+            n_here -= n_bytes
+            if n_here < 0:
+                return
 
     def take_run(self, block, first, n, encoding, run_data, table):
         at = 0

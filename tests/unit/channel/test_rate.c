@@ -133,12 +133,39 @@ static void what_was_not_written_is_given_back(void **state)
     gw_rate_limit_unref(limit);
 }
 
+/* A vCPU's page must not stand behind the pages of the background, and the limit holds for both. */
+static void who_goes_first_waits_for_its_own_kind_only(void **state)
+{
+    const uint64_t rate = 100000000;
+    struct gw_rate_limit *limit = gw_rate_limit_new(rate);
+    struct gw_rate_limit *first = gw_rate_limit_new_before(limit);
+    int64_t now_ns = 100 * S_NS;
+
+    gw_rate_limit_set(limit, rate);
+    gw_rate_limit_unref(limit); /* first keeps one */
+    while (rate_take(limit, rate, 200000, now_ns) < now_ns + 500 * MS_NS) {
+    }
+    assert_true(rate_take(first, rate, 4096, now_ns) <= now_ns);
+    /* 100 ms of its own: then it waits, for those. */
+    for (int i = 0; i < 50; i++) {
+        rate_take(first, rate, 200000, now_ns);
+    }
+    int64_t start_ns = rate_take(first, rate, 200000, now_ns);
+    assert_in_range(start_ns - now_ns, 85 * MS_NS, 105 * MS_NS);
+    rate_give_back(first, rate, 200000);
+    assert_in_range(rate_take(first, rate, 200000, now_ns) - start_ns, 0, 1);
+    /* The others wait for both. */
+    assert_in_range(rate_take(limit, rate, 200000, now_ns) - now_ns, 600 * MS_NS, 612 * MS_NS);
+    gw_rate_limit_unref(first);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_second_is_within_three_percent),
         cmocka_unit_test(idleness_is_not_saved_up),
         cmocka_unit_test(what_was_not_written_is_given_back),
+        cmocka_unit_test(who_goes_first_waits_for_its_own_kind_only),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
