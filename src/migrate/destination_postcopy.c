@@ -16,6 +16,7 @@
 #include "migrate/destination.h"
 
 #include "memory/faults.h"
+#include "wire/decode.h"
 #include "wire/page_list.h"
 
 /* ---- asking -----------------------------------------------------------------------------------
@@ -66,22 +67,22 @@ void destination_use_urgent(struct gw_destination *destination, struct link *urg
 /* ---- pages ------------------------------------------------------------------------------------
  */
 
-/* One piece of a plain run, in the lane's buffer: what is good is placed, the rest asked for again.
- */
+/* What stands in a buffer of a run: what is good is placed, the rest asked for again. */
 static bool place_piece(struct page_lane *lane, struct paging *paging, struct gw_ram_block *block,
-                        uint64_t first, uint32_t n_pages, const uint64_t *digests, GError **error)
+                        uint64_t first, uint32_t n_pages, const uint8_t *bytes,
+                        const uint64_t *digests, GError **error)
 {
     struct gw_destination *destination = lane->destination;
     uint32_t start = 0;
 
     for (uint32_t i = 0; i <= n_pages; i++) {
         bool is_good =
-            i < n_pages && wire_page_digest(lane->fresh + i * WIRE_PAGE_BYTES) == digests[i];
+            i < n_pages && wire_page_digest(bytes + (size_t)i * WIRE_PAGE_BYTES) == digests[i];
 
         if (is_good)
             continue;
         if (i > start && !paging_arrived(paging, lane->hand, block, first + start, i - start,
-                                         lane->fresh + (size_t)start * WIRE_PAGE_BYTES, error))
+                                         bytes + (size_t)start * WIRE_PAGE_BYTES, error))
             return false;
         if (i < n_pages) {
             __atomic_fetch_add(&destination->n_damaged, 1, __ATOMIC_RELAXED);
@@ -92,26 +93,53 @@ static bool place_piece(struct page_lane *lane, struct paging *paging, struct gw
     return true;
 }
 
-static bool place_run(struct page_lane *lane, struct paging *paging, struct wire_record *record,
-                      const struct wire_page_run *run, GError **error)
+/* *decoded: what has come with the packet's first zstd run, from this run's pages on. */
+static bool place_zstd_run(struct page_lane *lane, struct paging *paging,
+                           struct wire_record *record, const struct wire_page_run *run,
+                           const uint8_t **decoded, GError **error)
+{
+    const struct wire_pages_in *packet = lane->packet;
+    const uint8_t *bytes;
+
+    if (!*decoded)
+        *decoded = wire_decode_zstd(record->stream, record, packet, run, GW_NO_DEADLINE, error);
+    if (!*decoded)
+        return false;
+    bytes = *decoded;
+    *decoded += (size_t)run->n_pages * WIRE_PAGE_BYTES;
+    return place_piece(lane, paging, lane->destination->blocks[packet->block], run->first_page,
+                       run->n_pages, bytes, packet->digests + run->first_digest, error);
+}
+
+static bool place_plain_run(struct page_lane *lane, struct paging *paging,
+                            struct wire_record *record, const struct wire_page_run *run,
+                            GError **error)
 {
     const struct wire_pages_in *packet = lane->packet;
     struct gw_ram_block *block = lane->destination->blocks[packet->block];
 
-    if (run->encoding == WIRE_PAGE_ZERO) {
-        paging_arrived_zero(paging, block, run->first_page, run->n_pages);
-        return true;
-    }
     for (uint32_t done = 0; done < run->n_pages;) {
         uint32_t n_pages = MIN(run->n_pages - done, WIRE_CHUNK_PAGES);
         const struct iovec iov = {lane->fresh, (size_t)n_pages * WIRE_PAGE_BYTES};
 
         if (!wire_receive_bulk(record->stream, &iov, 1, GW_NO_DEADLINE, error) ||
-            !place_piece(lane, paging, block, run->first_page + done, n_pages,
+            !place_piece(lane, paging, block, run->first_page + done, n_pages, lane->fresh,
                          packet->digests + run->first_digest + done, error))
             return false;
         done += n_pages;
     }
+    return true;
+}
+
+static bool place_run(struct page_lane *lane, struct paging *paging, struct wire_record *record,
+                      const struct wire_page_run *run, const uint8_t **decoded, GError **error)
+{
+    if (run->encoding == WIRE_PAGE_ZSTD)
+        return place_zstd_run(lane, paging, record, run, decoded, error);
+    if (run->encoding == WIRE_PAGE_PLAIN)
+        return place_plain_run(lane, paging, record, run, error);
+    paging_arrived_zero(paging, lane->destination->blocks[lane->packet->block], run->first_page,
+                        run->n_pages);
     return true;
 }
 
@@ -131,15 +159,19 @@ bool destination_place_late(struct page_lane *lane, struct paging *paging,
     struct gw_destination *destination = lane->destination;
     struct wire_pages_in *packet = lane->packet;
     uint64_t n_bytes = WIRE_HEADER_BYTES + record->payload_bytes + record->bulk_bytes;
+    /* What a delta refers to is gone, and who waits shall not wait for a decoder. */
+    uint64_t features = lane->channel == CHANNEL_URGENT
+                            ? 0
+                            : destination->features & UINT64_C(1) << WIRE_FEATURE_ZSTD;
+    const uint8_t *decoded = NULL;
 
-    /* No encoding was agreed for these: what a delta refers to is gone. */
-    if (!wire_pages_parse(record, packet, destination_block_pages, destination, 0, error) ||
+    if (!wire_pages_parse(record, packet, destination_block_pages, destination, features, error) ||
         !is_round_right(lane, record, error))
         return false;
     if (!lane->hand)
         lane->hand = paging_hand_new(paging);
     for (uint32_t i = 0; i < packet->n_runs; i++)
-        if (!place_run(lane, paging, record, &packet->runs[i], error))
+        if (!place_run(lane, paging, record, &packet->runs[i], &decoded, error))
             return false;
     __atomic_fetch_add(&destination->pages_zero, packet->n_zero, __ATOMIC_RELAXED);
     __atomic_fetch_add(&destination->pages_plain, packet->n_pages - packet->n_zero,

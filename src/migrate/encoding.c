@@ -78,6 +78,16 @@ void encoding_begin_round(struct encoding *encoding, uint32_t round)
         delta_cache_clear(encoding->cache);
 }
 
+void encoding_begin_push(struct encoding *encoding, uint32_t round)
+{
+    pthread_mutex_lock(&encoding->lock);
+    encode_choice_round(&encoding->choice, round);
+    encoding->choice.is_delta_on = false;
+    encoding->counters.round_saved = encoding->counters.round_wire = 0;
+    pthread_mutex_unlock(&encoding->lock);
+    g_clear_pointer(&encoding->cache, delta_cache_free);
+}
+
 void encoding_forget(struct encoding *encoding)
 {
     if (encoding->cache)

@@ -8,7 +8,7 @@
  * encode_choice.c's. While nothing pays, a packet costs one lock and two looks at the clock, and
  * its pages go out of guest memory untouched.
  *
- * Threads: encoding_lane_* by the lane's thread; encoding_begin_round while no lane is in a round;
+ * Threads: encoding_lane_* by the lane's thread; encoding_begin_* while no lane is in a round;
  * the others any.
  */
 #ifndef MIGRATE_ENCODING_H
@@ -43,6 +43,9 @@ struct encoding_counters {
 struct encoding *encoding_new(const struct encoding_params *params, uint32_t n_lanes);
 void encoding_free(struct encoding *encoding);
 void encoding_begin_round(struct encoding *encoding, uint32_t round);
+/* Likewise, of the pages after COMMIT, which have nothing to refer to: no deltas, and the cache
+ * goes. */
+void encoding_begin_push(struct encoding *encoding, uint32_t round);
 /* The destination lacks something that it was sent: nothing may be a delta against that. */
 void encoding_forget(struct encoding *encoding);
 void encoding_get_counters(struct encoding *encoding, struct encoding_counters *counters);

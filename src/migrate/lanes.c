@@ -116,13 +116,11 @@ static bool part_flush(struct part *part, GError **error)
     part->has_packet = false;
     if (n_pages == 0)
         return true;
-    if (!part->work->push)
-        encoding_lane_pack(part->encoding, part->packet);
+    encoding_lane_pack(part->encoding, part->packet);
     n_bytes = wire_pages_record_bytes(part->packet);
     if (!wire_pages_send(part->packet, part->stream, GW_NO_DEADLINE, error))
         return false;
-    if (!part->work->push)
-        encoding_lane_sent(part->encoding, n_bytes);
+    encoding_lane_sent(part->encoding, n_bytes);
     part->end.n_pages += n_pages;
     part->end.n_packets++;
     part->end.n_bytes += n_bytes;
@@ -153,8 +151,7 @@ static bool part_add(struct part *part, const struct gw_ram_block *block, uint64
     if (!part_flush(part, error))
         return false;
     wire_pages_begin(part->packet, part->work->begin.round, block->index);
-    if (!part->work->push)
-        encoding_lane_begin(part->encoding, part->packet);
+    encoding_lane_begin(part->encoding, part->packet);
     part->block = block->index;
     part->has_packet = true;
     return packet_add(part->packet, block, page, is_touched);
@@ -343,7 +340,6 @@ uint32_t lanes_n(const struct lanes *lanes)
 static void start(struct lanes *lanes, const struct wire_round_begin *begin,
                   const struct gw_page_set *set, struct push *push)
 {
-    encoding_begin_round(lanes->encoding, begin->round);
     pthread_mutex_lock(&lanes->lock);
     lanes->work.begin = *begin;
     lanes->work.set = set;
@@ -360,11 +356,13 @@ static void start(struct lanes *lanes, const struct wire_round_begin *begin,
 void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin,
                        const struct gw_page_set *set)
 {
+    encoding_begin_round(lanes->encoding, begin->round);
     start(lanes, begin, set, NULL);
 }
 
 void lanes_start_push(struct lanes *lanes, const struct wire_round_begin *begin, struct push *push)
 {
+    encoding_begin_push(lanes->encoding, begin->round);
     start(lanes, begin, NULL, push);
 }
 

@@ -105,11 +105,9 @@ static bool decode_frame(struct wire_decoder *decoder, const struct wire_record 
 }
 
 /* Hands the decoded pages out to all zstd runs of the packet. */
-static void place_frame(const struct wire_decoder *decoder, const struct wire_pages_in *packet,
+static void place_frame(const uint8_t *from, const struct wire_pages_in *packet,
                         const struct wire_pages_sink *sink, uint32_t *n_bad)
 {
-    const uint8_t *from = decoder->out;
-
     for (uint32_t i = 0; i < packet->n_runs; i++) {
         const struct wire_page_run *run = &packet->runs[i];
         for (uint32_t k = 0; run->encoding == WIRE_PAGE_ZSTD && k < run->n_pages; k++) {
@@ -154,30 +152,49 @@ static bool decode_deltas(const struct wire_decoder *decoder, const struct wire_
     return true;
 }
 
+/* Reads the run's bytes into the decoder. NULL: error is filled. */
+static struct wire_decoder *read_run(struct wire_stream *stream, const struct wire_record *record,
+                                     const struct wire_page_run *run, int64_t deadline_ns,
+                                     GError **error)
+{
+    struct wire_decoder *decoder = decoder_of(stream, record, error);
+
+    if (decoder == NULL) {
+        return NULL;
+    }
+    g_assert(run->data_bytes <= sizeof decoder->in);
+    const struct iovec iov = {decoder->in, run->data_bytes};
+    return wire_receive_bulk(stream, &iov, 1, deadline_ns, error) ? decoder : NULL;
+}
+
+const uint8_t *wire_decode_zstd(struct wire_stream *stream, const struct wire_record *record,
+                                const struct wire_pages_in *packet, const struct wire_page_run *run,
+                                int64_t deadline_ns, GError **error)
+{
+    struct wire_decoder *decoder = read_run(stream, record, run, deadline_ns, error);
+
+    if (decoder == NULL ||
+        !decode_frame(decoder, record, run->data_bytes, packet->n_zstd * WIRE_PAGE_BYTES, error)) {
+        return NULL;
+    }
+    return decoder->out;
+}
+
 bool wire_decode_run(struct wire_stream *stream, const struct wire_record *record,
                      const struct wire_pages_in *packet, const struct wire_page_run *run,
                      const struct wire_pages_sink *sink, uint32_t *n_bad, int64_t deadline_ns,
                      GError **error)
 {
-    struct wire_decoder *decoder = decoder_of(stream, record, error);
-
-    if (decoder == NULL) {
-        return false;
+    if (run->encoding == WIRE_PAGE_DELTA) {
+        struct wire_decoder *decoder = read_run(stream, record, run, deadline_ns, error);
+        return decoder != NULL && decode_deltas(decoder, record, packet, run, sink, n_bad, error);
     }
-    if (run->encoding == WIRE_PAGE_ZSTD && run->data_bytes == 0) {
+    if (run->data_bytes == 0) {
         return true; /* came with the first */
     }
-    g_assert(run->data_bytes <= sizeof decoder->in);
-    const struct iovec iov = {decoder->in, run->data_bytes};
-    if (!wire_receive_bulk(stream, &iov, 1, deadline_ns, error)) {
-        return false;
+    const uint8_t *pages = wire_decode_zstd(stream, record, packet, run, deadline_ns, error);
+    if (pages != NULL) {
+        place_frame(pages, packet, sink, n_bad);
     }
-    if (run->encoding == WIRE_PAGE_DELTA) {
-        return decode_deltas(decoder, record, packet, run, sink, n_bad, error);
-    }
-    if (!decode_frame(decoder, record, run->data_bytes, packet->n_zstd * WIRE_PAGE_BYTES, error)) {
-        return false;
-    }
-    place_frame(decoder, packet, sink, n_bad);
-    return true;
+    return pages != NULL;
 }

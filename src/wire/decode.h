@@ -22,6 +22,13 @@ bool wire_decode_run(struct wire_stream *stream, const struct wire_record *recor
                      const struct wire_pages_in *packet, const struct wire_page_run *run,
                      const struct wire_pages_sink *sink, uint32_t *n_bad, int64_t deadline_ns,
                      GError **error);
+/* Reads and decodes the bytes of the packet's first zstd run, which are those of all: the n_zstd
+ * pages in order, in memory of the connection's that holds until its next packet. For who looks at
+ * pages before they are placed; their digests are the caller's to compare. NULL: error is filled.
+ */
+const uint8_t *wire_decode_zstd(struct wire_stream *stream, const struct wire_record *record,
+                                const struct wire_pages_in *packet, const struct wire_page_run *run,
+                                int64_t deadline_ns, GError **error);
 /* What the connection's decoder takes; 0 before the first encoded run. */
 size_t wire_decoder_bytes(const struct wire_stream *stream);
 void wire_decoder_free(struct wire_decoder *decoder);

@@ -10,6 +10,7 @@
 
 /* Slow enough that pages are under way for a while when the guest has moved. */
 #define SLOW_BYTES_PER_S (UINT64_C(24) << 20)
+#define PLAIN_PAGES      2048u
 
 static char *faulty_uri(struct move *move, const char *spec)
 {
@@ -135,6 +136,33 @@ static void who_needs_a_page_gets_it(void **state)
     for (uint32_t i = 0; i < n_waits; i++)
         was_seen |= strcmp(waits[i].name, "test-reader") == 0 && waits[i].faults > 0;
     assert_true(was_seen);
+    move_clear(&move);
+}
+
+/* Bytes of one value in each page, here: what follows the guest becomes far less than it is. */
+static void what_follows_is_compressed(void **state)
+{
+    struct move move;
+    struct reader reader;
+    struct gw_source_status status;
+
+    init(&move, GW_MODE_POSTCOPY);
+    move.source_params.zstd = GW_ENCODE_ON;
+    move.source_params.delta = GW_ENCODE_ON;
+    move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S;
+    for (uint64_t page = 0; page < PLAIN_PAGES; page++)
+        memset(gw_memory_block(move.pair.source.memory, 0)->host + page * GW_PAGE_SIZE,
+               (int)(page % 251) + 1, GW_PAGE_SIZE);
+    move_start_destination(&move);
+    reader_start(&reader, &move);
+    move_start_source(&move);
+    move_finish(&move);
+    reader_end(&reader);
+    check_moved(&move);
+    status = source_status_of(&move);
+    assert_true(status.zstd.pages >= PLAIN_PAGES - status.pages_requested);
+    assert_true(status.zstd.out_bytes < status.zstd.in_bytes / 10);
+    assert_int_equal(status.delta.pages, 0);
     move_clear(&move);
 }
 
@@ -471,6 +499,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_follows_the_guest),
         cmocka_unit_test(who_needs_a_page_gets_it),
+        cmocka_unit_test(what_follows_is_compressed),
         cmocka_unit_test(auto_takes_it_when_rounds_do_not_help),
         cmocka_unit_test(auto_does_without_it_when_rounds_help),
         cmocka_unit_test(user_asks_for_it),
