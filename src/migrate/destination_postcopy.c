@@ -168,8 +168,11 @@ bool destination_place_late(struct page_lane *lane, struct paging *paging,
     if (!wire_pages_parse(record, packet, destination_block_pages, destination, features, error) ||
         !is_round_right(lane, record, error))
         return false;
-    if (!lane->hand)
+    if (!lane->hand) {
         lane->hand = paging_hand_new(paging);
+        if (lane->channel != CHANNEL_URGENT)
+            engine_go_behind();
+    }
     for (uint32_t i = 0; i < packet->n_runs; i++)
         if (!place_run(lane, paging, record, &packet->runs[i], &decoded, error))
             return false;

@@ -4,6 +4,9 @@
 
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
+
+#define NICE_BEHIND 10
 
 void engine_thread_start(pthread_t *thread, const char *name, void *(*fn)(void *), void *opaque)
 {
@@ -18,6 +21,12 @@ void engine_thread_start(pthread_t *thread, const char *name, void *(*fn)(void *
     if (rc != 0)
         g_error("pthread_create: %s", g_strerror(rc));
     pthread_setname_np(*thread, name);
+}
+
+void engine_go_behind(void)
+{
+    /* On Linux 0 is the thread, not the process; and to ask for less is always allowed. */
+    setpriority(PRIO_PROCESS, 0, MAX(getpriority(PRIO_PROCESS, 0), NICE_BEHIND));
 }
 
 size_t engine_message_bytes(uint16_t type)

@@ -26,6 +26,10 @@
 /* pthread_create or abort: an engine without its threads cannot even report. */
 void engine_thread_start(pthread_t *thread, const char *name, void *(*fn)(void *), void *opaque);
 
+/* The calling thread makes way from now on for those that somebody waits for: it carries what
+ * nobody asked for. It gets the rest of a core, and less of one that others keep busy. */
+void engine_go_behind(void);
+
 /* One decoded record of any type; which member holds is said by the record's type. */
 union engine_message {
     struct wire_hello hello;

@@ -240,12 +240,13 @@ static bool part_send_round(struct part *part, GError **error)
     return is_ok;
 }
 
-/* Each chunk goes out at once: somebody may need the next one more. */
+/* Each chunk goes out at once: somebody may need the next one more. No round comes after it. */
 static bool part_push(struct part *part, GError **error)
 {
     uint64_t first, words[PUSH_WORDS];
     uint32_t block;
 
+    engine_go_behind();
     while (!is_all_taken(part->work) && push_take(part->work->push, &block, &first, words))
         if (!part_send_chunk(part, block, first, words, error) || !part_flush(part, error))
             return false;
