@@ -292,7 +292,7 @@ struct gw_migrate_params {
     uint32_t max_slowdown_permille;
 };
 #define GW_MAX_SLOWDOWN_PERMILLE     990u
-#define GW_DEFAULT_DELTA_CACHE_BYTES (UINT64_C(64) << 20)
+#define GW_DEFAULT_DELTA_CACHE_BYTES (UINT64_C(48) << 20)
 #define GW_DEFAULT_MAX_BLACKOUT_NS   UINT64_C(300000000)
 #define GW_DEFAULT_SILENCE_LIMIT_NS  UINT64_C(10000000000)
 

@@ -79,7 +79,7 @@ def test_every_command_is_listed(vm):
 
 
 def test_answers(vm):
-    assert vm.qmp.command("query-memory-size-summary")["base-memory"] == 64 << 20
+    assert vm.qmp.command("query-memory-size-summary")["base-memory"] == 48 << 20
     cpu, = vm.qmp.command("query-cpus-fast")
     assert cpu["cpu-index"] == 0 and cpu["target"] == "riscv64" and cpu["thread-id"] > 0
     assert vm.qmp.command("query-migrate") == {"status": "none"}
@@ -87,7 +87,7 @@ def test_answers(vm):
     parameters = vm.qmp.command("query-migrate-parameters")
     assert (parameters["downtime-limit"], parameters["max-bandwidth"]) == (77, 1 << 20)
     assert parameters["multifd-compression"] == "auto" and parameters["delta"] == "auto"
-    assert parameters["xbzrle-cache-size"] == 64 << 20
+    assert parameters["xbzrle-cache-size"] == 48 << 20
     vm.qmp.command("migrate-set-parameters",
                    **{"multifd-compression": "none", "xbzrle-cache-size": 1 << 20})
     vm.qmp.command("migrate-set-capabilities", capabilities=[{"capability": "xbzrle", "state": True}])
