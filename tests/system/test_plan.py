@@ -89,6 +89,10 @@ def test_budgets_that_cannot_be_met(start_vm, mover):
     assert precopy["needs"]["blackout-ns"] > 50e6
     assert "what would do" in said["reason"]
     assert not next(mode for mode in said["modes"] if mode["mode"] == "postcopy")["possible"]
+    # Post-copy would do, where it may be.
+    said = plan(vm, f"rate:{LINK},{new.uri}", "--max-blackout", "50ms")
+    assert said["chosen"] == "postcopy" and said["meets-budgets"]
+    assert "the loss of either host is the loss of the guest" in said["reason"]
     text = vm.godwit("plan", new.uri, "--sample", "500ms", check=False).stdout
     for word in ("Guest ", "Link ", "Destination ", "precopy", "blackout, ms"):
         assert word in text, text
