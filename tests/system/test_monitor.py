@@ -79,7 +79,7 @@ def test_every_command_is_listed(vm):
 
 
 def test_answers(vm):
-    assert vm.qmp.command("query-memory-size-summary")["base-memory"] == 48 << 20
+    assert vm.qmp.command("query-memory-size-summary")["base-memory"] == 64 << 20
     cpu, = vm.qmp.command("query-cpus-fast")
     assert cpu["cpu-index"] == 0 and cpu["target"] == "riscv64" and cpu["thread-id"] > 0
     assert vm.qmp.command("query-migrate") == {"status": "none"}
