@@ -44,7 +44,7 @@ class Godwit:
                           "--append", APPEND)
 
     def move(self, old):
-        uri = f"unix:{self.folder}/g{self.count}.sock"
+        uri = f"tcp:127.0.0.1:{net.free_port()}"
         new = self.start("--incoming", uri)
         new.qmp.command("query-status")
         summary = old.migrate(uri)
@@ -76,7 +76,7 @@ class Reference:
 
     def move(self, old):
         """With the lowest downtime limit with which it ends, found by doubling it."""
-        uri = f"unix:{self.folder}/q{self.count}.sock"
+        uri = f"tcp:127.0.0.1:{net.free_port()}"
         new = self.start(True)
         limit, since = 10, time.monotonic()
         old.parameters(max_bandwidth=10**11, downtime_limit=limit)
