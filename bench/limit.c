@@ -33,7 +33,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include <xxhash.h>
+
+#include "base/digest.h"
 
 #define PAGE            4096u
 #define PIECE_PAGES     256u

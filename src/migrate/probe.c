@@ -4,9 +4,7 @@
 
 #include <math.h>
 
-#define XXH_STATIC_LINKING_ONLY
-#include <xxhash.h>
-
+#include "base/digest.h"
 #include "wire/cursor.h"
 
 #define FIRST_BYTES  (64u << 10) /* of the first records; they are also the first window */

@@ -6,11 +6,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/digest.h"
 #include "wire/codec.h"
 #include "wire/wire.h"
-
-#define XXH_STATIC_LINKING_ONLY
-#include <xxhash.h>
 
 struct wire_stream {
     /* fixed after construction */
