@@ -126,7 +126,8 @@ bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *pa
  * Costs a system call, whatever the size of the block. Same limits as above. */
 uint64_t gw_memory_touched_mask(const struct gw_ram_block *block, uint64_t first, uint32_t n_pages);
 /* Makes pages present, contents unchanged, so that later writes do not fault. offset, len:
- * multiples of GW_PAGE_SIZE. Blocks while the kernel zeroes fresh pages. */
+ * multiples of GW_PAGE_SIZE. Blocks while the kernel zeroes fresh pages. A block that was populated
+ * as a whole stays so: a destination does not give back what the source never touched. */
 bool gw_memory_populate(struct gw_ram_block *block, uint64_t offset, uint64_t len, GError **error);
 /* Gives pages back to the host (balloon); they read as zero afterwards. That counts as a write of
  * the pages that had been touched. */

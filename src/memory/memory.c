@@ -399,6 +399,9 @@ bool gw_memory_populate(struct gw_ram_block *block, uint64_t offset, uint64_t le
                     len, g_strerror(errno));
         return false;
     }
+    if (len == block->size_bytes) {
+        __atomic_store_n(&memory_block_of(block)->is_populated, true, __ATOMIC_RELAXED);
+    }
     return true;
 }
 

@@ -41,6 +41,7 @@ struct memory_block {
     int home_fd;       /* the memory to fall back to; -1: none is ready */
     off_t home_offset; /* where in it the block begins */
     bool is_lent;      /* atomic: the memory is another process's, or is about to be */
+    bool is_populated; /* atomic: all of it was made present once */
 
     pthread_mutex_t place_lock; /* held by who writes to fd; a leaf */
 

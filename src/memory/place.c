@@ -30,6 +30,11 @@ bool memory_can_place(const struct gw_ram_block *block)
     return memory_block_of_const(block)->can_place;
 }
 
+bool memory_was_populated(const struct gw_ram_block *block)
+{
+    return __atomic_load_n(&memory_block_of_const(block)->is_populated, __ATOMIC_RELAXED);
+}
+
 static bool write_all(const struct memory_block *self, uint64_t offset, const uint8_t *from,
                       size_t len, GError **error)
 {

@@ -24,5 +24,7 @@ bool memory_can_place(const struct gw_ram_block *block);
  * the kernel has no memory. The dirty log is not told. */
 bool memory_place(struct gw_ram_block *block, uint64_t offset, const uint8_t *from, size_t len,
                   GError **error);
+/* Whether its user had all of it made present, and so wants it to stay. */
+bool memory_was_populated(const struct gw_ram_block *block);
 
 #endif

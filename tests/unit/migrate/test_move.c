@@ -139,6 +139,31 @@ static void allocates_no_more_than_the_source_has(void **state)
     move_clear(&move);
 }
 
+/* Memory that was made present at the destination stays so, though the source never touched it;
+ * what stood in it does not. */
+static void present_memory_stays_present(void **state)
+{
+    struct move move;
+    struct gw_ram_block *high;
+
+    move_init(&move);
+    high = gw_memory_block(move.pair.destination.memory, 1);
+    assert_true(gw_memory_populate(high, 0, high->size_bytes, NULL));
+    gw_memory_write(move.pair.destination.memory, (UINT64_C(1) << 32) + FAKE_HIGH_BYTES - 4096,
+                    "old", 3);
+    move.pair.source.writes_per_ms = 0;
+    assert_int_equal(
+        gw_memory_touched_mask(gw_memory_block(move.pair.source.memory, 1), high->n_pages - 2, 2),
+        0);
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    assert_int_equal(gw_memory_touched_mask(high, high->n_pages - 2, 2), 1);
+    check_one_owner(&move); /* compares, and so reads the holes */
+    move_clear(&move);
+}
+
 static void bandwidth_limit_slows_it_down(void **state)
 {
     struct move move;
@@ -202,6 +227,7 @@ int main(void)
         cmocka_unit_test(paused_guest_stays_paused),
         cmocka_unit_test(destination_learns_that_the_source_knows),
         cmocka_unit_test(memory_that_was_used_before_is_cleared),
+        cmocka_unit_test(present_memory_stays_present),
         cmocka_unit_test(allocates_no_more_than_the_source_has),
         cmocka_unit_test(bandwidth_limit_slows_it_down),
         cmocka_unit_test(encoded_pages_arrive),
