@@ -409,6 +409,9 @@ struct gw_source_status {
      * made before this round (0: there was none). */
     uint32_t forecast_round;
     struct gw_range forecast_total_ns, forecast_blackout_ns;
+    /* Post-copy: requests for pages that were answered, and how long that took, from having read
+     * one to having written its pages; upper bounds of buckets. */
+    uint64_t requests_served, serve_p50_ns, serve_p99_ns, serve_max_ns;
 };
 
 /* A vCPU, as far as throttling goes. */

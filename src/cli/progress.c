@@ -336,6 +336,19 @@ static void print_links(const json_t *info)
         printf("%.0f lost link(s) replaced\n", number(info, "reconnects"));
 }
 
+/* What it took here to answer. */
+static void print_served(const json_t *info)
+{
+    const json_t *served = json_object_get(info, "served");
+
+    if (number(served, "count") > 0)
+        printf("%.0f request%s answered here: half within %.3f ms, 99 %% within %.3f ms, the "
+               "longest took %.3f ms\n",
+               number(served, "count"), plural(number(served, "count")),
+               number(served, "p50-ns") / MS, number(served, "p99-ns") / MS,
+               number(served, "max-ns") / MS);
+}
+
 void progress_end(struct progress *progress, const json_t *info, const json_t *ledger)
 {
     const json_t *ram = json_object_get(info, "ram");
@@ -364,6 +377,7 @@ void progress_end(struct progress *progress, const json_t *info, const json_t *l
                plural(number(info, "failed-attempts")));
     if (*text_of(info, "note"))
         printf("%s\n", text_of(info, "note"));
+    print_served(info);
     if (attempt)
         print_ledger(attempt);
     fflush(stdout);

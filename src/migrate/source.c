@@ -562,6 +562,7 @@ static struct gw_source *source_new(const struct gw_vm *vm, const char *uri,
     handover_init(&source->handover, GW_SIDE_SOURCE);
     predict_init(&source->predict);
     source->page_links = g_ptr_array_new();
+    histogram_init(&source->postcopy.served);
     source->lost_limit_ns = UINT64_MAX;
     source->start_ns = clock_mono_ns();
     source->status.state = GW_SOURCE_CONNECTING;

@@ -12,6 +12,7 @@
 #ifndef MIGRATE_SOURCE_H
 #define MIGRATE_SOURCE_H
 
+#include "base/histogram.h"
 #include "migrate/engine.h"
 #include "migrate/handover.h"
 #include "migrate/lanes.h"
@@ -61,6 +62,7 @@ struct source_postcopy {
     struct wire_pages_out *packet; /* likewise; used by the urgent channel's reader */
     uint32_t is_serving;           /* atomic: the guest is at rest, requests are answered */
     uint64_t n_requested;          /* atomic: pages */
+    struct histogram served;       /* requests, by time to answer; detail: where in the block */
 
     char *uri; /* where to reconnect from now on, owned here; NULL: as at the start */
     uint64_t next_try_ns, pause_ns, give_up_ns;
@@ -254,6 +256,8 @@ void source_serve(struct gw_source *source);
 void source_on_whole(struct gw_source *source, const struct mail *mail);
 void source_let_go(struct gw_source *source);
 void source_publish_postcopy(struct gw_source *source);
+/* How long requests took to be answered; complete once the urgent channel is closed. */
+void source_publish_served(struct gw_source *source);
 void source_postcopy_free(struct gw_source *source);
 
 /* source_reconnect.c */

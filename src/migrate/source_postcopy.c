@@ -9,7 +9,7 @@
  * that were asked for. The source is done when the destination says WHOLE.
  *
  * Threads: the control thread, except serve_*, which run on the urgent channel's reader. What both
- * use: is_serving and the counters (atomic), push (any thread).
+ * use: is_serving and the counters (atomic), push and served (any thread).
  */
 #include "migrate/source.h"
 
@@ -135,6 +135,7 @@ static bool serve_request(struct gw_source *source, struct link *link, struct wi
 {
     const struct gw_ram_block *block;
     struct wire_page_request request;
+    uint64_t since_ns = clock_mono_ns();
 
     if (!wire_decode(record, &request, error))
         return false;
@@ -149,7 +150,11 @@ static bool serve_request(struct gw_source *source, struct link *link, struct wi
      * source_name_missing. */
     if (!__atomic_load_n(&source->postcopy.is_serving, __ATOMIC_ACQUIRE))
         return true;
-    return serve_pages(source, link, &request, error);
+    if (!serve_pages(source, link, &request, error))
+        return false;
+    histogram_record(&source->postcopy.served, clock_mono_ns() - since_ns,
+                     request.first_page << GW_PAGE_SHIFT);
+    return true;
 }
 
 static bool on_urgent_record(void *opaque, struct link *link, struct wire_record *record,
@@ -212,6 +217,7 @@ void source_postcopy_free(struct gw_source *source)
     g_clear_pointer(&postcopy->push, push_free);
     g_clear_pointer(&postcopy->packet, wire_pages_out_free);
     g_clear_pointer(&postcopy->uri, g_free);
+    histogram_clear(&postcopy->served);
 }
 
 /* ---- the attempt ------------------------------------------------------------------------------
@@ -332,6 +338,21 @@ bool gw_source_start_postcopy(struct gw_source *source, GError **error)
     return !why;
 }
 
+void source_publish_served(struct gw_source *source)
+{
+    struct histogram_snapshot served;
+
+    if (!source->postcopy.is_attempt)
+        return;
+    histogram_snapshot(&source->postcopy.served, &served);
+    pthread_mutex_lock(&source->lock);
+    source->status.requests_served = served.count;
+    source->status.serve_p50_ns = served.p50;
+    source->status.serve_p99_ns = served.p99;
+    source->status.serve_max_ns = served.max;
+    pthread_mutex_unlock(&source->lock);
+}
+
 void source_publish_postcopy(struct gw_source *source)
 {
     const char *why = why_not(source);
@@ -339,6 +360,7 @@ void source_publish_postcopy(struct gw_source *source)
     bool is_after = source->postcopy.is_attempt && !source->is_snapshot &&
                     state != GW_SOURCE_ROUNDS && state != GW_SOURCE_RECONNECTING;
 
+    source_publish_served(source);
     pthread_mutex_lock(&source->lock);
     source->status.is_postcopy = is_after;
     source->status.pages_requested =

@@ -101,6 +101,11 @@ void postcopy_put_source(json_t *info, const struct gw_source_status *s)
         return;
     put_int(json_object_get(info, "ram"), "postcopy-requests", s->pages_requested);
     put_int(info, "pages-left", s->pages_left);
+    json_object_set_new(info, "served",
+                        json_pack("{s:I, s:I, s:I, s:I}", "count", (json_int_t)s->requests_served,
+                                  "p50-ns", (json_int_t)s->serve_p50_ns, "p99-ns",
+                                  (json_int_t)s->serve_p99_ns, "max-ns",
+                                  (json_int_t)s->serve_max_ns));
 }
 
 static json_t *wait_to_json(const struct gw_fault_wait *wait)

@@ -111,6 +111,15 @@ static void reader_end(struct reader *reader)
     assert_int_equal(atomic_load(&reader->n_wrong), 0);
 }
 
+static void check_served(struct move *move)
+{
+    struct gw_source_status here = source_status_of(move);
+
+    assert_in_range(here.requests_served, 1, here.pages_requested);
+    assert_in_range(here.serve_p50_ns, 1, here.serve_p99_ns);
+    assert_in_range(here.serve_p99_ns, here.serve_p50_ns, here.serve_max_ns);
+}
+
 static void who_needs_a_page_gets_it(void **state)
 {
     struct move move;
@@ -127,7 +136,7 @@ static void who_needs_a_page_gets_it(void **state)
     move_finish(&move);
     reader_end(&reader);
     check_moved(&move);
-    assert_true(source_status_of(&move).pages_requested > 0);
+    check_served(&move);
     assert_true(destination_status_of(&move).faults > 0);
     assert_true(destination_status_of(&move).fault_max_ns >=
                 destination_status_of(&move).fault_p50_ns);
