@@ -282,6 +282,9 @@ static void source_on_record(struct gw_source *source, struct mail *mail)
         source->status.peer_cpu_ns = mail->message.cost.cpu_ns;
         pthread_mutex_unlock(&source->lock);
         break;
+    case WIRE_FAULT_WAITS:
+        source_on_fault_waits(source, mail);
+        break;
     case WIRE_LEDGER:
         source_on_ledger(source, mail);
         break;

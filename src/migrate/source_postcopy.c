@@ -299,6 +299,32 @@ void source_on_whole(struct gw_source *source, const struct mail *mail)
     source_dispatch(source, SOURCE_EV_WHOLE);
 }
 
+void source_on_fault_waits(struct gw_source *source, const struct mail *mail)
+{
+    const struct wire_fault_waits *told = &mail->message.fault_waits;
+    struct gw_source_status *status = &source->status;
+
+    pthread_mutex_lock(&source->lock);
+    status->has_fault_waits = true;
+    status->faults = told->faults;
+    status->fault_p50_ns = told->p50_ns;
+    status->fault_p99_ns = told->p99_ns;
+    status->fault_max_ns = told->max_ns;
+    source->n_fault_waits = told->n_threads;
+    for (uint32_t i = 0; i < told->n_threads; i++) {
+        const struct wire_fault_wait *thread = &told->threads[i];
+        struct gw_fault_wait *wait = &source->fault_waits[i];
+
+        *wait = (struct gw_fault_wait){.faults = thread->faults,
+                                       .stall_ns = thread->stall_ns,
+                                       .p50_ns = thread->p50_ns,
+                                       .p99_ns = thread->p99_ns,
+                                       .max_ns = thread->max_ns};
+        g_strlcpy(wait->name, thread->name, sizeof wait->name);
+    }
+    pthread_mutex_unlock(&source->lock);
+}
+
 void source_let_go(struct gw_source *source)
 {
     source_forward_stop(source);
@@ -336,6 +362,19 @@ bool gw_source_start_postcopy(struct gw_source *source, GError **error)
     if (!why)
         mailbox_put(&source->box, mail_new(MAIL_POKE));
     return !why;
+}
+
+uint32_t gw_source_get_fault_waits(struct gw_source *source, struct gw_fault_wait *waits,
+                                   uint32_t n)
+{
+    uint32_t n_waits;
+
+    pthread_mutex_lock(&source->lock);
+    n_waits = MIN(n, source->n_fault_waits);
+    for (uint32_t i = 0; i < n_waits; i++)
+        waits[i] = source->fault_waits[i];
+    pthread_mutex_unlock(&source->lock);
+    return n_waits;
 }
 
 void source_publish_served(struct gw_source *source)
