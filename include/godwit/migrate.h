@@ -32,6 +32,7 @@ extern "C" {
 
 struct gw_channel;
 struct gw_destination;
+struct gw_fault_wait;
 struct gw_ledger;
 struct gw_plan;
 struct gw_source;
@@ -409,6 +410,13 @@ struct gw_source_status {
      * made before this round (0: there was none). */
     uint32_t forecast_round;
     struct gw_range forecast_total_ns, forecast_blackout_ns;
+    /* Post-copy: requests for pages that were answered, and how long that took, from having read
+     * one to having written its pages; upper bounds of buckets. */
+    uint64_t requests_served, serve_p50_ns, serve_p99_ns, serve_max_ns;
+    /* Post-copy, of gw_destination_status, when the destination had all pages:
+     * gw_source_get_fault_waits has the single threads. has_fault_waits false: it has not told. */
+    bool has_fault_waits;
+    uint64_t faults, fault_p50_ns, fault_p99_ns, fault_max_ns;
 };
 
 /* A vCPU, as far as throttling goes. */
@@ -454,6 +462,9 @@ bool gw_source_pause(struct gw_source *source, GError **error);
 /* Tries at once to replace a lost link, at uri from now on (NULL: as before). STATE: no link was
  * lost. INVALID: the uri is none that can be connected to again. */
 bool gw_source_recover(struct gw_source *source, const char *uri, GError **error);
+/* Post-copy: as gw_destination_get_fault_waits, when the destination has told (has_fault_waits). */
+uint32_t gw_source_get_fault_waits(struct gw_source *source, struct gw_fault_wait *waits,
+                                   uint32_t n);
 
 enum gw_resolution {
     GW_RESOLVE_RUN_HERE = 1, /* the operator vouches that the destination does not and never will */
@@ -516,7 +527,7 @@ struct gw_destination_status {
 
 /* How long one thread (a vCPU, mostly) has waited for missing pages. */
 struct gw_fault_wait {
-    char name[16]; /* of the thread */
+    char name[16]; /* of the thread: printable ASCII */
     uint64_t faults;
     uint64_t stall_ns; /* in total */
     uint64_t p50_ns, p99_ns, max_ns;
@@ -539,7 +550,8 @@ struct gw_ledger *gw_destination_get_ledger(struct gw_destination *destination);
  */
 bool gw_destination_cancel(struct gw_destination *destination);
 /* ---- since 1.1 ---- */
-/* Post-copy: fills waits with what each thread has waited, at most n; returns how many. */
+/* Post-copy: fills waits with what each thread has waited, at most n; returns how many. It stays as
+ * the source was told when nothing was missing any more. */
 uint32_t gw_destination_get_fault_waits(struct gw_destination *destination,
                                         struct gw_fault_wait *waits, uint32_t n);
 /* Post-copy: gives up the links, as if they had broken: the source will bring new ones. STATE: none

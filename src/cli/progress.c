@@ -336,6 +336,43 @@ static void print_links(const json_t *info)
         printf("%.0f lost link(s) replaced\n", number(info, "reconnects"));
 }
 
+char *progress_waits(const json_t *info)
+{
+    const json_t *threads = json_object_get(json_object_get(info, "faults"), "threads");
+    g_autoptr(GString) table = g_string_new(NULL);
+    size_t i;
+    json_t *thread;
+
+    if (json_array_size(threads) > 0)
+        g_string_append_printf(table,
+                               "\nvCPU waits for pages (times in ms)\n"
+                               "  %-16s %8s %12s %10s %10s %10s\n",
+                               "thread", "faults", "in all", "half in", "99 % in", "longest");
+    json_array_foreach(threads, i, thread)
+    {
+        g_string_append_printf(table, "  %-16s %8.0f %12.3f %10.3f %10.3f %10.3f\n",
+                               text_of(thread, "name"), number(thread, "count"),
+                               number(thread, "stall-ns") / MS, number(thread, "p50-ns") / MS,
+                               number(thread, "p99-ns") / MS, number(thread, "max-ns") / MS);
+    }
+    return g_string_free(g_steal_pointer(&table), FALSE);
+}
+
+/* What it took here to answer, and what that was for the guest there. */
+static void print_waits(const json_t *info)
+{
+    const json_t *served = json_object_get(info, "served");
+    g_autofree char *table = progress_waits(info);
+
+    if (number(served, "count") > 0)
+        printf("%.0f request%s answered here: half within %.3f ms, 99 %% within %.3f ms, the "
+               "longest took %.3f ms\n",
+               number(served, "count"), plural(number(served, "count")),
+               number(served, "p50-ns") / MS, number(served, "p99-ns") / MS,
+               number(served, "max-ns") / MS);
+    fputs(table, stdout);
+}
+
 void progress_end(struct progress *progress, const json_t *info, const json_t *ledger)
 {
     const json_t *ram = json_object_get(info, "ram");
@@ -364,6 +401,7 @@ void progress_end(struct progress *progress, const json_t *info, const json_t *l
                plural(number(info, "failed-attempts")));
     if (*text_of(info, "note"))
         printf("%s\n", text_of(info, "note"));
+    print_waits(info);
     if (attempt)
         print_ledger(attempt);
     fflush(stdout);

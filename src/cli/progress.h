@@ -22,6 +22,8 @@ char *progress_line(const json_t *info);
 void progress_show(struct progress *progress, const json_t *info);
 /* Ends an unfinished line, so that something else can be printed. */
 void progress_break(struct progress *progress);
+/* The table of who waited for pages, for people; empty when nobody is known to have. g_free. */
+char *progress_waits(const json_t *info);
 /* The summary. ledger: what query-blackout answers, or NULL. */
 void progress_end(struct progress *progress, const json_t *info, const json_t *ledger);
 

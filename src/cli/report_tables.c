@@ -128,6 +128,7 @@ static void put_settings(GString *out, const json_t *params)
 static void put_figures(GString *out, const struct report_facts *facts)
 {
     const json_t *info = facts->info, *ram = json_object_get(info, "ram");
+    const json_t *served = json_object_get(info, "served");
 
     g_string_append(out, "<section id=\"figures\">\n<h2>Figures</h2>\n<table class=\"facts\">\n");
     put_figure(out, "memory of the guest", SVG_BYTES, ram, "total");
@@ -137,6 +138,10 @@ static void put_figures(GString *out, const struct report_facts *facts)
     put_figure(out, "pages sent again because they arrived damaged", SVG_COUNT, ram,
                "pages-resent");
     put_figure(out, "pages asked for by the destination", SVG_COUNT, ram, "postcopy-requests");
+    put_figure(out, "requests for pages answered", SVG_COUNT, served, "count");
+    put_figure(out, "half of them within", SVG_TIME, served, "p50-ns");
+    put_figure(out, "99 % of them within", SVG_TIME, served, "p99-ns");
+    put_figure(out, "the longest took", SVG_TIME, served, "max-ns");
     put_encoding(out, "compressed", json_object_get(info, "compression"), "compression-rate");
     put_encoding(out, "sent as deltas", json_object_get(info, "xbzrle-cache"), "encoding-rate");
     put_figure(out, "page channels", SVG_COUNT, info, "channels");

@@ -341,6 +341,31 @@ void destination_forget_attempt(struct gw_destination *destination)
     destination->postcopy.is_attempt = false;
 }
 
+/* What query-migrate shows here from now on, too. */
+static void say_fault_waits(struct gw_destination *destination)
+{
+    struct wire_fault_waits waits = {.n_threads = destination->n_fault_waits};
+
+    waits.threads = g_new0(struct wire_fault_wait, waits.n_threads + 1);
+    pthread_mutex_lock(&destination->lock);
+    waits.faults = destination->status.faults;
+    waits.p50_ns = destination->status.fault_p50_ns;
+    waits.p99_ns = destination->status.fault_p99_ns;
+    waits.max_ns = destination->status.fault_max_ns;
+    for (uint32_t i = 0; i < waits.n_threads; i++) {
+        const struct gw_fault_wait *wait = &destination->fault_waits[i];
+
+        waits.threads[i] = (struct wire_fault_wait){.name = g_strdup(wait->name),
+                                                    .faults = wait->faults,
+                                                    .stall_ns = wait->stall_ns,
+                                                    .p50_ns = wait->p50_ns,
+                                                    .p99_ns = wait->p99_ns,
+                                                    .max_ns = wait->max_ns};
+    }
+    pthread_mutex_unlock(&destination->lock);
+    link_post(destination->control, WIRE_FAULT_WAITS, &waits);
+}
+
 void destination_say_whole(struct gw_destination *destination)
 {
     struct wire_whole whole = {.n_pages = destination->postcopy.n_missing,
@@ -351,6 +376,8 @@ void destination_say_whole(struct gw_destination *destination)
         destination_answer_whole(destination);
         return;
     }
+    if (destination->postcopy.paging)
+        destination_keep_fault_waits(destination, destination->postcopy.paging);
     destination->postcopy.is_done = true;
     if (!destination->control) {
         destination_end_paging(destination);
@@ -358,6 +385,7 @@ void destination_say_whole(struct gw_destination *destination)
     }
     destination->ledger_limit_ns = MIN(destination->ledger_limit_ns, clock_mono_ns());
     destination_look_at_ledger(destination);
+    say_fault_waits(destination);
     link_post(destination->control, WIRE_WHOLE, &whole);
     destination_say_cost(destination);
     link_post(destination->control, WIRE_GOODBYE, &goodbye);
@@ -374,6 +402,8 @@ void destination_on_push_end(struct gw_destination *destination)
 /* ---- status -----------------------------------------------------------------------------------
  */
 
+G_STATIC_ASSERT(PAGING_MAX_THREADS <= WIRE_MAX_FAULT_WAITS);
+
 static struct gw_fault_wait wait_of(const struct paging_thread_stats *thread)
 {
     struct gw_fault_wait wait = {.faults = thread->n_faults,
@@ -383,14 +413,21 @@ static struct gw_fault_wait wait_of(const struct paging_thread_stats *thread)
                                  .max_ns = thread->latency.max};
 
     g_strlcpy(wait.name, thread->thread ? thread->name : "others", sizeof wait.name);
+    for (char *at = wait.name; *at; at++)
+        if (!g_ascii_isprint(*at))
+            *at = '?'; /* the source takes no others, nor does JSON take all */
     return wait;
 }
 
 void destination_keep_fault_waits(struct gw_destination *destination, struct paging *paging)
 {
-    struct paging_stats *stats = g_new0(struct paging_stats, 1);
+    struct paging_stats *stats;
     struct gw_destination_status *status = &destination->status;
 
+    /* What was said holds: nobody waits for the source any more. */
+    if (destination->postcopy.is_done)
+        return;
+    stats = g_new0(struct paging_stats, 1);
     paging_get_stats(paging, stats);
     pthread_mutex_lock(&destination->lock);
     status->pages_missing = paging_n_missing(paging);

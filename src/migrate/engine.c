@@ -57,6 +57,7 @@ size_t engine_message_bytes(uint16_t type)
         {WIRE_REHEARSAL_REPORT, sizeof(struct wire_rehearsal_report)},
         {WIRE_LEDGER, sizeof(struct wire_ledger)},
         {WIRE_COST, sizeof(struct wire_cost)},
+        {WIRE_FAULT_WAITS, sizeof(struct wire_fault_waits)},
         {WIRE_GOODBYE, sizeof(struct wire_goodbye)},
         {WIRE_END, sizeof(struct wire_end)},
         {WIRE_KEEPALIVE, sizeof(struct wire_keepalive)},

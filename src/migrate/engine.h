@@ -54,6 +54,7 @@ union engine_message {
     struct wire_rehearsal_report rehearsal_report;
     struct wire_ledger ledger;
     struct wire_cost cost;
+    struct wire_fault_waits fault_waits;
     struct wire_goodbye goodbye;
     struct wire_end end;
     struct wire_keepalive keepalive;

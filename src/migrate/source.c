@@ -282,6 +282,9 @@ static void source_on_record(struct gw_source *source, struct mail *mail)
         source->status.peer_cpu_ns = mail->message.cost.cpu_ns;
         pthread_mutex_unlock(&source->lock);
         break;
+    case WIRE_FAULT_WAITS:
+        source_on_fault_waits(source, mail);
+        break;
     case WIRE_LEDGER:
         source_on_ledger(source, mail);
         break;
@@ -563,6 +566,7 @@ static struct gw_source *source_new(const struct gw_vm *vm, const char *uri,
     handover_init(&source->handover, GW_SIDE_SOURCE);
     predict_init(&source->predict);
     source->page_links = g_ptr_array_new();
+    histogram_init(&source->postcopy.served);
     source->lost_limit_ns = UINT64_MAX;
     source->start_ns = clock_mono_ns();
     source->status.state = GW_SOURCE_CONNECTING;

@@ -12,6 +12,7 @@
 #ifndef MIGRATE_SOURCE_H
 #define MIGRATE_SOURCE_H
 
+#include "base/histogram.h"
 #include "migrate/engine.h"
 #include "migrate/handover.h"
 #include "migrate/lanes.h"
@@ -61,6 +62,7 @@ struct source_postcopy {
     struct wire_pages_out *packet; /* likewise; used by the urgent channel's reader */
     uint32_t is_serving;           /* atomic: the guest is at rest, requests are answered */
     uint64_t n_requested;          /* atomic: pages */
+    struct histogram served;       /* requests, by time to answer; detail: where in the block */
 
     char *uri; /* where to reconnect from now on, owned here; NULL: as at the start */
     uint64_t next_try_ns, pause_ns, give_up_ns;
@@ -104,9 +106,11 @@ struct gw_source {
     struct gw_channel *opening;     /* a channel the control thread blocks on */
     struct wire_stream *saving;     /* the snapshot's, while it is written */
     bool wants_cancel, is_freeing;
-    enum gw_resolution resolution; /* 0: none asked */
-    bool asks_postcopy;            /* the user wants it */
-    bool is_continued;             /* the user lets it switch over */
+    enum gw_resolution resolution;                          /* 0: none asked */
+    bool asks_postcopy;                                     /* the user wants it */
+    bool is_continued;                                      /* the user lets it switch over */
+    struct gw_fault_wait fault_waits[WIRE_MAX_FAULT_WAITS]; /* as the destination has told */
+    uint32_t n_fault_waits;
 
     /* owned by the control thread */
     uint64_t start_ns;
@@ -255,8 +259,11 @@ void source_take_missing_back(struct gw_source *source); /* put off */
 void source_push(struct gw_source *source);
 void source_serve(struct gw_source *source);
 void source_on_whole(struct gw_source *source, const struct mail *mail);
+void source_on_fault_waits(struct gw_source *source, const struct mail *mail);
 void source_let_go(struct gw_source *source);
 void source_publish_postcopy(struct gw_source *source);
+/* How long requests took to be answered; complete once the urgent channel is closed. */
+void source_publish_served(struct gw_source *source);
 void source_postcopy_free(struct gw_source *source);
 
 /* source_reconnect.c */

@@ -9,7 +9,7 @@
  * that were asked for. The source is done when the destination says WHOLE.
  *
  * Threads: the control thread, except serve_*, which run on the urgent channel's reader. What both
- * use: is_serving and the counters (atomic), push (any thread).
+ * use: is_serving and the counters (atomic), push and served (any thread).
  */
 #include "migrate/source.h"
 
@@ -135,6 +135,7 @@ static bool serve_request(struct gw_source *source, struct link *link, struct wi
 {
     const struct gw_ram_block *block;
     struct wire_page_request request;
+    uint64_t since_ns = clock_mono_ns();
 
     if (!wire_decode(record, &request, error))
         return false;
@@ -149,7 +150,11 @@ static bool serve_request(struct gw_source *source, struct link *link, struct wi
      * source_name_missing. */
     if (!__atomic_load_n(&source->postcopy.is_serving, __ATOMIC_ACQUIRE))
         return true;
-    return serve_pages(source, link, &request, error);
+    if (!serve_pages(source, link, &request, error))
+        return false;
+    histogram_record(&source->postcopy.served, clock_mono_ns() - since_ns,
+                     request.first_page << GW_PAGE_SHIFT);
+    return true;
 }
 
 static bool on_urgent_record(void *opaque, struct link *link, struct wire_record *record,
@@ -212,6 +217,7 @@ void source_postcopy_free(struct gw_source *source)
     g_clear_pointer(&postcopy->push, push_free);
     g_clear_pointer(&postcopy->packet, wire_pages_out_free);
     g_clear_pointer(&postcopy->uri, g_free);
+    histogram_clear(&postcopy->served);
 }
 
 /* ---- the attempt ------------------------------------------------------------------------------
@@ -289,6 +295,32 @@ void source_on_whole(struct gw_source *source, const struct mail *mail)
     source_dispatch(source, SOURCE_EV_WHOLE);
 }
 
+void source_on_fault_waits(struct gw_source *source, const struct mail *mail)
+{
+    const struct wire_fault_waits *told = &mail->message.fault_waits;
+    struct gw_source_status *status = &source->status;
+
+    pthread_mutex_lock(&source->lock);
+    status->has_fault_waits = true;
+    status->faults = told->faults;
+    status->fault_p50_ns = told->p50_ns;
+    status->fault_p99_ns = told->p99_ns;
+    status->fault_max_ns = told->max_ns;
+    source->n_fault_waits = told->n_threads;
+    for (uint32_t i = 0; i < told->n_threads; i++) {
+        const struct wire_fault_wait *thread = &told->threads[i];
+        struct gw_fault_wait *wait = &source->fault_waits[i];
+
+        *wait = (struct gw_fault_wait){.faults = thread->faults,
+                                       .stall_ns = thread->stall_ns,
+                                       .p50_ns = thread->p50_ns,
+                                       .p99_ns = thread->p99_ns,
+                                       .max_ns = thread->max_ns};
+        g_strlcpy(wait->name, thread->name, sizeof wait->name);
+    }
+    pthread_mutex_unlock(&source->lock);
+}
+
 void source_let_go(struct gw_source *source)
 {
     source_forward_stop(source);
@@ -328,6 +360,34 @@ bool gw_source_start_postcopy(struct gw_source *source, GError **error)
     return !why;
 }
 
+uint32_t gw_source_get_fault_waits(struct gw_source *source, struct gw_fault_wait *waits,
+                                   uint32_t n)
+{
+    uint32_t n_waits;
+
+    pthread_mutex_lock(&source->lock);
+    n_waits = MIN(n, source->n_fault_waits);
+    for (uint32_t i = 0; i < n_waits; i++)
+        waits[i] = source->fault_waits[i];
+    pthread_mutex_unlock(&source->lock);
+    return n_waits;
+}
+
+void source_publish_served(struct gw_source *source)
+{
+    struct histogram_snapshot served;
+
+    if (!source->postcopy.is_attempt)
+        return;
+    histogram_snapshot(&source->postcopy.served, &served);
+    pthread_mutex_lock(&source->lock);
+    source->status.requests_served = served.count;
+    source->status.serve_p50_ns = served.p50;
+    source->status.serve_p99_ns = served.p99;
+    source->status.serve_max_ns = served.max;
+    pthread_mutex_unlock(&source->lock);
+}
+
 void source_publish_postcopy(struct gw_source *source)
 {
     const char *why = why_not(source);
@@ -335,6 +395,7 @@ void source_publish_postcopy(struct gw_source *source)
     bool is_after = source->postcopy.is_attempt && !source->is_snapshot &&
                     state != GW_SOURCE_ROUNDS && state != GW_SOURCE_RECONNECTING;
 
+    source_publish_served(source);
     pthread_mutex_lock(&source->lock);
     source->status.is_postcopy = is_after;
     source->status.pages_requested =

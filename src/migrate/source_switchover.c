@@ -386,6 +386,7 @@ void source_release(struct gw_source *source)
     if (source->control)
         link_post(source->control, WIRE_GOODBYE, &goodbye);
     source_close_links(source, true);
+    source_publish_served(source);
     source_log_stop(source);
 }
 

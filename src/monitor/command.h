@@ -118,7 +118,8 @@ extern const char *const postcopy_modes[];
 extern const char *const postcopy_at_max_times[];
 void postcopy_set_params(struct gw_migrate_params *params, const json_t *args);
 void postcopy_put_params(json_t *object, const struct gw_migrate_params *params);
-void postcopy_put_source(json_t *info, const struct gw_source_status *status);
+void postcopy_put_source(json_t *info, struct gw_source *source,
+                         const struct gw_source_status *status);
 void postcopy_put_destination(json_t *info, struct gw_destination *destination,
                               const struct gw_destination_status *status);
 

@@ -200,7 +200,8 @@ static json_t *forecast_of(const struct gw_source_status *s)
                      range_to_json(&s->forecast_blackout_ns));
 }
 
-static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
+static json_t *source_info(struct gw_source *source, const struct gw_source_status *s,
+                           bool is_snapshot)
 {
     json_t *info = json_pack("{s:s, s:s, s:s, s:b, s:b}", "status", migrate_source_word(s), "role",
                              "source", "state", gw_source_state_name(s->state), "snapshot",
@@ -245,7 +246,7 @@ static json_t *source_info(const struct gw_source_status *s, bool is_snapshot)
     put_cost(info, s->cpu_ns, s->bytes_sent);
     if (s->peer_cpu_ns)
         put_int(info, "peer-cpu-ns", s->peer_cpu_ns);
-    postcopy_put_source(info, s);
+    postcopy_put_source(info, source, s);
     put_failure(info, &s->failure);
     return info;
 }
@@ -320,7 +321,7 @@ json_t *run_query_migrate(struct monitor *monitor, const json_t *args, GError **
     if (source) {
         struct gw_source_status status;
         gw_source_get_status(source, &status);
-        json_t *info = source_info(&status, migration_is_snapshot(migration));
+        json_t *info = source_info(source, &status, migration_is_snapshot(migration));
         if (status.n_vcpus)
             put_throttle(info, source, &status);
         return info;

@@ -12,7 +12,7 @@
 #include "monitor/command.h"
 
 /* Threads that query-migrate lists at most. */
-#define MAX_WAITS 256
+#define MAX_WAITS 64
 
 /* ---- actions --------------------------------------------------------------------------------- */
 
@@ -91,18 +91,6 @@ static void put_int(json_t *object, const char *name, uint64_t value)
     json_object_set_new(object, name, json_integer((json_int_t)value));
 }
 
-void postcopy_put_source(json_t *info, const struct gw_source_status *s)
-{
-    json_object_set_new(info, "postcopy", json_boolean(s->is_postcopy));
-    put_int(info, "reconnects", s->reconnects);
-    if (*s->postcopy_lack)
-        json_object_set_new(info, "postcopy-lack", json_string(s->postcopy_lack));
-    if (!s->is_postcopy)
-        return;
-    put_int(json_object_get(info, "ram"), "postcopy-requests", s->pages_requested);
-    put_int(info, "pages-left", s->pages_left);
-}
-
 static json_t *wait_to_json(const struct gw_fault_wait *wait)
 {
     return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "name", wait->name, "count",
@@ -111,25 +99,59 @@ static json_t *wait_to_json(const struct gw_fault_wait *wait)
                      (json_int_t)wait->max_ns);
 }
 
+static json_t *latency_to_json(uint64_t count, uint64_t p50_ns, uint64_t p99_ns, uint64_t max_ns)
+{
+    return json_pack("{s:I, s:I, s:I, s:I}", "count", (json_int_t)count, "p50-ns",
+                     (json_int_t)p50_ns, "p99-ns", (json_int_t)p99_ns, "max-ns",
+                     (json_int_t)max_ns);
+}
+
+/* The same at both sides. faults: what has no threads yet. */
+static void put_faults(json_t *info, json_t *faults, const struct gw_fault_wait *waits, uint32_t n)
+{
+    json_t *threads = json_array();
+    uint64_t stall_ns = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        json_array_append_new(threads, wait_to_json(&waits[i]));
+        stall_ns += MIN(waits[i].stall_ns, INT64_MAX - stall_ns);
+    }
+    put_int(faults, "stall-ns", stall_ns);
+    json_object_set_new(faults, "threads", threads);
+    json_object_set_new(info, "faults", faults);
+}
+
+void postcopy_put_source(json_t *info, struct gw_source *source, const struct gw_source_status *s)
+{
+    struct gw_fault_wait waits[MAX_WAITS];
+
+    json_object_set_new(info, "postcopy", json_boolean(s->is_postcopy));
+    put_int(info, "reconnects", s->reconnects);
+    if (*s->postcopy_lack)
+        json_object_set_new(info, "postcopy-lack", json_string(s->postcopy_lack));
+    if (!s->is_postcopy)
+        return;
+    put_int(json_object_get(info, "ram"), "postcopy-requests", s->pages_requested);
+    put_int(info, "pages-left", s->pages_left);
+    json_object_set_new(
+        info, "served",
+        latency_to_json(s->requests_served, s->serve_p50_ns, s->serve_p99_ns, s->serve_max_ns));
+    if (s->has_fault_waits)
+        put_faults(info,
+                   latency_to_json(s->faults, s->fault_p50_ns, s->fault_p99_ns, s->fault_max_ns),
+                   waits, gw_source_get_fault_waits(source, waits, MAX_WAITS));
+}
+
 void postcopy_put_destination(json_t *info, struct gw_destination *destination,
                               const struct gw_destination_status *s)
 {
-    g_autofree struct gw_fault_wait *waits = NULL;
-    json_t *threads = NULL;
+    struct gw_fault_wait waits[MAX_WAITS];
 
     json_object_set_new(info, "postcopy", json_boolean(s->is_postcopy));
     put_int(info, "reconnects", s->reconnects);
     if (!s->is_postcopy)
         return;
-    waits = g_new(struct gw_fault_wait, MAX_WAITS);
-    threads = json_array();
-    uint32_t n = gw_destination_get_fault_waits(destination, waits, MAX_WAITS);
-    for (uint32_t i = 0; i < n; i++)
-        json_array_append_new(threads, wait_to_json(&waits[i]));
     put_int(info, "pages-missing", s->pages_missing);
-    json_object_set_new(info, "faults",
-                        json_pack("{s:I, s:I, s:I, s:I, s:o}", "count", (json_int_t)s->faults,
-                                  "p50-ns", (json_int_t)s->fault_p50_ns, "p99-ns",
-                                  (json_int_t)s->fault_p99_ns, "max-ns",
-                                  (json_int_t)s->fault_max_ns, "threads", threads));
+    put_faults(info, latency_to_json(s->faults, s->fault_p50_ns, s->fault_p99_ns, s->fault_max_ns),
+               waits, gw_destination_get_fault_waits(destination, waits, MAX_WAITS));
 }

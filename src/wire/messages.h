@@ -60,6 +60,7 @@ enum wire_type {
     WIRE_INDEX = 0x8006,
     WIRE_LOCATOR = 0x8007,
     WIRE_COST = 0x8008,
+    WIRE_FAULT_WAITS = 0x8009,
 };
 
 /* Bits of wire_hello.features; names in wire_feature_name(). Append only. */
@@ -83,6 +84,8 @@ enum wire_feature {
 #define WIRE_MAX_SENTENCES   1024u
 #define WIRE_MAX_RESEND_RUNS 4096u
 #define WIRE_MAX_PHASES      4096u
+#define WIRE_MAX_FAULT_WAITS 64u        /* threads; the last of more is all others */
+#define WIRE_MAX_THREAD_NAME 15u        /* bytes, as the kernel has it */
 #define WIRE_MAX_NAME        255u       /* bytes of a name string */
 #define WIRE_GPA_NONE        UINT64_MAX /* a block outside of the guest's address space */
 #define WIRE_MAX_SENTENCE    4096u      /* bytes of a sentence string */
@@ -278,6 +281,20 @@ struct wire_phase {
 struct wire_cost {
     uint64_t cpu_ns;  /* that the engine's threads have spent */
     uint64_t n_bytes; /* that have come */
+};
+
+struct wire_fault_wait {
+    char *name;      /* of a thread: printable ASCII, may be empty */
+    uint64_t faults; /* of this and the others: at most INT64_MAX */
+    uint64_t stall_ns;
+    uint64_t p50_ns, p99_ns, max_ns; /* ascending */
+};
+
+struct wire_fault_waits {
+    uint64_t faults; /* waits for a page that had not come, each page counted once */
+    uint64_t p50_ns, p99_ns, max_ns;
+    uint32_t n_threads;
+    struct wire_fault_wait *threads;
 };
 
 struct wire_ledger {

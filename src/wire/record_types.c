@@ -25,6 +25,7 @@
 #define SOME32(type, member)        FIELD(WIRE_U32, type, member, 1, UINT32_MAX)
 #define U64(type, member, min, max) FIELD(WIRE_U64, type, member, min, max)
 #define ANY64(type, member)         FIELD(WIRE_U64, type, member, 0, UINT64_MAX)
+#define U63(type, member)           FIELD(WIRE_U64, type, member, 0, INT64_MAX)
 #define NAME(type, member, min)     FIELD(WIRE_STRING, type, member, min, WIRE_MAX_NAME)
 #define SENTENCE(type, member)      FIELD(WIRE_STRING, type, member, 0, WIRE_MAX_SENTENCE)
 #define LIST(type_, member_, max_, desc_)                                                          \
@@ -213,6 +214,43 @@ MESSAGE(keepalive, NULL, ANY64(wire_keepalive, monotonic_ns));
 MESSAGE(phase, NULL, NAME(wire_phase, name, 0), ANY64(wire_phase, start_ns),
         ANY64(wire_phase, length_ns));
 MESSAGE(cost, NULL, ANY64(wire_cost, cpu_ns), ANY64(wire_cost, n_bytes));
+
+/* Quantiles of one histogram. */
+static void check_quantiles(struct wire_reader *reader, uint64_t p50_ns, uint64_t p99_ns,
+                            uint64_t max_ns)
+{
+    if (p50_ns > p99_ns || p99_ns > max_ns) {
+        wire_reader_fail(reader, GW_ERROR_CORRUPT, "max_ns",
+                         "%" PRIu64 ", %" PRIu64 ", %" PRIu64 " do not ascend", p50_ns, p99_ns,
+                         max_ns);
+    }
+}
+
+static void check_fault_waits(const void *message, struct wire_reader *reader)
+{
+    const struct wire_fault_waits *waits = message;
+
+    check_quantiles(reader, waits->p50_ns, waits->p99_ns, waits->max_ns);
+    for (uint32_t i = 0; i < waits->n_threads; i++) {
+        const struct wire_fault_wait *wait = &waits->threads[i];
+
+        check_quantiles(reader, wait->p50_ns, wait->p99_ns, wait->max_ns);
+        /* PEER: it is printed on a terminal. */
+        for (const char *at = wait->name; *at != '\0'; at++) {
+            if (!g_ascii_isprint(*at)) {
+                wire_reader_fail(reader, GW_ERROR_CORRUPT, "threads.name",
+                                 "byte 0x%02x is not printable", (unsigned)(uint8_t)*at);
+            }
+        }
+    }
+}
+
+MESSAGE(fault_wait, NULL, FIELD(WIRE_STRING, wire_fault_wait, name, 0, WIRE_MAX_THREAD_NAME),
+        U63(wire_fault_wait, faults), U63(wire_fault_wait, stall_ns), U63(wire_fault_wait, p50_ns),
+        U63(wire_fault_wait, p99_ns), U63(wire_fault_wait, max_ns));
+MESSAGE(fault_waits, check_fault_waits, U63(wire_fault_waits, faults),
+        U63(wire_fault_waits, p50_ns), U63(wire_fault_waits, p99_ns), U63(wire_fault_waits, max_ns),
+        LIST(wire_fault_waits, threads, WIRE_MAX_FAULT_WAITS, &fault_wait_desc));
 MESSAGE(ledger, NULL, LIST(wire_ledger, phases, WIRE_MAX_PHASES, &phase_desc));
 MESSAGE(index_entry, NULL, ANY64(wire_index_entry, offset), ANY64(wire_index_entry, sequence),
         U32(wire_index_entry, block, 0, WIRE_MAX_RAM_BLOCKS - 1),
@@ -321,6 +359,7 @@ static const struct wire_record_type types[] = {
     ROW(INDEX,             S,    SRC,  WIRE_IN_BLACKOUT, 0, 4, 2621444, &index_desc),
     ROW(LOCATOR,           S,    SRC,  WIRE_IN_BLACKOUT, 0, 68, 68, &locator_desc),
     ROW(COST,              C,    DST,  WIRE_IN_COMMITTED, 0, 16, 16, &cost_desc),
+    ROW(FAULT_WAITS,       C,    DST,  WIRE_IN_COMMITTED, 0, 36, 3684, &fault_waits_desc),
 };
 /* clang-format on */
 

@@ -447,6 +447,43 @@ static void put_streams(void)
     gw_state_registry_free(registry);
 }
 
+/* Two threads that waited for pages; the name of the first one as given. */
+static void add_fault_waits(GByteArray *to, const char *name)
+{
+    g_autoptr(GByteArray) waits = g_byte_array_new();
+
+    for (unsigned i = 0; i < 4; i++)
+        add_number(waits, i + 5, 8);
+    add_number(waits, 2, 4);
+    add_text(waits, name);
+    for (unsigned i = 0; i < 5; i++)
+        add_number(waits, i + 7, 8);
+    add_text(waits, "others");
+    for (unsigned i = 0; i < 5; i++)
+        add_number(waits, i, 8);
+    add_record(to, WIRE_FAULT_WAITS, 0, waits, NULL, 0);
+}
+
+/* A post-copy's last words: what becomes a report, and what must not reach a terminal. */
+static void put_fault_waits(void)
+{
+    static const uint8_t until_running[] = {0, 1, 2, 3, 3, 4, 5, 0x80};
+    static const char *const names[][2] = {{"waits", "hart-0"}, {"waits-escape", "\x1b[2J"}};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autoptr(GByteArray) source = g_byte_array_new();
+        g_autoptr(GByteArray) record = g_byte_array_new();
+
+        g_byte_array_append(source, until_running, sizeof until_running);
+        add_fault_waits(source, names[i][1]);
+        add_number(source, 6, 1); /* GOODBYE */
+        put("source", names[i][0], source->data, source->len);
+        add_number(record, 0x14, 1); /* a control channel of the destination */
+        add_fault_waits(record, names[i][1]);
+        put("record", names[i][0], record->data, record->len);
+    }
+}
+
 /* Answers by number: see fuzz_source.c. 0x80 begins a record of any kind. */
 static void put_answers(void)
 {
@@ -457,6 +494,7 @@ static void put_answers(void)
     put("source", "honest", honest, sizeof honest);
     put("source", "refused", refused, sizeof refused);
     put("source", "aborted", aborted, sizeof aborted);
+    put_fault_waits();
 }
 
 /* ---- device state ---------------------------------------------------------------------------- */

@@ -56,9 +56,10 @@ class Mover:
 
 
 def read_streams(folder):
-    wire_reader.read_migration(folder, allow_cut=True)
+    streams = wire_reader.read_migration(folder, allow_cut=True)
     for name in os.listdir(folder):
         os.unlink(os.path.join(folder, name))
+    return streams.values()
 
 
 def check_ledger(summary):

@@ -3,6 +3,7 @@
 guests, and both monitors asked meanwhile."""
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -57,9 +58,14 @@ def test_a_guest_moves_before_its_memory(start_vm, mover, cpus):  # noqa: F811
     info = wait_whole(vm, new)
     assert info["faults"]["count"] > 0
     assert {t["name"] for t in info["faults"]["threads"]} & {f"hart-{i}" for i in range(cpus)}
-    assert vm.migration()["ram"]["postcopy-requests"] > 0
+    told = vm.migration()
+    assert told["faults"] == info["faults"], "the source knows what its guest waited for"
+    assert told["ram"]["postcopy-requests"] >= told["served"]["count"] > 0
     wait_ticks(new, 2)
-    read_streams(folder)
+    streams = read_streams(folder)
+    assert told["served"]["count"] == sum(s.counts.get("PAGE_REQUEST", 0) for s in streams)
+    waits, = (m for s in streams for m in s.messages.get("FAULT_WAITS", []))
+    assert waits["faults"] == info["faults"]["count"]
     # What came that way moves on as any other guest does.
     vm.close()
     new.qmp.command("migrate-set-parameters", **{"max-bandwidth": 0, "mode": "precopy"})
@@ -74,6 +80,9 @@ def test_auto_ends_what_precopy_never_would(start_vm, mover):  # noqa: F811
     done = vm.godwit("migrate", new.uri, "--ram", "copy", "--max-bandwidth", "16MiB/s", "--compress",
                      "off", "--delta", "off", "--max-blackout", "100ms", timeout=300)
     assert "post-copy" in done.stdout
+    table = done.stdout.split("vCPU waits for pages", 1)[1]
+    assert re.search(r"\n  hart-0 +[1-9][0-9]* +[0-9.]+ ", table)
+    assert " answered here: " in done.stdout
     assert vm.migration()["postcopy"] is True
     # One round that left what it found is enough where the forecast sees no end: then the stopped
     # one, and that of the push.

@@ -122,6 +122,32 @@ def test_shared_memory_is_not_sent(traces):
         wire_reader.check_share(streams)
 
 
+def fault_waits(faults=3, name=b"hart-0", quantiles=(5, 9, 9), n_threads=1):
+    thread = (len(name).to_bytes(2, "little") + name
+              + b"".join(n.to_bytes(8, "little") for n in (faults, 30, *quantiles)))
+    return (b"".join(n.to_bytes(8, "little") for n in (2, 5, 9, 9))
+            + n_threads.to_bytes(4, "little") + thread * n_threads)
+
+
+def test_who_waited_for_pages_is_read():
+    message = wire_reader.decode("FAULT_WAITS", fault_waits(n_threads=64), False)
+    wire_reader.check_fault_waits(message)
+    assert message["faults"] == 2 and len(message["threads"]) == 64
+    assert message["threads"][63] == {"name": "hart-0", "faults": 3, "stall_ns": 30, "p50_ns": 5,
+                                      "p99_ns": 9, "max_ns": 9}
+
+
+@pytest.mark.parametrize("payload, field", [
+    (fault_waits(n_threads=65), "threads"), (fault_waits(name=b"sixteen letters!"), "name"),
+    (fault_waits(name=b"\xff"), "name"), (fault_waits(name=b"\x1b[m"), "name"),
+    (fault_waits(faults=1 << 63), "faults"), (fault_waits(quantiles=(9, 8, 9)), "max_ns"),
+    (fault_waits(quantiles=(8, 9, 8)), "max_ns"), (fault_waits()[:-1], "max_ns"),
+    (fault_waits() + b"x", "length")])
+def test_waits_that_cannot_be_are_refused(payload, field):
+    with pytest.raises(wire_reader.WireError, match=field):
+        wire_reader.check_fault_waits(wire_reader.decode("FAULT_WAITS", payload, False))
+
+
 def test_difference_between_sent_and_received_is_found(traces):
     path = next(traces.glob("*-page-0-source-*.received"))
     data = bytearray(path.read_bytes())

@@ -106,6 +106,16 @@ def decode_page_list(data, version, n_pages):
     return pages
 
 
+def check_fault_waits(message):
+    """The rules between the fields of FAULT_WAITS."""
+    for wait in (message, *message["threads"]):
+        if not wait["p50_ns"] <= wait["p99_ns"] <= wait["max_ns"]:
+            raise WireError(f"field max_ns: {wait['p50_ns']}, {wait['p99_ns']}, {wait['max_ns']}")
+    for thread in message["threads"]:
+        if not all(" " <= character <= "~" for character in thread["name"]):
+            raise WireError(f"field threads.name: {ascii(thread['name'])}")
+
+
 def xxh3(data, seed=0):
     return xxhash.xxh3_64_intdigest(data, seed=seed)
 
@@ -706,6 +716,13 @@ class Stream:
         if message["n_bytes"] < last["n_bytes"] or message["monotonic_ns"] < last["monotonic_ns"]:
             raise WireError("field n_bytes or monotonic_ns: less than before")
 
+    # what the guest waited for, section 15
+
+    def take_fault_waits(self, message, _bulk):
+        if "WHOLE" in self.messages:
+            raise WireError("after WHOLE")
+        check_fault_waits(message)
+
     # connections that replace a lost one, section 16
 
     def take_resume(self, _message, _bulk):
@@ -851,13 +868,15 @@ def check_packets(streams):
 
 def check_postcopy(streams):
     """What a guest was handed over without comes after COMMIT, and is asked for only if it is among
-    that; WHOLE counts it."""
+    that; WHOLE counts it. Who never was without a page has not waited for one."""
     missing = set().union(*(s.missing for s in streams))
     pushed = set().union(*(s.pushed for s in streams))
     found = {name: [m for s in streams for m in s.messages.get(name, [])]
-             for name in ("WHOLE", "PAGE_REQUEST", "HELLO")}
+             for name in ("WHOLE", "PAGE_REQUEST", "HELLO", "FAULT_WAITS")}
     if missing and not all(h["features"] >> 4 & 1 for h in found["HELLO"]):
         raise WireError("post-copy without the feature urgent")
+    if found["FAULT_WAITS"] and not missing:
+        raise WireError("FAULT_WAITS of a guest that was never without a page")
     for request in found["PAGE_REQUEST"]:
         first = request["first_page"]
         if not any((request["block"], p) in missing for p in range(first, first + request["n_pages"])):

@@ -64,8 +64,31 @@ static void test_lines(void **state)
     }
 }
 
+static void test_waits(void **state)
+{
+    json_t *info =
+        json_pack("{s:{s:i, s:[{s:s, s:i, s:i, s:i, s:i, s:i}, {s:s, s:i}]}}", "faults", "count", 3,
+                  "threads", "name", "hart-0", "count", 3, "stall-ns", 1234567, "p50-ns", 1000,
+                  "p99-ns", 1000000, "max-ns", 1200000, "name", "others", "count", 1);
+    g_autofree char *table = progress_waits(info);
+    g_auto(GStrv) lines = g_strsplit(table, "\n", -1);
+    json_t *nothing = json_pack("{s:{s:[]}}", "faults", "threads");
+    g_autofree char *none = progress_waits(nothing);
+
+    assert_int_equal(g_strv_length(lines), 6);
+    assert_string_equal(lines[1], "vCPU waits for pages (times in ms)");
+    assert_string_equal(
+        lines[2], "  thread             faults       in all    half in    99 % in    longest");
+    assert_string_equal(
+        lines[3], "  hart-0                  3        1.235      0.001      1.000      1.200");
+    assert_non_null(strstr(lines[4], "  others                  1        0.000 "));
+    assert_string_equal(none, "");
+    json_decref(info);
+    json_decref(nothing);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lines)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lines), cmocka_unit_test(test_waits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -105,7 +105,8 @@ static void test_a_move_in_postcopy(void **state)
         "\"low\":380000000,\"high\":null},\"blackout-ns\":{\"expected\":1000}},"
         "\"throttled-rounds\":1,\"throttled-vcpus\":0,\"vcpus\":[{\"most-throttle\":12.5,"
         "\"dirty-rate\":5000,\"throttled-ns\":70000000}],"
-        "\"note\":\"<b>\\u0001\",\"faults\":{\"count\":9,\"p50-ns\":100000,"
+        "\"note\":\"<b>\\u0001\",\"served\":{\"count\":8,\"p99-ns\":321000},"
+        "\"faults\":{\"count\":9,\"p50-ns\":100000,"
         "\"threads\":[{\"name\":\"hart<0>\",\"count\":9,\"stall-ns\":5}]},"
         "\"ram\":{\"transferred\":95000,\"remaining\":0,\"postcopy-requests\":9}}");
     assert_ok(report_write(report, NULL, NULL, &error), error);
@@ -114,6 +115,7 @@ static void test_a_move_in_postcopy(void **state)
     assert_non_null(strstr(page, "a&lt;&amp;&quot;"));
     assert_non_null(strstr(page, "hart&lt;0&gt;"));
     assert_non_null(strstr(page, "Pages asked for"));
+    assert_non_null(strstr(page, "<td>99 % of them within</td><td>321 µs</td>"));
     assert_non_null(strstr(page, "440 ms (380 ms to never)"));
     assert_non_null(strstr(page, "+10 %"));
     assert_non_null(strstr(page, "<td class=\"n\">12.5 %</td><td class=\"n\">70.0 ms</td>"));

@@ -186,18 +186,20 @@ static void strings_are_text(void **state)
 
 /* ---- rules between fields ---- */
 
-static void check_map(const struct wire_ram_map *map, const char *field, const char *why)
+/* field: the one that is refused, or NULL. */
+static void check_rules(enum wire_type type, const void *message, const char *field,
+                        const char *why)
 {
-    const struct wire_message_desc *desc = wire_record_type_of(WIRE_RAM_MAP)->message;
-    struct wire_ram_map copy = {0};
+    const struct wire_message_desc *desc = wire_record_type_of(type)->message;
+    g_autofree void *copy = g_malloc0(desc->size_bytes);
     struct wire_reader reader;
     struct wire_writer writer;
 
     wire_writer_init(&writer, WIRE_MAX_PAYLOAD);
-    wire_encode(desc, map, &writer);
+    wire_encode(desc, message, &writer);
     assert_false(writer.has_failed);
     wire_reader_init(&reader, writer.bytes->data, writer.bytes->len);
-    wire_decode_fields(desc, &copy, &reader);
+    wire_decode_fields(desc, copy, &reader);
     if (field == NULL) {
         assert_null(reader.bad_field);
     } else {
@@ -205,8 +207,13 @@ static void check_map(const struct wire_ram_map *map, const char *field, const c
         assert_string_equal(reader.bad_field, field);
         assert_non_null(strstr(reader.bad_why, why));
     }
-    wire_clear_fields(desc, &copy);
+    wire_clear_fields(desc, copy);
     wire_writer_clear(&writer);
+}
+
+static void check_map(const struct wire_ram_map *map, const char *field, const char *why)
+{
+    check_rules(WIRE_RAM_MAP, map, field, why);
 }
 
 static void ram_maps(void **state)
@@ -256,6 +263,74 @@ static void ram_maps(void **state)
     check_map(&map, "blocks.extents", "out of");
 }
 
+static void fault_waits(void **state)
+{
+    (void)state;
+    struct wire_fault_wait threads[] = {{(char *)"hart-0", 3, 30, 5, 9, 9},
+                                        {(char *)"", INT64_MAX, INT64_MAX, 0, 0, INT64_MAX}};
+    const struct wire_fault_waits waits = {4, 5, 9, 9, 2, threads};
+    struct wire_fault_waits wrong = waits;
+
+    check_rules(WIRE_FAULT_WAITS, &waits, NULL, NULL);
+    threads[0].name = (char *)"a\x1b[2J";
+    check_rules(WIRE_FAULT_WAITS, &waits, "threads.name", "byte 0x1b");
+    threads[0].name = (char *)"caf\xC3\xA9";
+    check_rules(WIRE_FAULT_WAITS, &waits, "threads.name", "byte 0xc3");
+    threads[0].name = (char *)"x ~";
+    threads[0].p50_ns = 10;
+    check_rules(WIRE_FAULT_WAITS, &waits, "max_ns", "10, 9, 9 do not ascend");
+    threads[0].p50_ns = 9;
+    threads[0].p99_ns = 10;
+    check_rules(WIRE_FAULT_WAITS, &waits, "max_ns", "9, 10, 9 do not ascend");
+    threads[0].p99_ns = 9;
+    wrong.max_ns = 8;
+    check_rules(WIRE_FAULT_WAITS, &wrong, "max_ns", "5, 9, 8 do not ascend");
+}
+
+/* The number at an offset of FAULT_WAITS, and the field that refuses it. */
+static void fault_waits_are_bounded(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t at;
+        unsigned n_bytes;
+        uint64_t value;
+        const char *field;
+        enum gw_error_code code;
+    } cases[] = {
+        {0, 8, UINT64_C(1) << 63, "faults", GW_ERROR_LIMIT},
+        {24, 8, UINT64_MAX, "max_ns", GW_ERROR_LIMIT},
+        {32, 4, WIRE_MAX_FAULT_WAITS + 1, "threads", GW_ERROR_LIMIT},
+        {32, 4, WIRE_MAX_FAULT_WAITS, "threads", GW_ERROR_CORRUPT}, /* they are not there */
+        {32, 4, 2, "threads", GW_ERROR_CORRUPT},
+        {36, 2, WIRE_MAX_THREAD_NAME + 1, "name", GW_ERROR_LIMIT},
+        {36 + 2 + 15 + 8, 8, UINT64_C(1) << 63, "stall_ns", GW_ERROR_LIMIT},
+    };
+    const struct wire_message_desc *desc = wire_record_type_of(WIRE_FAULT_WAITS)->message;
+    struct wire_fault_wait thread = {.name = (char *)"fifteen letters"};
+    const struct wire_fault_waits waits = {.n_threads = 1, .threads = &thread};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        struct wire_fault_waits copy = {0};
+        struct wire_reader reader;
+        struct wire_writer writer;
+        uint8_t value[8];
+
+        wire_writer_init(&writer, WIRE_MAX_PAYLOAD);
+        wire_encode(desc, &waits, &writer);
+        assert_false(writer.has_failed);
+        wire_store_u64(value, cases[i].value);
+        memcpy(writer.bytes->data + cases[i].at, value, cases[i].n_bytes);
+        wire_reader_init(&reader, writer.bytes->data, writer.bytes->len);
+        wire_decode_fields(desc, &copy, &reader);
+        assert_non_null(reader.bad_field);
+        assert_string_equal(reader.bad_field, cases[i].field);
+        assert_int_equal(reader.bad_code, cases[i].code);
+        wire_clear_fields(desc, &copy);
+        wire_writer_clear(&writer);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -265,6 +340,8 @@ int main(void)
         cmocka_unit_test(lists_are_bounded_by_what_is_there),
         cmocka_unit_test(strings_are_text),
         cmocka_unit_test(ram_maps),
+        cmocka_unit_test(fault_waits),
+        cmocka_unit_test(fault_waits_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
