@@ -168,14 +168,29 @@ bool migration_lacks_memory(struct migration *migration)
     return status.state == GW_DESTINATION_POSTCOPY || status.state == GW_DESTINATION_PAUSED;
 }
 
-bool migration_owes_memory(struct migration *migration)
+const char *migration_needs_us(struct migration *migration)
 {
     struct gw_source_status status;
 
     if (!migration->source)
-        return false;
+        return NULL;
     gw_source_get_status(migration->source, &status);
-    return status.state == GW_SOURCE_POSTCOPY || status.state == GW_SOURCE_PAUSED;
+    switch (status.state) {
+    case GW_SOURCE_COMMITTED:
+        return "the guest is being handed over, and this may still be its only copy; ask again "
+               "when "
+               "that is decided";
+    case GW_SOURCE_IN_DOUBT:
+        return "this may be the only copy of the guest: its ownership is in doubt; resolve that "
+               "first";
+    case GW_SOURCE_POSTCOPY:
+    case GW_SOURCE_PAUSED:
+        return "the guest runs at the destination and still lacks memory that is only here: it "
+               "would "
+               "be lost";
+    default:
+        return NULL;
+    }
 }
 
 const struct gw_migrate_params *migration_params(const struct migration *migration)

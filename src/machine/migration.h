@@ -42,8 +42,9 @@ void migration_free(struct migration *migration);
  * migration_free.
  */
 bool migration_lacks_memory(struct migration *migration);
-/* A guest that has left in post-copy lacks memory that is only here. */
-bool migration_owes_memory(struct migration *migration);
+/* Why the guest could be lost if this process ended now, though it does not run here: it is on its
+ * way, or lacks memory that is only here. Static text; NULL: it could not. */
+const char *migration_needs_us(struct migration *migration);
 void migration_add_listener(struct migration *migration, migration_notice_fn fn, void *opaque);
 
 const struct gw_migrate_params *migration_params(const struct migration *migration);

@@ -77,15 +77,8 @@ void start_system_powerdown(struct monitor_call *call, struct monitor *monitor, 
 
 json_t *run_quit(struct monitor *monitor, const json_t *args, GError **error)
 {
-    const char *why = NULL;
+    const char *why = migration_needs_us(monitor_migration(monitor));
 
-    if (machine_state(monitor_machine(monitor)) == LIFE_DOUBT)
-        why =
-            "this may be the only copy of the guest: its ownership is in doubt; resolve that first";
-    else if (migration_owes_memory(monitor_migration(monitor)))
-        why =
-            "the guest runs at the destination and still lacks memory that is only here: it would "
-            "be lost";
     if (why && !arg_bool(args, "force", false)) {
         g_set_error_literal(error, GW_ERROR, GW_ERROR_STATE, why);
         return NULL;

@@ -460,6 +460,20 @@ def in_doubt(start_vm, mover):
     return vm
 
 
+def test_quit_waits_for_the_hand_over(start_vm, mover):
+    vm = start_vm("a", *memtick("mib=16 rate=50"))
+    wait_ticks(vm)
+    new = mover.destination("--bios", "none", "--memory", "64M")
+    vm.qmp.command("migrate-set-parameters", **{"ram": "copy"})
+    vm.qmp.command("migrate", uri=f"fault:stall@type=RUNNING@in,{new.uri}")
+    wait_until("the COMMIT", lambda: vm.migration()["state"] == "committed")
+    done = vm.godwit("quit", check=False)
+    assert done.returncode == 1 and "handed over" in done.stderr
+    wait_until("the doubt to end", lambda: vm.status() == "postmigrate", 60)
+    wait_ticks(new)
+    vm.godwit("quit")
+
+
 def test_a_doubt_is_ended_by_an_operator(start_vm, mover, godwit):
     vm = in_doubt(start_vm, mover)
     assert vm.status() == "finish-migrate"
