@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "memory/faults.h"
-#include "migrate/engine.h"
 
 /* Slow enough that pages are under way for a while when the guest has moved. */
 #define SLOW_BYTES_PER_S (UINT64_C(24) << 20)
@@ -68,53 +67,10 @@ static void memory_follows_the_guest(void **state)
 /* ---- what the destination's guest does meanwhile -----------------------------------------------
  */
 
-/* Reads all memory of the destination over and over, from the end, as soon as its guest runs. What
- * it sees of a page must be what the source holds of it. */
-struct reader {
-    struct move *move;
-    pthread_t thread;
-    atomic_bool is_over;
-    atomic_uint n_rounds, n_wrong;
-};
-
-static void *reader_main(void *opaque)
-{
-    struct reader *reader = opaque;
-    struct fake_pair *pair = &reader->move->pair;
-    const struct gw_ram_block *ours = gw_memory_block(pair->destination.memory, 0);
-    const struct gw_ram_block *theirs = gw_memory_block(pair->source.memory, 0);
-
-    while (!atomic_load(&reader->is_over)) {
-        if (!fake_vm_is_running(&pair->destination))
-            continue;
-        for (uint64_t page = ours->n_pages; page-- > 0;)
-            if (memcmp(ours->host + page * GW_PAGE_SIZE, theirs->host + page * GW_PAGE_SIZE,
-                       GW_PAGE_SIZE) != 0)
-                atomic_fetch_add(&reader->n_wrong, 1);
-        atomic_fetch_add(&reader->n_rounds, 1);
-    }
-    return NULL;
-}
-
-static void reader_start(struct reader *reader, struct move *move)
-{
-    *reader = (struct reader){.move = move};
-    engine_thread_start(&reader->thread, "test-reader", reader_main, reader);
-}
-
-static void reader_end(struct reader *reader)
-{
-    for (uint64_t limit = after_ms(PATIENCE_MS); atomic_load(&reader->n_rounds) == 0;)
-        assert_true(clock_mono_ns() < limit);
-    atomic_store(&reader->is_over, true);
-    pthread_join(reader->thread, NULL);
-    assert_int_equal(atomic_load(&reader->n_wrong), 0);
-}
-
 static void who_needs_a_page_gets_it(void **state)
 {
     struct move move;
-    struct reader reader;
+    struct vcpu vcpu;
     struct gw_fault_wait waits[64];
     uint32_t n_waits;
     bool was_seen = false;
@@ -122,10 +78,10 @@ static void who_needs_a_page_gets_it(void **state)
     init(&move, GW_MODE_POSTCOPY);
     move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S;
     move_start_destination(&move);
-    reader_start(&reader, &move);
+    vcpu_start(&vcpu, &move, 1, false);
     move_start_source(&move);
     move_finish(&move);
-    reader_end(&reader);
+    vcpu_end(&vcpu);
     check_moved(&move);
     assert_true(source_status_of(&move).pages_requested > 0);
     assert_true(destination_status_of(&move).faults > 0);
@@ -133,7 +89,7 @@ static void who_needs_a_page_gets_it(void **state)
                 destination_status_of(&move).fault_p50_ns);
     n_waits = gw_destination_get_fault_waits(move.destination, waits, 64);
     for (uint32_t i = 0; i < n_waits; i++)
-        was_seen |= strcmp(waits[i].name, "test-reader") == 0 && waits[i].faults > 0;
+        was_seen |= strcmp(waits[i].name, "test-vcpu") == 0 && waits[i].faults > 0;
     assert_true(was_seen);
     move_clear(&move);
 }
@@ -311,7 +267,7 @@ static void cut_links_are_replaced(void **state)
 
     for (size_t i = 0; i < G_N_ELEMENTS(specs); i++) {
         struct move move;
-        struct reader reader;
+        struct vcpu vcpu;
 
         init(&move, GW_MODE_POSTCOPY);
         move.source_params.silence_limit_ns = 2 * NS_PER_S;
@@ -321,10 +277,10 @@ static void cut_links_are_replaced(void **state)
         move.source_params.max_bandwidth_bytes = 4 * SLOW_BYTES_PER_S;
         move.source_uri = faulty_uri(&move, specs[i]);
         move_start_destination(&move);
-        reader_start(&reader, &move);
+        vcpu_start(&vcpu, &move, 1, false);
         move_start_source(&move);
         finish_elsewhere(&move, specs[i]);
-        reader_end(&reader);
+        vcpu_end(&vcpu);
         check_moved(&move);
         move_clear(&move);
     }
@@ -334,14 +290,14 @@ static void cut_links_are_replaced(void **state)
 static void pause_and_recover(void **state)
 {
     struct move move;
-    struct reader reader;
+    struct vcpu vcpu;
     g_autoptr(GError) error = NULL;
     unsigned n_pauses = 0;
 
     init(&move, GW_MODE_POSTCOPY);
     move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S / 4;
     move_start_destination(&move);
-    reader_start(&reader, &move);
+    vcpu_start(&vcpu, &move, 1, false);
     move_start_source(&move);
     for (uint64_t limit = after_ms(PATIENCE_MS); n_pauses < 4 && clock_mono_ns() < limit;) {
         enum gw_source_state at = source_state_of(&move);
@@ -358,7 +314,7 @@ static void pause_and_recover(void **state)
     }
     finish_elsewhere(&move, "the last pause");
     move_finish(&move);
-    reader_end(&reader);
+    vcpu_end(&vcpu);
     check_moved(&move);
     assert_true(source_status_of(&move).reconnects > 0);
     assert_true(destination_status_of(&move).reconnects > 0);
