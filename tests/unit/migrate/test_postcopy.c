@@ -236,6 +236,20 @@ static void attempts_that_are_put_off_lose_nothing(void **state)
     move_clear(&move);
 }
 
+/* The same when there was nothing to name yet: the guest did not stop. */
+static void guests_that_do_not_stop_at_once_move_later(void **state)
+{
+    struct move move;
+
+    init(&move, GW_MODE_POSTCOPY);
+    move.pair.source.fail_stops = 2;
+    move_start_destination(&move);
+    move_start_source(&move);
+    check_moved(&move);
+    assert_int_equal(source_status_of(&move).failed_attempts, 2);
+    move_clear(&move);
+}
+
 /* ---- links that break --------------------------------------------------------------------------
  */
 
@@ -435,6 +449,7 @@ int main(void)
         cmocka_unit_test(time_that_is_up_stops_and_copies),
         cmocka_unit_test(it_waits_for_a_word),
         cmocka_unit_test(attempts_that_are_put_off_lose_nothing),
+        cmocka_unit_test(guests_that_do_not_stop_at_once_move_later),
         cmocka_unit_test(cut_links_are_replaced),
         cmocka_unit_test(pause_and_recover),
         cmocka_unit_test(a_lost_host_is_a_lost_guest),
