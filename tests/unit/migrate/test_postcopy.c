@@ -392,6 +392,33 @@ static void rounds_go_on_over_another_link(void **state)
     }
 }
 
+/* The guest writes all its memory at its first stop, and hardly anything later: the pages that the
+ * lost attempt named are not dirty again, and have to come all the same. */
+static void what_a_lost_attempt_named_is_not_forgotten(void **state)
+{
+    static const char *const specs[] = {
+        "cut@type=STATE_END@channel=control",
+        "cut@type=LOADED@in@channel=control",
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(specs); i++) {
+        struct move move;
+
+        init(&move, GW_MODE_POSTCOPY);
+        move.source_params.reconnect_limit_ns = move.destination_params.reconnect_limit_ns =
+            30 * NS_PER_S;
+        move.pair.source.writes_per_ms = 1;
+        move.pair.source.busy_stops = 1;
+        move.source_uri = faulty_uri(&move, specs[i]);
+        move_start_destination(&move);
+        move_start_source(&move);
+        finish_elsewhere(&move, specs[i]);
+        assert_true(has_been(&move, GW_SOURCE_RECONNECTING));
+        check_moved(&move);
+        move_clear(&move);
+    }
+}
+
 /* A source that gives up soon, a destination that waits on, and a fault on their link. */
 static void init_in_vain(struct move *move, const char *fault)
 {
@@ -454,6 +481,7 @@ int main(void)
         cmocka_unit_test(pause_and_recover),
         cmocka_unit_test(a_lost_host_is_a_lost_guest),
         cmocka_unit_test(rounds_go_on_over_another_link),
+        cmocka_unit_test(what_a_lost_attempt_named_is_not_forgotten),
         cmocka_unit_test(links_that_carry_nothing_are_given_up),
         cmocka_unit_test(who_waits_in_vain_is_free_again),
     };
