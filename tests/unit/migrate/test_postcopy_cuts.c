@@ -363,6 +363,24 @@ static unsigned print_report(const GArray *cases)
     return n_bad + n_unexplained;
 }
 
+/* What is said once is said once. */
+static unsigned check_recorded(const struct cut_result *recorded)
+{
+    static const char *const types[] = {"LOADED", "COMMIT", "RUNNING", "LEDGER", "WHOLE", "COST"};
+    unsigned n_bad = 0;
+
+    for (unsigned t = 0; t < G_N_ELEMENTS(types); t++) {
+        unsigned n = 0;
+
+        for (unsigned i = 0; i < recorded->n_places; i++)
+            n += strcmp(recorded->places[i].type, types[t]) == 0;
+        if (n != 1)
+            printf("UNEXPLAINED undisturbed: %s came %u times\n", types[t], n);
+        n_bad += n != 1;
+    }
+    return n_bad;
+}
+
 static bool parse(struct options *options, int argc, char **argv)
 {
     for (int i = 1; i + 1 < argc; i += 2) {
@@ -411,7 +429,7 @@ int main(int argc, char **argv)
     printf("%u records, %u cases, and %u with a second cut\n", undisturbed.result->n_places,
            n_first, cases->len - n_first);
     play_all(&options, cases, n_first);
-    n_bad = print_report(cases);
+    n_bad = print_report(cases) + check_recorded(undisturbed.result);
     printf("%.1f s with %u at a time\n", (double)(clock_mono_ns() - start_ns) / 1e9,
            options.n_jobs);
     return n_bad ? 1 : 0;
