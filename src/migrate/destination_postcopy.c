@@ -383,7 +383,8 @@ void destination_say_whole(struct gw_destination *destination)
         destination_end_paging(destination);
         return;
     }
-    destination->ledger_limit_ns = MIN(destination->ledger_limit_ns, clock_mono_ns());
+    if (destination->ledger_limit_ns != UINT64_MAX) /* it was not said yet, and is due now */
+        destination->ledger_limit_ns = clock_mono_ns();
     destination_look_at_ledger(destination);
     say_fault_waits(destination);
     link_post(destination->control, WIRE_WHOLE, &whole);

@@ -162,6 +162,7 @@ static void source_perform(struct gw_source *source, unsigned event, unsigned ac
         break;
     case SOURCE_DO_RESUME_RECONNECT:
         source_resume_guest(source, source->failure.reason);
+        source_take_missing_back(source);
         source_reconnect(source);
         break;
     case SOURCE_DO_RECONNECT:

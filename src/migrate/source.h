@@ -255,7 +255,8 @@ void source_close_urgent(struct gw_source *source);
 /* The guest is at rest, pending is what the destination lacks: it is named, not sent. */
 void source_name_missing(struct gw_source *source);
 void source_post_missing(struct gw_source *source);
-void source_take_missing_back(struct gw_source *source); /* put off */
+/* The attempt is given up before COMMIT: what it named is to be sent again. */
+void source_take_missing_back(struct gw_source *source);
 void source_push(struct gw_source *source);
 void source_serve(struct gw_source *source);
 void source_on_whole(struct gw_source *source, const struct mail *mail);

@@ -256,7 +256,10 @@ void source_take_missing_back(struct gw_source *source)
     if (!postcopy->is_attempt)
         return;
     __atomic_store_n(&postcopy->is_serving, 0, __ATOMIC_RELEASE);
-    gw_page_set_or(source->pending, postcopy->left);
+    if (postcopy->left) { /* else the guest did not even stop */
+        gw_page_set_or(source->pending, postcopy->left);
+        gw_page_set_clear(postcopy->left);
+    }
     postcopy->is_attempt = false;
 }
 

@@ -19,6 +19,7 @@ struct way {
     GByteArray *queue;   /* to be written */
     GHashTable *counts;  /* type -> how many came */
     bool is_preamble_over, is_unframed;
+    bool is_held;    /* a whole record is pending and may not pass now */
     bool is_stalled; /* nothing passes, not even the end */
     bool has_ended;  /* the sender's end was seen */
     bool is_closed;  /* the receiver was told */
@@ -95,7 +96,8 @@ static void accept_one(struct relay *relay)
     c->fds[0] = accept4(relay->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     c->fds[1] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     /* Local: it is there at once, or nobody listens. */
-    if (c->fds[0] < 0 || !unix_address(relay->destination_path, &address) ||
+    if (c->fds[0] < 0 || (relay->may_connect && !relay->may_connect(relay->opaque)) ||
+        !unix_address(relay->destination_path, &address) ||
         connect(c->fds[1], (struct sockaddr *)&address, sizeof address) < 0)
         cut(c);
     g_ptr_array_add(relay->connections, c);
@@ -105,24 +107,30 @@ static void accept_one(struct relay *relay)
 
 static void name_connection(struct relay *relay, struct connection *c, const uint8_t *preamble)
 {
-    char label[128];
+    char label[128], link[12] = "";
     g_auto(GStrv) words = NULL;
+    bool is_control;
 
     if (c->channel[0])
         return;
     wire_framing()->stream_label(preamble, label, sizeof label);
     words = g_strsplit(label, "-", 0); /* id, role, index, direction, nonce */
-    if (strcmp(words[1], "control") != 0)
-        snprintf(c->channel, sizeof c->channel, "%.10s-%.4s", words[1], words[2]);
-    else if (relay->n_control++ == 0)
-        g_strlcpy(c->channel, "control", sizeof c->channel);
+    is_control = strcmp(words[1], "control") == 0;
+    relay->n_control += is_control;
+    if (relay->n_control > 1)
+        snprintf(link, sizeof link, "+%u", relay->n_control - 1);
+    if (is_control)
+        snprintf(c->channel, sizeof c->channel, "control%s", link);
     else
-        snprintf(c->channel, sizeof c->channel, "control+%u", relay->n_control - 1);
+        snprintf(c->channel, sizeof c->channel, "%.8s-%.2s%s", words[1], words[2], link);
 }
 
-static bool is_first_control(const struct connection *c)
+/* The control connection of the migration that came first, or one that goes on with it. */
+static bool is_its_control(const struct connection *c)
 {
-    return strcmp(c->channel, "control") == 0;
+    return strcmp(c->channel, "control") == 0 ||
+           (g_str_has_prefix(c->channel, "control") &&
+            g_hash_table_contains(c->ways[RELAY_OUT].counts, "RESUME"));
 }
 
 static bool is_page(const struct connection *c)
@@ -132,7 +140,7 @@ static bool is_page(const struct connection *c)
 
 static void note_sent(struct relay *relay, const struct connection *c, const struct place *place)
 {
-    if (is_first_control(c) && strcmp(place->type, "COMMIT") == 0)
+    if (is_its_control(c) && strcmp(place->type, "COMMIT") == 0)
         relay->facts.is_commit_sent = true;
 }
 
@@ -141,12 +149,15 @@ static void note_delivered(struct relay *relay, const struct connection *c,
 {
     if (strcmp(place->type, "OWNER_ANSWER") == 0)
         relay->facts.n_answers++;
-    if (!is_first_control(c))
+    if (!is_its_control(c))
         return;
     relay->facts.hello |= place->direction == RELAY_OUT && strcmp(place->type, "HELLO") == 0;
     relay->facts.loaded |= strcmp(place->type, "LOADED") == 0;
     relay->facts.commit |= strcmp(place->type, "COMMIT") == 0;
     relay->facts.running |= strcmp(place->type, "RUNNING") == 0;
+    relay->facts.whole |= strcmp(place->type, "WHOLE") == 0;
+    relay->facts.abort |= place->direction == RELAY_IN && strcmp(place->type, "ABORT") == 0;
+    relay->facts.n_resumed += strcmp(place->type, "RESUMED") == 0;
 }
 
 static void flip(GByteArray *record, unsigned offset, unsigned n_bytes, unsigned salt)
@@ -162,6 +173,7 @@ static guint damage(struct relay *relay, struct connection *c, struct fault *fau
 
     switch (fault->kind) {
     case FAULT_CUT_WITHIN:
+    case FAULT_CUT_LINK_WITHIN:
         return record->len / 2;
     case FAULT_FLIP_HEADER:
         flip(record, 0, head, fault->salt);
@@ -178,6 +190,7 @@ static guint damage(struct relay *relay, struct connection *c, struct fault *fau
         relay->on_kill(relay->opaque, fault->kind == FAULT_KILL_SOURCE);
         return 0;
     case FAULT_CUT:
+    case FAULT_CUT_LINK:
         return 0;
     case FAULT_STALL:
         c->ways[place->direction].is_stalled = true;
@@ -234,6 +247,20 @@ static void act_after(struct relay *relay, struct connection *c, const struct fa
         write_all(way, to);
         cut(c);
         break;
+    case FAULT_CUT_LINK:
+    case FAULT_CUT_LINK_WITHIN:
+        write_all(way, to);
+        for (guint i = 0; i < relay->connections->len; i++)
+            cut(g_ptr_array_index(relay->connections, i));
+        break;
+    case FAULT_CUT_URGENT:
+        for (guint i = 0; i < relay->connections->len; i++) {
+            struct connection *other = g_ptr_array_index(relay->connections, i);
+
+            if (g_str_has_prefix(other->channel, "urgent"))
+                cut(other);
+        }
+        break;
     case FAULT_KILL_SOURCE_AFTER:
     case FAULT_KILL_DESTINATION_AFTER:
         write_all(way, to);
@@ -250,15 +277,13 @@ static bool is_at(const struct place *a, const struct place *b)
            strcmp(a->channel, b->channel) == 0;
 }
 
-/* A whole record stands in pending. */
-static void pass_record(struct relay *relay, struct connection *c, enum relay_direction d)
+/* Where the record that stands in pending is. */
+static struct place place_of(struct relay *relay, struct connection *c, enum relay_direction d)
 {
-    struct way *way = &c->ways[d];
+    const struct way *way = &c->ways[d];
     const uint8_t *bytes = way->pending->data;
     const char *name = way->is_preamble_over ? wire_framing()->frame_name(bytes) : "preamble";
     struct place place = {.direction = d};
-    struct fault *fault = NULL;
-    guint n_bytes = way->pending->len;
 
     if (!way->is_preamble_over)
         name_connection(relay, c, bytes);
@@ -266,10 +291,26 @@ static void pass_record(struct relay *relay, struct connection *c, enum relay_di
         memcpy(&place.payload_bytes, bytes + 4, 4);
         memcpy(&place.bulk_bytes, bytes + 16, 4);
     }
-    way->is_preamble_over = true;
     g_strlcpy(place.channel, c->channel, sizeof place.channel);
     g_strlcpy(place.type, name, sizeof place.type);
     place.nth = GPOINTER_TO_UINT(g_hash_table_lookup(way->counts, name));
+    return place;
+}
+
+/* A whole record stands in pending. */
+static void pass_record(struct relay *relay, struct connection *c, enum relay_direction d)
+{
+    struct way *way = &c->ways[d];
+    struct place place = place_of(relay, c, d);
+    const char *name =
+        way->is_preamble_over ? wire_framing()->frame_name(way->pending->data) : "preamble";
+    struct fault *fault = NULL;
+    guint n_bytes = way->pending->len;
+
+    way->is_held = relay->may_pass && !relay->may_pass(relay->opaque, &place);
+    if (way->is_held)
+        return;
+    way->is_preamble_over = true;
     g_hash_table_insert(way->counts, (gpointer)name, GUINT_TO_POINTER(place.nth + 1));
     if (relay->places)
         g_array_append_val(relay->places, place);
@@ -287,8 +328,8 @@ static void pass_record(struct relay *relay, struct connection *c, enum relay_di
     g_byte_array_append(way->queue, way->pending->data, n_bytes);
     g_byte_array_set_size(way->pending, 0);
     if (n_bytes &&
-        (!fault || fault->kind == FAULT_CUT_AFTER || fault->kind == FAULT_KILL_SOURCE_AFTER ||
-         fault->kind == FAULT_KILL_DESTINATION_AFTER))
+        (!fault || fault->kind == FAULT_CUT_AFTER || fault->kind == FAULT_CUT_URGENT ||
+         fault->kind == FAULT_KILL_SOURCE_AFTER || fault->kind == FAULT_KILL_DESTINATION_AFTER))
         note_delivered(relay, c, &place);
     if (fault)
         act_after(relay, c, fault, d);
@@ -330,7 +371,9 @@ static void read_some(struct relay *relay, struct connection *c, enum relay_dire
 {
     g_autofree uint8_t *bytes = g_malloc(READ_BYTES);
     struct way *way = &c->ways[d];
-    ssize_t n = recv(c->fds[d], bytes, READ_BYTES, MSG_DONTWAIT);
+    /* What follows a record that may be held stays where it is. */
+    size_t wanted = relay->may_pass && !way->is_unframed ? MIN(lack(way), READ_BYTES) : READ_BYTES;
+    ssize_t n = recv(c->fds[d], bytes, wanted, MSG_DONTWAIT);
 
     if (n > 0)
         take_bytes(relay, c, d, bytes, (size_t)n);
@@ -344,7 +387,9 @@ static void move_bytes(struct relay *relay, struct connection *c, enum relay_dir
     struct way *way = &c->ways[d];
     int *to = &c->fds[d == RELAY_OUT ? 1 : 0];
 
-    if (c->fds[d] >= 0 && (from_events & (POLLIN | POLLHUP | POLLERR)) && !way->has_ended)
+    if (way->is_held && c->fds[d] >= 0)
+        pass_record(relay, c, d);
+    else if (c->fds[d] >= 0 && (from_events & (POLLIN | POLLHUP | POLLERR)) && !way->has_ended)
         read_some(relay, c, d);
     write_some(way, to);
     if (way->has_ended && !way->is_stalled && way->queue->len == 0 && !way->is_closed) {
@@ -371,7 +416,8 @@ void relay_step(struct relay *relay, const int *side_fds, unsigned n_side_fds, i
 
         for (unsigned d = 0; d < RELAY_N_DIRECTIONS; d++) {
             const struct way *from = &c->ways[d], *to = &c->ways[1 - d];
-            bool reads = !from->is_stalled && !from->has_ended && from->queue->len < QUEUE_BYTES;
+            bool reads = !from->is_stalled && !from->is_held && !from->has_ended &&
+                         from->queue->len < QUEUE_BYTES;
 
             p[n].events = (short)((reads ? POLLIN : 0) | (to->queue->len ? POLLOUT : 0));
             /* poll reports a hang-up unasked: it must not spin. */
@@ -379,7 +425,7 @@ void relay_step(struct relay *relay, const int *side_fds, unsigned n_side_fds, i
             n++;
         }
     }
-    if (poll(p, n, timeout_ms) <= 0)
+    if (poll(p, n, timeout_ms) <= 0 && !relay->may_pass)
         return;
     for (unsigned i = 0; i < n_side_fds; i++) {
         char bytes[256];

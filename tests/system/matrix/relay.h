@@ -18,7 +18,8 @@
 enum relay_direction { RELAY_OUT, RELAY_IN, RELAY_N_DIRECTIONS }; /* as the source sees it */
 
 struct place {
-    char channel[24]; /* "control", "page-1"; "control+1": the second control connection */
+    char channel[24]; /* "control", "page-1"; of later links "control+1", "page-1+1": a link begins
+                         with a control connection */
     enum relay_direction direction;
     char type[24]; /* record name, or "preamble" */
     unsigned nth;  /* from 0 */
@@ -38,7 +39,10 @@ enum fault_kind {
     FAULT_FLIP_HEADER,
     FAULT_FLIP_PAYLOAD,
     FAULT_FLIP_BULK,
-    FAULT_N_KINDS,
+    FAULT_N_KINDS, /* of the matrix between processes; what follows needs none to be killed */
+    FAULT_CUT_LINK = FAULT_N_KINDS, /* every connection there is, before the record */
+    FAULT_CUT_LINK_WITHIN,
+    FAULT_CUT_URGENT, /* the urgent channel, after the record of another one */
 };
 
 struct fault {
@@ -51,8 +55,10 @@ struct fault {
 /* What has passed, whole and undamaged. */
 struct relay_facts {
     bool hello, loaded, commit, running; /* delivered to the other side's socket */
+    bool whole, abort;                   /* likewise; abort: the destination's, on control */
     bool is_commit_sent;                 /* the source has sent it */
     unsigned n_answers;                  /* OWNER_ANSWER */
+    unsigned n_resumed;                  /* RESUMED */
 };
 
 struct relay {
@@ -68,6 +74,9 @@ struct relay {
     unsigned n_beats;     /* KEEPALIVEs wanted on each direction of each page channel */
     unsigned n_idle_ways; /* directions on which so many came */
     void (*on_kill)(void *opaque, bool is_source);
+    /* NULL: always. A record that may not pass is asked for again at each step. */
+    bool (*may_pass)(void *opaque, const struct place *place);
+    bool (*may_connect)(void *opaque);
     void *opaque;
 };
 

@@ -61,14 +61,32 @@ __attribute__((no_sanitize("thread"))) static void guest_store(uint8_t *to, uint
     *(volatile uint64_t *)(void *)to = value;
 }
 
-static void guest_write(struct fake_vm *vm, uint64_t *random)
+static void guest_write_page(struct fake_vm *vm, uint64_t page, uint64_t *random)
 {
     struct gw_ram_block *block = gw_memory_block(vm->memory, 0);
-    uint64_t at = next_random(random) % (FAKE_RAM_BYTES / 64) * 64;
+    uint64_t at = page * GW_PAGE_SIZE + next_random(random) % (GW_PAGE_SIZE / 64) * 64;
 
     for (unsigned i = 0; i < 64; i += 8)
         guest_store(block->host + at + i, next_random(random));
     gw_memory_note_write(block, at, 64);
+}
+
+static uint64_t guest_pages(const struct fake_vm *vm)
+{
+    return FAKE_RAM_BYTES / GW_PAGE_SIZE / vm->stride;
+}
+
+static void guest_write(struct fake_vm *vm, uint64_t *random)
+{
+    guest_write_page(vm, next_random(random) % guest_pages(vm) * vm->stride, random);
+}
+
+static void guest_write_all(struct fake_vm *vm)
+{
+    uint64_t random = clock_mono_ns() | 1;
+
+    for (uint64_t i = 0; i < guest_pages(vm); i++)
+        guest_write_page(vm, i * vm->stride, &random);
 }
 
 static void *writer_main(void *opaque)
@@ -144,6 +162,25 @@ bool fake_vm_is_running(struct fake_vm *vm)
     return runs;
 }
 
+bool fake_vm_await_run(struct fake_vm *vm, uint64_t deadline_ns)
+{
+    bool is_in_time = true, runs;
+
+    pthread_mutex_lock(&vm->lock);
+    while (!vm->runs && is_in_time)
+        is_in_time = cond_wait_until(&vm->changed, &vm->lock, deadline_ns);
+    runs = vm->runs;
+    pthread_mutex_unlock(&vm->lock);
+    return runs;
+}
+
+void fake_vm_await_change(struct fake_vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    cond_wait_until(&vm->changed, &vm->lock, after_ms(1));
+    pthread_mutex_unlock(&vm->lock);
+}
+
 /* ---- callbacks ---------------------------------------------------------------------------------
  */
 
@@ -168,6 +205,9 @@ static bool fake_stop(void *opaque, uint64_t deadline_ns, struct gw_ledger *ledg
 
         vm->was_paused = !vm->runs;
         set_running_locked(vm, false);
+        if (vm->busy_stops > 0)
+            guest_write_all(vm);
+        vm->busy_stops -= vm->busy_stops > 0;
         while (vm->slow_stops && cond_wait_until(&vm->changed, &vm->lock, until_ns))
             continue;
         vm->slow_stops -= vm->slow_stops > 0;
@@ -268,7 +308,7 @@ static void fake_discarded(void *opaque, const GError *why)
 void fake_vm_init(struct fake_vm *vm, const char *name, struct fake_pair *pair, uint64_t ram_bytes,
                   unsigned n_devices)
 {
-    *vm = (struct fake_vm){.name = name, .pair = pair, .writes_per_ms = 20};
+    *vm = (struct fake_vm){.name = name, .pair = pair, .writes_per_ms = 20, .stride = 1};
     vm->memory = gw_memory_new();
     g_assert_nonnull(gw_memory_add_block(vm->memory, "ram", 0, ram_bytes, NULL));
     g_assert_nonnull(
@@ -318,7 +358,7 @@ static void fill(struct fake_vm *vm)
 {
     uint64_t random = 42;
 
-    for (uint64_t at = 0; at < FAKE_RAM_BYTES / 2; at += 64)
+    for (uint64_t i = 0; i < guest_pages(vm) * GW_PAGE_SIZE / 128; i++)
         guest_write(vm, &random);
     for (unsigned d = 0; d < 4; d++) {
         struct fake_device *device = &vm->devices[d];
@@ -333,11 +373,17 @@ static void fill(struct fake_vm *vm)
 
 void fake_pair_init(struct fake_pair *pair)
 {
+    fake_pair_init_sparse(pair, 1);
+}
+
+void fake_pair_init_sparse(struct fake_pair *pair, unsigned stride)
+{
     *pair = (struct fake_pair){0};
     pair->dir = g_dir_make_tmp("godwit-migrate-XXXXXX", NULL);
     pair->uri = g_strdup_printf("unix:%s/socket", pair->dir);
     fake_vm_init(&pair->source, "source", pair, FAKE_RAM_BYTES, 4);
     fake_vm_init(&pair->destination, "destination", pair, FAKE_RAM_BYTES, 4);
+    pair->source.stride = pair->destination.stride = stride;
     fill(&pair->source);
     fake_vm_run(&pair->source);
 }
@@ -361,15 +407,30 @@ void fake_pair_clear(struct fake_pair *pair)
     g_free(pair->uri);
 }
 
+/* Pages that neither has touched are alike, and to read them costs more than all else. */
+static bool has_equal_blocks(const struct gw_ram_block *a, const struct gw_ram_block *b)
+{
+    for (uint64_t first = 0; first < a->n_pages; first += 64) {
+        uint32_t n_pages = (uint32_t)MIN(64, a->n_pages - first);
+        uint64_t touched =
+            gw_memory_touched_mask(a, first, n_pages) | gw_memory_touched_mask(b, first, n_pages);
+
+        for (; touched; touched &= touched - 1) {
+            uint64_t at = (first + (uint64_t)__builtin_ctzll(touched)) * GW_PAGE_SIZE;
+
+            if (memcmp(a->host + at, b->host + at, GW_PAGE_SIZE) != 0)
+                return false;
+        }
+    }
+    return true;
+}
+
 bool fake_pair_is_equal(struct fake_pair *pair)
 {
-    for (uint32_t i = 0; i < gw_memory_n_blocks(pair->source.memory); i++) {
-        struct gw_ram_block *a = gw_memory_block(pair->source.memory, i);
-        struct gw_ram_block *b = gw_memory_block(pair->destination.memory, i);
-
-        if (memcmp(a->host, b->host, a->size_bytes) != 0)
+    for (uint32_t i = 0; i < gw_memory_n_blocks(pair->source.memory); i++)
+        if (!has_equal_blocks(gw_memory_block(pair->source.memory, i),
+                              gw_memory_block(pair->destination.memory, i)))
             return false;
-    }
     for (unsigned d = 0; d < 4; d++) {
         const struct fake_device *a = &pair->source.devices[d];
         const struct fake_device *b = &pair->destination.devices[d];

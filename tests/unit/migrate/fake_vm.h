@@ -44,6 +44,8 @@ struct fake_vm {
     bool is_ending;
     bool was_paused; /* by its user */
     atomic_uint writes_per_ms;
+    unsigned stride;     /* it writes only each so manieth page */
+    unsigned busy_stops; /* at so many stops it writes all of them before it stands still */
 
     /* what the callbacks were told; guarded by lock */
     unsigned n_stops, n_flushes, n_resumes, n_released, n_before, n_after, n_runs, n_discarded;
@@ -68,10 +70,16 @@ struct fake_pair {
 };
 
 void fake_pair_init(struct fake_pair *pair);
+/* A guest that has only each stride-th page. */
+void fake_pair_init_sparse(struct fake_pair *pair, unsigned stride);
 void fake_pair_clear(struct fake_pair *pair);
 /* Runs or pauses the guest as its user would. */
 void fake_vm_run(struct fake_vm *vm);
 bool fake_vm_is_running(struct fake_vm *vm);
+/* Waits until the guest runs; false: it does not by then. */
+bool fake_vm_await_run(struct fake_vm *vm, uint64_t deadline_ns);
+/* Waits until something about the guest changes, a millisecond at most. */
+void fake_vm_await_change(struct fake_vm *vm);
 /* Both machines hold the same memory and the same device state (neither may run). */
 bool fake_pair_is_equal(struct fake_pair *pair);
 /* Stops the writer whoever runs it; for comparing at the end. */

@@ -2,7 +2,11 @@
 /* One move of a fake pair, with what a test wants to happen on the way. */
 #include "harness.h"
 
+#include <string.h>
+
 #include "migrate/engine.h"
+
+#define MARK_AT (GW_PAGE_SIZE - sizeof(uint64_t)) /* in a page */
 
 static void on_source_event(void *opaque, enum gw_migrate_event event, uint32_t value)
 {
@@ -32,8 +36,13 @@ static struct gw_channel *on_source_channel(void *opaque, struct gw_channel *cha
 
 void move_init(struct move *move)
 {
+    move_init_sparse(move, 1);
+}
+
+void move_init_sparse(struct move *move, unsigned stride)
+{
     *move = (struct move){0};
-    fake_pair_init(&move->pair);
+    fake_pair_init_sparse(&move->pair, stride);
     /* Most tests are about the copying of pages. */
     move->source_params.ram = GW_RAM_COPY;
     /* Post-copy and links that are replaced have tests of their own. */
@@ -180,7 +189,7 @@ static bool is_too_early(struct move *move)
     return status.state == GW_SOURCE_FAILED && strstr(status.failure.reason, "serves another");
 }
 
-void check_next_attempt_works(struct move *move)
+void move_again(struct move *move)
 {
     uint64_t limit_ns = after_ms(PATIENCE_MS);
 
@@ -196,5 +205,85 @@ void check_next_attempt_works(struct move *move)
     } while (is_too_early(move) && clock_mono_ns() < limit_ns);
     if (source_state_of(move) != GW_SOURCE_COMPLETED)
         fail_msg("the next attempt failed: %s", source_status_of(move).failure.reason);
+}
+
+void check_next_attempt_works(struct move *move)
+{
+    move_again(move);
     check_one_owner(move);
+}
+
+/* ---- a vCPU of the destination -----------------------------------------------------------------
+ */
+
+static struct gw_ram_block *ram_of(struct fake_vm *vm)
+{
+    return gw_memory_block(vm->memory, 0);
+}
+
+static uint64_t mark_of(uint64_t page)
+{
+    return UINT64_C(0x6d61726b00000000) + page;
+}
+
+static bool is_marked(const struct vcpu *vcpu, uint64_t page)
+{
+    return vcpu->leaves_marks && page / vcpu->step % 2 == 1;
+}
+
+static void look_at_page(struct vcpu *vcpu, uint64_t page)
+{
+    struct fake_pair *pair = &vcpu->move->pair;
+    uint8_t *ours = ram_of(&pair->destination)->host + page * GW_PAGE_SIZE;
+    const uint8_t *theirs = ram_of(&pair->source)->host + page * GW_PAGE_SIZE;
+    bool has_mark = is_marked(vcpu, page) && atomic_load(&vcpu->n_rounds) > 0;
+    uint64_t mark = mark_of(page);
+
+    if (memcmp(ours, theirs, MARK_AT) != 0 ||
+        memcmp(ours + MARK_AT, has_mark ? (void *)&mark : theirs + MARK_AT, sizeof mark) != 0)
+        atomic_fetch_add(&vcpu->n_wrong, 1);
+    if (is_marked(vcpu, page))
+        memcpy(ours + MARK_AT, &mark, sizeof mark);
+}
+
+static void *vcpu_main(void *opaque)
+{
+    struct vcpu *vcpu = opaque;
+    struct fake_vm *vm = &vcpu->move->pair.destination;
+    uint64_t n_pages = ram_of(vm)->n_pages / vcpu->step;
+
+    while (!atomic_load(&vcpu->is_over)) {
+        if (!fake_vm_await_run(vm, after_ms(10)))
+            continue;
+        for (uint64_t i = n_pages; i-- > 0;)
+            look_at_page(vcpu, i * vcpu->step);
+        atomic_fetch_add(&vcpu->n_rounds, 1);
+        fake_vm_await_change(vm);
+    }
+    return NULL;
+}
+
+void vcpu_start(struct vcpu *vcpu, struct move *move, uint64_t step, bool leaves_marks)
+{
+    *vcpu = (struct vcpu){.move = move, .step = step, .leaves_marks = leaves_marks};
+    engine_thread_start(&vcpu->thread, "test-vcpu", vcpu_main, vcpu);
+}
+
+void vcpu_end(struct vcpu *vcpu)
+{
+    for (uint64_t limit = after_ms(PATIENCE_MS); atomic_load(&vcpu->n_rounds) == 0;) {
+        fake_vm_await_change(&vcpu->move->pair.destination);
+        if (clock_mono_ns() >= limit)
+            fail_msg("a vCPU waits for a page");
+    }
+    atomic_store(&vcpu->is_over, true);
+    pthread_join(vcpu->thread, NULL);
+    assert_int_equal(atomic_load(&vcpu->n_wrong), 0);
+    for (uint64_t page = 0; page < ram_of(&vcpu->move->pair.source)->n_pages; page += vcpu->step) {
+        uint64_t mark = mark_of(page);
+
+        if (is_marked(vcpu, page))
+            memcpy(ram_of(&vcpu->move->pair.source)->host + page * GW_PAGE_SIZE + MARK_AT, &mark,
+                   sizeof mark);
+    }
 }

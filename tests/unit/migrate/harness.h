@@ -34,6 +34,8 @@ struct move {
 };
 
 void move_init(struct move *move);
+/* The same with a guest that has only each stride-th page. */
+void move_init_sparse(struct move *move, unsigned stride);
 void move_start_destination(struct move *move);
 void move_start_source(struct move *move);
 /* Waits for the end of both sides. */
@@ -49,7 +51,27 @@ void check_one_owner(struct move *move);
 /* Does the last attempt have a phase of this name? */
 bool has_phase(const struct gw_ledger *ledger, const char *name);
 void check_ledger(const struct gw_ledger *ledger, uint32_t index, bool is_handed_over);
-/* Moves the pair again with clean channels and checks that this works. */
+/* Moves the pair again with clean channels. */
+void move_again(struct move *move);
+/* The same, and checks that this works. */
 void check_next_attempt_works(struct move *move);
+
+/* A vCPU of the destination: as soon as its guest runs it looks at all memory, over and over, from
+ * the end. What it sees of a page must be what the source holds of it. */
+struct vcpu {
+    struct move *move;
+    uint64_t step; /* it looks at each so manieth page */
+    /* It also writes to every other page that it has looked at, and this must stay. */
+    bool leaves_marks;
+
+    pthread_t thread;
+    atomic_bool is_over;
+    atomic_uint n_rounds, n_wrong;
+};
+
+void vcpu_start(struct vcpu *vcpu, struct move *move, uint64_t step, bool leaves_marks);
+/* It waits for nothing: it gets through its memory. Puts its marks into the source's memory too,
+ * which nobody needs any more: the two can be compared. */
+void vcpu_end(struct vcpu *vcpu);
 
 #endif

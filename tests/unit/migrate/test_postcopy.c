@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "memory/faults.h"
-#include "migrate/engine.h"
 
 /* Slow enough that pages are under way for a while when the guest has moved. */
 #define SLOW_BYTES_PER_S (UINT64_C(24) << 20)
@@ -69,54 +68,6 @@ static void memory_follows_the_guest(void **state)
 /* ---- what the destination's guest does meanwhile -----------------------------------------------
  */
 
-/* Reads all memory of the destination over and over, from the end, as soon as its guest runs. What
- * it sees of a page must be what the source holds of it. */
-struct reader {
-    struct move *move;
-    pthread_t thread;
-    atomic_bool is_over;
-    atomic_uint n_rounds, n_wrong;
-};
-
-static void *reader_main(void *opaque)
-{
-    struct reader *reader = opaque;
-    struct fake_pair *pair = &reader->move->pair;
-    const struct gw_ram_block *ours = gw_memory_block(pair->destination.memory, 0);
-    const struct gw_ram_block *theirs = gw_memory_block(pair->source.memory, 0);
-
-    while (!atomic_load(&reader->is_over)) {
-        if (!fake_vm_is_running(&pair->destination))
-            continue;
-        for (uint64_t page = ours->n_pages; page-- > 0;)
-            if (memcmp(ours->host + page * GW_PAGE_SIZE, theirs->host + page * GW_PAGE_SIZE,
-                       GW_PAGE_SIZE) != 0)
-                atomic_fetch_add(&reader->n_wrong, 1);
-        atomic_fetch_add(&reader->n_rounds, 1);
-    }
-    return NULL;
-}
-
-static void reader_start_as(struct reader *reader, struct move *move, const char *name)
-{
-    *reader = (struct reader){.move = move};
-    engine_thread_start(&reader->thread, name, reader_main, reader);
-}
-
-static void reader_start(struct reader *reader, struct move *move)
-{
-    reader_start_as(reader, move, "test-reader");
-}
-
-static void reader_end(struct reader *reader)
-{
-    for (uint64_t limit = after_ms(PATIENCE_MS); atomic_load(&reader->n_rounds) == 0;)
-        assert_true(clock_mono_ns() < limit);
-    atomic_store(&reader->is_over, true);
-    pthread_join(reader->thread, NULL);
-    assert_int_equal(atomic_load(&reader->n_wrong), 0);
-}
-
 /* Both ends have the same account of who waited; the source has its own of what it answered. */
 static void check_told(struct move *move, const char *name)
 {
@@ -152,21 +103,21 @@ static void check_told(struct move *move, const char *name)
 static void who_needs_a_page_gets_it(void **state)
 {
     struct move move;
-    struct reader reader;
+    struct vcpu vcpu;
 
     init(&move, GW_MODE_POSTCOPY);
     move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S;
     move_start_destination(&move);
-    reader_start(&reader, &move);
+    vcpu_start(&vcpu, &move, 1, false);
     move_start_source(&move);
     move_finish(&move);
-    reader_end(&reader);
+    vcpu_end(&vcpu);
     check_moved(&move);
     assert_true(source_status_of(&move).pages_requested > 0);
     assert_true(destination_status_of(&move).faults > 0);
     assert_true(destination_status_of(&move).fault_max_ns >=
                 destination_status_of(&move).fault_p50_ns);
-    check_told(&move, "test-reader");
+    check_told(&move, "test-vcpu");
     move_clear(&move);
 }
 
@@ -187,16 +138,17 @@ static void touch_late(void *opaque)
 static void who_waited_is_told_to_the_source(void **state)
 {
     struct move move;
-    struct reader reader;
+    struct vcpu vcpu;
 
     init(&move, GW_MODE_POSTCOPY);
     move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S;
     move.pair.source.vm.released = touch_late;
     move_start_destination(&move);
-    reader_start_as(&reader, &move, "odd\x1b[m\xff");
+    vcpu_start(&vcpu, &move, 1, false);
+    pthread_setname_np(vcpu.thread, "odd\x1b[m\xff");
     move_start_source(&move);
     move_finish(&move);
-    reader_end(&reader);
+    vcpu_end(&vcpu);
     check_moved(&move);
     check_told(&move, "odd?[m?");
     move_clear(&move);
@@ -206,7 +158,7 @@ static void who_waited_is_told_to_the_source(void **state)
 static void what_follows_is_compressed(void **state)
 {
     struct move move;
-    struct reader reader;
+    struct vcpu vcpu;
     struct gw_source_status status;
 
     init(&move, GW_MODE_POSTCOPY);
@@ -217,10 +169,10 @@ static void what_follows_is_compressed(void **state)
         memset(gw_memory_block(move.pair.source.memory, 0)->host + page * GW_PAGE_SIZE,
                (int)(page % 251) + 1, GW_PAGE_SIZE);
     move_start_destination(&move);
-    reader_start(&reader, &move);
+    vcpu_start(&vcpu, &move, 1, false);
     move_start_source(&move);
     move_finish(&move);
-    reader_end(&reader);
+    vcpu_end(&vcpu);
     check_moved(&move);
     status = source_status_of(&move);
     assert_true(status.zstd.pages >= PLAIN_PAGES - status.pages_requested);
@@ -371,6 +323,20 @@ static void attempts_that_are_put_off_lose_nothing(void **state)
     move_clear(&move);
 }
 
+/* The same when there was nothing to name yet: the guest did not stop. */
+static void guests_that_do_not_stop_at_once_move_later(void **state)
+{
+    struct move move;
+
+    init(&move, GW_MODE_POSTCOPY);
+    move.pair.source.fail_stops = 2;
+    move_start_destination(&move);
+    move_start_source(&move);
+    check_moved(&move);
+    assert_int_equal(source_status_of(&move).failed_attempts, 2);
+    move_clear(&move);
+}
+
 /* ---- links that break --------------------------------------------------------------------------
  */
 
@@ -402,7 +368,7 @@ static void cut_links_are_replaced(void **state)
 
     for (size_t i = 0; i < G_N_ELEMENTS(specs); i++) {
         struct move move;
-        struct reader reader;
+        struct vcpu vcpu;
 
         init(&move, GW_MODE_POSTCOPY);
         move.source_params.silence_limit_ns = 2 * NS_PER_S;
@@ -412,10 +378,10 @@ static void cut_links_are_replaced(void **state)
         move.source_params.max_bandwidth_bytes = 4 * SLOW_BYTES_PER_S;
         move.source_uri = faulty_uri(&move, specs[i]);
         move_start_destination(&move);
-        reader_start(&reader, &move);
+        vcpu_start(&vcpu, &move, 1, false);
         move_start_source(&move);
         finish_elsewhere(&move, specs[i]);
-        reader_end(&reader);
+        vcpu_end(&vcpu);
         check_moved(&move);
         move_clear(&move);
     }
@@ -425,14 +391,14 @@ static void cut_links_are_replaced(void **state)
 static void pause_and_recover(void **state)
 {
     struct move move;
-    struct reader reader;
+    struct vcpu vcpu;
     g_autoptr(GError) error = NULL;
     unsigned n_pauses = 0;
 
     init(&move, GW_MODE_POSTCOPY);
     move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S / 4;
     move_start_destination(&move);
-    reader_start(&reader, &move);
+    vcpu_start(&vcpu, &move, 1, false);
     move_start_source(&move);
     for (uint64_t limit = after_ms(PATIENCE_MS); n_pauses < 4 && clock_mono_ns() < limit;) {
         enum gw_source_state at = source_state_of(&move);
@@ -449,7 +415,7 @@ static void pause_and_recover(void **state)
     }
     finish_elsewhere(&move, "the last pause");
     move_finish(&move);
-    reader_end(&reader);
+    vcpu_end(&vcpu);
     check_moved(&move);
     assert_true(source_status_of(&move).reconnects > 0);
     assert_true(destination_status_of(&move).reconnects > 0);
@@ -513,6 +479,33 @@ static void rounds_go_on_over_another_link(void **state)
     }
 }
 
+/* The guest writes all its memory at its first stop, and hardly anything later: the pages that the
+ * lost attempt named are not dirty again, and have to come all the same. */
+static void what_a_lost_attempt_named_is_not_forgotten(void **state)
+{
+    static const char *const specs[] = {
+        "cut@type=STATE_END@channel=control",
+        "cut@type=LOADED@in@channel=control",
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(specs); i++) {
+        struct move move;
+
+        init(&move, GW_MODE_POSTCOPY);
+        move.source_params.reconnect_limit_ns = move.destination_params.reconnect_limit_ns =
+            30 * NS_PER_S;
+        move.pair.source.writes_per_ms = 1;
+        move.pair.source.busy_stops = 1;
+        move.source_uri = faulty_uri(&move, specs[i]);
+        move_start_destination(&move);
+        move_start_source(&move);
+        finish_elsewhere(&move, specs[i]);
+        assert_true(has_been(&move, GW_SOURCE_RECONNECTING));
+        check_moved(&move);
+        move_clear(&move);
+    }
+}
+
 /* A source that gives up soon, a destination that waits on, and a fault on their link. */
 static void init_in_vain(struct move *move, const char *fault)
 {
@@ -572,10 +565,12 @@ int main(void)
         cmocka_unit_test(time_that_is_up_stops_and_copies),
         cmocka_unit_test(it_waits_for_a_word),
         cmocka_unit_test(attempts_that_are_put_off_lose_nothing),
+        cmocka_unit_test(guests_that_do_not_stop_at_once_move_later),
         cmocka_unit_test(cut_links_are_replaced),
         cmocka_unit_test(pause_and_recover),
         cmocka_unit_test(a_lost_host_is_a_lost_guest),
         cmocka_unit_test(rounds_go_on_over_another_link),
+        cmocka_unit_test(what_a_lost_attempt_named_is_not_forgotten),
         cmocka_unit_test(links_that_carry_nothing_are_given_up),
         cmocka_unit_test(who_waits_in_vain_is_free_again),
     };
