@@ -91,6 +91,12 @@ static uint8_t encode(const struct cmos *cmos, int value)
     return (uint8_t)(cmos->bytes[REG_B] & B_BINARY ? value : value / 10 << 4 | value % 10);
 }
 
+/* Also of years before the first. */
+static int last_two_digits(int n)
+{
+    return (n % 100 + 100) % 100;
+}
+
 static int decode(const struct cmos *cmos, uint8_t byte)
 {
     return cmos->bytes[REG_B] & B_BINARY ? byte : (byte >> 4) * 10 + (byte & 15);
@@ -137,8 +143,8 @@ static void show_time(struct cmos *cmos)
     cmos->bytes[WEEKDAY] = encode(cmos, tm.tm_wday + 1);
     cmos->bytes[DAY] = encode(cmos, tm.tm_mday);
     cmos->bytes[MONTH] = encode(cmos, tm.tm_mon + 1);
-    cmos->bytes[YEAR] = encode(cmos, year % 100);
-    cmos->bytes[CMOS_CENTURY] = encode(cmos, year / 100 % 100);
+    cmos->bytes[YEAR] = encode(cmos, last_two_digits(year));
+    cmos->bytes[CMOS_CENTURY] = encode(cmos, last_two_digits(year / 100));
 }
 
 /* GUEST: bytes that are no date count on: the 32nd is the first of the next month. */

@@ -271,10 +271,10 @@ static bool apply_model(struct cpuid_table *guest, const char *model, GError **e
 static bool apply_change(const struct cpuid_table *host, struct cpuid_table *guest,
                          const char *word, GError **error)
 {
-    const struct cpuid_feature *feature = find_feature(word + 1);
     bool is_on = word[0] == '+';
+    const struct cpuid_feature *feature = is_on || word[0] == '-' ? find_feature(word + 1) : NULL;
 
-    if ((!is_on && word[0] != '-') || !feature) {
+    if (!feature) {
         g_set_error(error, GW_ERROR, GW_ERROR_INVALID, "CPU feature \"%s\" is not known", word);
         return false;
     }

@@ -26,7 +26,7 @@ struct rig {
     atomic_uint n_faults, n_rings, thread;
     atomic_bool may_answer;
     uint8_t answer[GW_PAGE_SIZE];
-    uint8_t kept[N_PAGES][GW_PAGE_SIZE]; /* what protected pages held */
+    _Alignas(uint64_t) uint8_t kept[N_PAGES][GW_PAGE_SIZE]; /* what protected pages held */
     atomic_bool has_kept[N_PAGES];
 };
 
