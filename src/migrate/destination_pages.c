@@ -134,6 +134,13 @@ static bool on_round_begin(struct page_lane *lane, struct wire_record *record, G
 
     if (!wire_round_open(&lane->check, record, NULL, error))
         return false;
+    /* PEER: only a round of its own, and only where that was agreed. */
+    if (lane->check.flags & WIRE_ROUND_VOID &&
+        (lane->check.flags != WIRE_ROUND_VOID ||
+         !(destination->features >> WIRE_FEATURE_VOID_ROUNDS & 1))) {
+        wire_record_error(record, GW_ERROR_CORRUPT, error, "field flags: no round may be void now");
+        return false;
+    }
     is_late = is_late_round(lane);
     if (!is_late && !destination_may_begin(destination, lane->check.round)) {
         wire_record_error(record, GW_ERROR_CORRUPT, error,
@@ -190,6 +197,29 @@ static bool place_pages(void *opaque, uint32_t block, uint64_t first_page, const
                         (size_t)n_pages * GW_PAGE_SIZE, error);
 }
 
+/* What is here of these pages is of no use: the guest will come before them. */
+static bool void_pages(struct page_lane *lane, struct wire_record *record, GError **error)
+{
+    struct gw_destination *destination = lane->destination;
+    const struct wire_pages_in *packet = lane->packet;
+    struct gw_ram_block *block = destination->blocks[packet->block];
+
+    if (packet->n_zero != packet->n_pages) {
+        wire_record_error(record, GW_ERROR_CORRUPT, error, "brings pages in a void round");
+        return false;
+    }
+    for (uint32_t i = 0; i < packet->n_runs; i++) {
+        const struct wire_page_run *run = &packet->runs[i];
+
+        if (!discard(block, run->first_page, run->first_page + run->n_pages, error))
+            return false;
+        for (uint64_t page = run->first_page; page < run->first_page + run->n_pages; page++)
+            __atomic_fetch_and(&destination->written_words[packet->block][page / 64],
+                               ~(UINT64_C(1) << page % 64), __ATOMIC_RELAXED);
+    }
+    return true;
+}
+
 static bool write_pages(struct page_lane *lane, struct wire_record *record, GError **error)
 {
     struct gw_destination *destination = lane->destination;
@@ -202,6 +232,8 @@ static bool write_pages(struct page_lane *lane, struct wire_record *record, GErr
                           destination->features, error) ||
         !wire_round_add(&lane->check, record, packet, error))
         return false;
+    if (lane->check.flags & WIRE_ROUND_VOID)
+        return void_pages(lane, record, error);
     sink.host = destination->blocks[packet->block]->host;
     sink.written = destination->written_words[packet->block];
     if (memory_can_place(destination->blocks[packet->block])) {

@@ -386,9 +386,10 @@ void destination_say_whole(struct gw_destination *destination)
     if (destination->ledger_limit_ns != UINT64_MAX) /* it was not said yet, and is due now */
         destination->ledger_limit_ns = clock_mono_ns();
     destination_look_at_ledger(destination);
+    /* What is for reports goes first: a source that has read WHOLE is done. */
     say_fault_waits(destination);
-    link_post(destination->control, WIRE_WHOLE, &whole);
     destination_say_cost(destination);
+    link_post(destination->control, WIRE_WHOLE, &whole);
     link_post(destination->control, WIRE_GOODBYE, &goodbye);
 }
 

@@ -211,6 +211,7 @@ struct wire_hello destination_hello(struct gw_destination *destination)
                     ((destination->vm.packet ? 1u : 0u) << WIRE_FEATURE_PACKET_FORWARD) |
                     (destination->params.ram != GW_RAM_COPY ? 1u << WIRE_FEATURE_RAM_SHARE : 0) |
                     ((offers_postcopy ? 1u : 0u) << WIRE_FEATURE_URGENT) |
+                    ((offers_postcopy ? 1u : 0u) << WIRE_FEATURE_VOID_ROUNDS) |
                     ((resumes ? 1u : 0u) << WIRE_FEATURE_RESUME) | ENCODING_FEATURES,
         .silence_limit_ms = (uint32_t)MIN(destination->silence_ns / NS_PER_MS, UINT32_MAX),
         .ram_bytes = gw_memory_size_bytes(destination->vm.memory),

@@ -93,6 +93,11 @@ static bool has_pages(struct round_work *work, uint32_t index, uint64_t first, u
     return false;
 }
 
+static bool is_void(const struct round_work *work)
+{
+    return work->begin.flags & WIRE_ROUND_VOID;
+}
+
 /* One lane's part of a round. */
 struct part {
     struct round_work *work;
@@ -124,8 +129,10 @@ static bool part_flush(struct part *part, GError **error)
     part->end.n_pages += n_pages;
     part->end.n_packets++;
     part->end.n_bytes += n_bytes;
-    __atomic_fetch_add(&part->work->pages_zero, n_zero, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&part->work->pages_plain, n_pages - n_zero, __ATOMIC_RELAXED);
+    if (!is_void(part->work)) {
+        __atomic_fetch_add(&part->work->pages_zero, n_zero, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&part->work->pages_plain, n_pages - n_zero, __ATOMIC_RELAXED);
+    }
     __atomic_fetch_add(&part->work->round_pages, n_pages, __ATOMIC_RELAXED);
     engine_book_cpu(&part->cpu_ns, &part->work->cpu_ns);
     return true;
@@ -170,7 +177,9 @@ static bool part_send_chunk(struct part *part, uint32_t index, uint64_t first,
         if (!words[w])
             continue;
         /* Holes are sent as zeroes unread. One that is filled from now on marks itself dirty. */
-        uint64_t touched = gw_memory_touched_mask(block, at, (uint32_t)MIN(64, end - at));
+        uint64_t touched = is_void(part->work)
+                               ? 0
+                               : gw_memory_touched_mask(block, at, (uint32_t)MIN(64, end - at));
 
         for (uint64_t bits = words[w]; bits; bits &= bits - 1) {
             unsigned bit = (unsigned)__builtin_ctzll(bits);

@@ -56,6 +56,8 @@ struct source_postcopy {
     bool is_pushing;
     bool has_lost_pages;           /* a page channel ended between COMMIT and RUNNING */
     bool is_time_up;               /* max-time is spent, and post-copy is what to do then */
+    bool is_voided;                /* since the last round with pages there was a void one */
+    uint64_t n_voided;             /* pages in it */
     uint32_t n_hopeless;           /* times in a row that rounds did not converge */
     struct gw_page_set *left;      /* what the destination lacked when that was last agreed */
     struct push *push;             /* made with the first urgent channel */
@@ -142,7 +144,8 @@ struct gw_source {
     bool is_time_spent; /* max-time; and it goes on otherwise */
     uint32_t round;
     bool is_round_open; /* sent, not acknowledged by all lanes */
-    uint32_t n_acked;   /* lanes of this round */
+    bool is_void_round;
+    uint32_t n_acked; /* lanes of this round */
     uint64_t round_start_ns, round_bytes;
     uint32_t saved_permille; /* of the last round's bytes, by encoding them */
     uint64_t last_collect_ns;
@@ -230,6 +233,7 @@ void source_on_resend(struct gw_source *source, const struct mail *mail);
 void source_next_round(struct gw_source *source);
 /* The number of the round that begins now, which the status shows. */
 uint32_t source_number_round(struct gw_source *source);
+/* flags: WIRE_ROUND_*. A void round's pages stay pending. */
 void source_start_round(struct gw_source *source, uint32_t flags);
 void source_sample_dirty(struct gw_source *source);
 /* Looks whether fewer lanes would do. */
@@ -252,6 +256,11 @@ bool source_check_mode(struct gw_source *source);
 /* Opens the urgent channel, if it was agreed on. */
 bool source_open_urgent(struct gw_source *source, GError **error);
 void source_close_urgent(struct gw_source *source);
+/* A guest that is to move before its pages: whether a void round goes before, which has been begun
+ * then. */
+bool source_void_stale(struct gw_source *source);
+/* What the destination will take to discard what it has of the pages that are named next. */
+uint64_t source_discard_ns(struct gw_source *source);
 /* The guest is at rest, pending is what the destination lacks: it is named, not sent. */
 void source_name_missing(struct gw_source *source);
 void source_post_missing(struct gw_source *source);

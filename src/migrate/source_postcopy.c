@@ -17,11 +17,14 @@
 #include "wire/page_list.h"
 #include "wire/pages.h"
 
-/* In the blackout the destination discards what it has of the missing pages, run by run; here that
- * takes 50 to 65 us for each. Longer runs cost more pages after it. */
-#define DISCARD_NS    (UINT64_C(65) * NS_PER_US)
-#define DISCARD_SHARE 4u /* of the budget */
-#define MIN_RUNS      64u
+/* The destination discards what it has of the missing pages, run by run; here that takes 50 to 65
+ * us for each, and 1.5 us for each page. Longer runs cost more pages after it. */
+#define DISCARD_NS      (UINT64_C(65) * NS_PER_US)
+#define DISCARD_PAGE_NS UINT64_C(1500)
+#define DISCARD_SHARE   4u /* of the budget */
+#define MIN_RUNS        64u
+/* What would take longer than this is discarded before the guest stops. */
+#define MIN_VOID_NS     NS_PER_MS
 
 /* ---- may we? ----------------------------------------------------------------------------------
  */
@@ -223,14 +226,53 @@ void source_postcopy_free(struct gw_source *source)
 /* ---- the attempt ------------------------------------------------------------------------------
  */
 
+/* How many runs may be discarded in the blackout. */
+static uint64_t max_runs(struct gw_source *source)
+{
+    uint64_t max_blackout_ns, max_time_ns;
+
+    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    return MAX(max_blackout_ns / DISCARD_SHARE / DISCARD_NS, MIN_RUNS);
+}
+
+/* Pages that may stand at the destination and are to be discarded. */
+static uint64_t n_stale(const struct gw_source *source)
+{
+    uint64_t n_pages = source->pending->n_set;
+
+    if (source->round == 0 || source->predict.bytes_per_s == 0) /* nothing is there yet */
+        return 0;
+    return source->postcopy.is_voided ? n_pages - MIN(source->postcopy.n_voided, n_pages) : n_pages;
+}
+
+uint64_t source_discard_ns(struct gw_source *source)
+{
+    uint64_t n_pages = n_stale(source);
+
+    return n_pages * DISCARD_PAGE_NS + MIN(n_pages, max_runs(source)) * DISCARD_NS;
+}
+
+bool source_void_stale(struct gw_source *source)
+{
+    struct source_postcopy *postcopy = &source->postcopy;
+
+    if (postcopy->is_voided || source_discard_ns(source) < MIN_VOID_NS ||
+        !(source->peer.features >> WIRE_FEATURE_VOID_ROUNDS & 1))
+        return false;
+    page_runs_join(source->pending, max_runs(source));
+    encoding_forget(source->encoding);
+    postcopy->n_voided = source->pending->n_set;
+    source_start_round(source, WIRE_ROUND_VOID);
+    postcopy->is_voided = true;
+    return true;
+}
+
 void source_name_missing(struct gw_source *source)
 {
     struct source_postcopy *postcopy = &source->postcopy;
     struct gw_page_set *named = source->pending;
-    uint64_t max_blackout_ns, max_time_ns;
 
-    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
-    page_runs_join(named, MAX(max_blackout_ns / DISCARD_SHARE / DISCARD_NS, MIN_RUNS));
+    page_runs_join(named, max_runs(source));
     if (!postcopy->left)
         postcopy->left = gw_page_set_new(source->vm.memory);
     source->pending = postcopy->left;

@@ -73,6 +73,11 @@ void source_start_round(struct gw_source *source, uint32_t flags)
     source->pending = source->sending;
     source->sending = set;
     gw_page_set_clear(source->pending);
+    source->is_void_round = flags & WIRE_ROUND_VOID;
+    if (source->is_void_round)
+        gw_page_set_or(source->pending, source->sending);
+    else
+        source->postcopy.is_voided = false;
     source->is_round_open = true;
     source->n_acked = 0;
     source->round_bytes = 0;
@@ -95,8 +100,10 @@ static void source_round_done(struct gw_source *source, uint64_t arrived_ns)
     encoding_get_counters(source->encoding, &encoded);
     source->saved_permille =
         (uint32_t)(encoded.round_saved * 1000 / MAX(source->round_bytes + encoded.round_saved, 1));
-    predict_round(&source->predict, source->round_bytes + encoded.round_saved,
-                  arrived_ns > source->round_start_ns ? arrived_ns - source->round_start_ns : 0);
+    if (!source->is_void_round) /* it says nothing about the link */
+        predict_round(&source->predict, source->round_bytes + encoded.round_saved,
+                      arrived_ns > source->round_start_ns ? arrived_ns - source->round_start_ns
+                                                          : 0);
     if (source_state(source) == GW_SOURCE_BLACKOUT)
         source_round_done_in_blackout(source);
     else
@@ -288,11 +295,14 @@ void source_next_round(struct gw_source *source)
     source_note_hope(source, remaining_bytes, max_blackout_ns);
     if (wants_to_end(source, now_ns)) {
         if (source->postcopy.is_attempt) /* no page is sent in it */
-            source->predicted_ns = predict_blackout_ns(&source->predict, 0);
+            source->predicted_ns =
+                predict_blackout_ns(&source->predict, 0) + source_discard_ns(source);
         if (source_holds(source)) {
             source->next_look_ns = now_ns + SOURCE_IDLE_NS;
             return;
         }
+        if (source->postcopy.is_attempt && source_void_stale(source))
+            return;
         source_dispatch(source, SOURCE_EV_BUDGET_MET);
         return;
     }
@@ -341,7 +351,8 @@ static uint64_t remaining_bytes_of(struct gw_source *source, const struct lanes_
 {
     uint64_t n_pages = source->pending->n_set;
 
-    if (source->is_round_open && source->sending->n_set > counters->round_pages)
+    if (source->is_round_open && !source->is_void_round &&
+        source->sending->n_set > counters->round_pages)
         n_pages += source->sending->n_set - counters->round_pages;
     return n_pages * GW_PAGE_SIZE;
 }

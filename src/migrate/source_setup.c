@@ -225,7 +225,7 @@ static uint64_t offered_features(const struct gw_source *source)
     if (!source->is_snapshot)
         features |= ENCODING_FEATURES;
     if (source_postcopy_offered(source))
-        features |= 1u << WIRE_FEATURE_URGENT;
+        features |= 1u << WIRE_FEATURE_URGENT | 1u << WIRE_FEATURE_VOID_ROUNDS;
     if (source->params.reconnect_limit_ns && gw_channel_uri_is_multi(source->uri))
         features |= 1u << WIRE_FEATURE_RESUME;
     return features;

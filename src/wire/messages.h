@@ -76,6 +76,7 @@ enum wire_feature {
     WIRE_FEATURE_RAM_SHARE = 8,      /* RAM changes hands by its memory descriptors */
     WIRE_FEATURE_AUTO_CHANNELS = 9,  /* page_channels is what each side thinks best */
     WIRE_FEATURE_RESUME = 10,        /* RESUME before COMMIT */
+    WIRE_FEATURE_VOID_ROUNDS = 11,   /* WIRE_ROUND_VOID */
 };
 
 #define WIRE_NO_CHANNEL      UINT16_C(0xFFFF) /* in wire_round_ack.channel: the control channel */
@@ -144,6 +145,7 @@ struct wire_ram_map {
 
 #define WIRE_ROUND_GUEST_STOPPED 0x1u /* nobody writes guest memory during this round */
 #define WIRE_ROUND_POSTCOPY      0x2u /* of an attempt whose pages come after COMMIT, or these pages */
+#define WIRE_ROUND_VOID          0x4u /* its pages are void: what the destination has of them goes */
 
 struct wire_round_begin {
     uint32_t round; /* from 1, +1 each */

@@ -135,7 +135,7 @@ MESSAGE(ram_block, NULL, U32(wire_ram_block, index, 0, WIRE_MAX_RAM_BLOCKS - 1),
 MESSAGE(ram_map, check_ram_map, ANY64(wire_ram_map, total_bytes),
         LIST(wire_ram_map, blocks, WIRE_MAX_RAM_BLOCKS, &ram_block_desc));
 
-MESSAGE(round_begin, NULL, SOME32(wire_round_begin, round), U32(wire_round_begin, flags, 0, 3),
+MESSAGE(round_begin, NULL, SOME32(wire_round_begin, round), U32(wire_round_begin, flags, 0, 7),
         ANY64(wire_round_begin, n_pages));
 MESSAGE(round_end, NULL, SOME32(wire_round_end, round), ANY64(wire_round_end, n_pages),
         ANY64(wire_round_end, n_packets), ANY64(wire_round_end, n_bytes));
@@ -402,6 +402,7 @@ static const char *const feature_names[] = {
     [WIRE_FEATURE_RAM_SHARE] = "ram-share",
     [WIRE_FEATURE_AUTO_CHANNELS] = "auto-channels",
     [WIRE_FEATURE_RESUME] = "resume",
+    [WIRE_FEATURE_VOID_ROUNDS] = "void-rounds",
 };
 
 const char *wire_feature_name(unsigned bit)

@@ -36,7 +36,7 @@ OPTIONAL = 0x8000
 ROLES = {1: "control", 2: "page", 3: "urgent", 4: "snapshot", 5: "probe"}
 ROLE_LETTERS = {"control": "C", "page": "P", "urgent": "U", "snapshot": "S", "probe": "L"}
 SECTION_KINDS = {1: "schema", 2: "device", 3: "rehearsal", 4: "pages"}
-STOPPED, POSTCOPY = 1, 2  # flags of a round
+STOPPED, POSTCOPY, VOID = 1, 2, 4  # flags of a round
 SIZES = {"u8": 1, "bool": 1, "u16": 2, "u32": 4, "u64": 8}
 PLAIN, ZERO, DELTA, ZSTD = 1, 2, 3, 4
 MAX_ENCODED_PAGES = 64
@@ -453,6 +453,8 @@ class Stream:
             raise WireError(f"field round: {message['round']} after {self.round}")
         if message["flags"] & POSTCOPY and not message["flags"] & STOPPED:
             raise WireError("field flags: post-copy of a guest that runs")
+        if message["flags"] & VOID and message["flags"] != VOID:
+            raise WireError("field flags: a void round is nothing else")
         self.round, self.round_flags, self.is_round_open = message["round"], message["flags"], True
         self.round_sums = [0, 0, 0]
 
@@ -536,6 +538,8 @@ class Stream:
             runs.append((first, n, encoding, n_bytes))
         count = {kind: sum(run[1] for run in runs if run[2] == kind)
                  for kind in (PLAIN, ZERO, DELTA, ZSTD)}
+        if self.round_flags & VOID and count[ZERO] != n_pages:
+            raise WireError("pages in a void round")
         if n_pages != sum(count.values()) or n_digests != n_pages - count[ZERO]:
             raise WireError(f"field n_pages {n_pages}, n_digests {n_digests}")
         if count[DELTA] + count[ZSTD] > MAX_ENCODED_PAGES or (

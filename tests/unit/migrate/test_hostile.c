@@ -180,6 +180,8 @@ static void commit_out_of_the_blue_runs_nothing(void **state)
     move_clear(&move);
 }
 
+#define VOID_FEATURES (UINT64_C(1) << WIRE_FEATURE_URGENT | UINT64_C(1) << WIRE_FEATURE_VOID_ROUNDS)
+
 static void send_round_begin(struct attack *attack, uint32_t round)
 {
     struct wire_round_begin begin = {.round = round, .flags = WIRE_ROUND_GUEST_STOPPED};
@@ -234,6 +236,72 @@ static void pages_after_commit_are_not_written(void **state)
     expect_end(wire_stream_channel(attack.page));
     assert_true(gw_memory_read(move.pair.destination.memory, 0, &first, 1));
     assert_int_not_equal(first, 0xEE);
+    attack_end(&attack);
+    move_clear(&move);
+}
+
+/* Void rounds are agreed, stand alone, and bring nothing. */
+static void void_rounds_keep_to_their_rules(void **state)
+{
+    static const struct {
+        uint64_t features;
+        uint32_t flags;
+    } cases[] = {
+        {0, WIRE_ROUND_VOID},
+        {VOID_FEATURES, WIRE_ROUND_VOID | WIRE_ROUND_GUEST_STOPPED},
+        {VOID_FEATURES, WIRE_ROUND_VOID | WIRE_ROUND_GUEST_STOPPED | WIRE_ROUND_POSTCOPY},
+        {VOID_FEATURES, WIRE_ROUND_VOID},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        struct move move;
+        struct attack attack = {.features = cases[i].features};
+        struct wire_round_begin begin = {.round = 1, .flags = cases[i].flags};
+        uint8_t first = 0;
+
+        move_init(&move);
+        move_start_destination(&move);
+        attack_begin(&attack, &move);
+        SEND(attack.page, WIRE_ROUND_BEGIN, &begin);
+        send_poison(&attack, 1, after_ms(PATIENCE_MS));
+        expect_end(wire_stream_channel(attack.page));
+        assert_true(gw_memory_read(move.pair.destination.memory, 0, &first, 1));
+        assert_int_equal(first, 0);
+        attack_end(&attack);
+        move_clear(&move);
+    }
+}
+
+/* What is void reads as zero there, and takes no room. */
+static void void_pages_are_gone(void **state)
+{
+    struct move move;
+    struct attack attack = {.features = VOID_FEATURES};
+    struct wire_round_begin begin = {.round = 1, .flags = WIRE_ROUND_VOID};
+    struct wire_round_end end = {.round = 1, .n_pages = 2, .n_packets = 1};
+    struct wire_pages_out *packet = wire_pages_out_new();
+    struct gw_ram_block *block;
+    uint8_t bytes[3 * GW_PAGE_SIZE];
+
+    move_init(&move);
+    block = gw_memory_block(move.pair.destination.memory, 0);
+    assert_true(gw_memory_populate(block, 0, block->size_bytes, NULL)); /* else cleared before */
+    move_start_destination(&move);
+    attack_begin(&attack, &move);
+    memset(bytes, 0xAB, sizeof bytes);
+    gw_memory_write(move.pair.destination.memory, 0, bytes, sizeof bytes);
+    SEND(attack.page, WIRE_ROUND_BEGIN, &begin);
+    wire_pages_begin(packet, 1, 0);
+    assert_true(wire_pages_add_zero(packet, 0));
+    assert_true(wire_pages_add_zero(packet, 2));
+    end.n_bytes = wire_pages_record_bytes(packet);
+    assert_true(wire_pages_send(packet, attack.page, GW_NO_DEADLINE, NULL));
+    SEND(attack.page, WIRE_ROUND_END, &end);
+    await_record(attack.control, WIRE_ROUND_ACK);
+    assert_int_equal(gw_memory_touched_mask(block, 0, 3), 2);
+    assert_true(gw_memory_read(move.pair.destination.memory, GW_PAGE_SIZE, bytes, 1));
+    assert_int_equal(bytes[0], 0xAB);
+    wire_pages_out_free(packet);
     attack_end(&attack);
     move_clear(&move);
 }
@@ -378,6 +446,8 @@ int main(void)
         cmocka_unit_test(unknown_migrations_are_unknown),
         cmocka_unit_test(commit_out_of_the_blue_runs_nothing),
         cmocka_unit_test(pages_after_commit_are_not_written),
+        cmocka_unit_test(void_rounds_keep_to_their_rules),
+        cmocka_unit_test(void_pages_are_gone),
         cmocka_unit_test(a_half_packet_does_not_hold_up_the_guest),
         cmocka_unit_test(answers_nobody_reads_are_bounded),
         cmocka_unit_test(second_control_channels_are_turned_away),
