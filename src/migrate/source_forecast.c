@@ -55,6 +55,7 @@ bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError *
     struct source_forecast *forecast = forecast_of(source);
     uint64_t now_ns = clock_mono_ns();
     uint64_t n_before = source->pending->n_set, spent_ns;
+    struct dirty_model model;
     bool is_ok = gw_memory_log_collect(source->vm.memory, forecast->slot, NULL, error);
 
     spent_ns = clock_mono_ns() - now_ns;
@@ -65,8 +66,8 @@ bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError *
         rhythm_add(&forecast->rhythm, forecast->since_ns, now_ns, (double)forecast->slot->n_set);
     }
     forecast->since_ns = now_ns;
-    forecast->next_look_ns =
-        now_ns + MAX(sampler_slot_ns(forecast->slot->n_set, spent_ns), RHYTHM_BIN_NS);
+    dirty_windows_get(forecast->windows, &model);
+    forecast->next_look_ns = now_ns + MAX(sampler_slot_ns(&model, spent_ns), RHYTHM_BIN_NS);
     gw_page_set_clear(forecast->slot);
     return is_ok;
 }
