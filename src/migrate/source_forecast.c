@@ -17,6 +17,8 @@
 
 struct source_forecast {
     struct gw_page_set *slot;
+    struct gw_page_set *dirtied; /* since the round began, whether it will carry them or not */
+    uint64_t dirtied_round;      /* the round that is about */
     struct dirty_windows *windows;
     struct rhythm rhythm;
     struct rhythm_profile profile;
@@ -34,6 +36,7 @@ static struct source_forecast *forecast_of(struct gw_source *source)
     if (!forecast) {
         forecast = source->forecast = g_new0(struct source_forecast, 1);
         forecast->slot = gw_page_set_new(source->vm.memory);
+        forecast->dirtied = gw_page_set_new(source->vm.memory);
         forecast->windows = dirty_windows_new(source->vm.memory);
     }
     return forecast;
@@ -46,21 +49,34 @@ void source_forecast_free(struct gw_source *source)
     if (!forecast)
         return;
     gw_page_set_free(forecast->slot);
+    gw_page_set_free(forecast->dirtied);
     dirty_windows_free(forecast->windows);
     g_free(forecast);
+}
+
+/* How many pages of the slot are the first time that they were dirtied in this round. */
+static uint64_t count_dirtied(struct gw_source *source)
+{
+    struct source_forecast *forecast = source->forecast;
+    uint64_t n_before;
+
+    if (forecast->dirtied_round != source->round)
+        gw_page_set_clear(forecast->dirtied);
+    forecast->dirtied_round = source->round;
+    n_before = forecast->dirtied->n_set;
+    gw_page_set_or(forecast->dirtied, forecast->slot);
+    return forecast->dirtied->n_set - n_before;
 }
 
 bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError **error)
 {
     struct source_forecast *forecast = forecast_of(source);
-    uint64_t now_ns = clock_mono_ns();
-    uint64_t n_before = source->pending->n_set, spent_ns;
+    uint64_t now_ns = clock_mono_ns(), spent_ns;
     struct dirty_model model;
     bool is_ok = gw_memory_log_collect(source->vm.memory, forecast->slot, NULL, error);
 
     spent_ns = clock_mono_ns() - now_ns;
-    gw_page_set_or(source->pending, forecast->slot);
-    *n_new = source->pending->n_set - n_before;
+    *n_new = count_dirtied(source);
     if (is_ok && forecast->since_ns && source->round > 0) {
         dirty_windows_add(forecast->windows, forecast->slot, now_ns - forecast->since_ns);
         rhythm_add(&forecast->rhythm, forecast->since_ns, now_ns, (double)forecast->slot->n_set);
@@ -68,6 +84,10 @@ bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError *
     forecast->since_ns = now_ns;
     dirty_windows_get(forecast->windows, &model);
     forecast->next_look_ns = now_ns + MAX(sampler_slot_ns(&model, spent_ns), RHYTHM_BIN_NS);
+    /* A page that the round has still to read goes out as it is now: once is enough. */
+    if (source->is_round_open)
+        lanes_drop_coming(source->lanes, forecast->slot);
+    gw_page_set_or(source->pending, forecast->slot);
     gw_page_set_clear(forecast->slot);
     return is_ok;
 }
