@@ -17,8 +17,9 @@
 
 struct source_forecast {
     struct gw_page_set *slot;
-    struct gw_page_set *dirtied; /* since the round began, whether it will carry them or not */
-    uint64_t dirtied_round;      /* the round that is about */
+    struct gw_page_set *dirtied;  /* since the round began, whether it will carry them or not */
+    uint64_t dirtied_round;       /* the round that is about */
+    uint64_t began_ns, before_ns; /* that round; the one before took so long, 0: there was none */
     struct dirty_windows *windows;
     struct rhythm rhythm;
     struct rhythm_profile profile;
@@ -60,8 +61,11 @@ static uint64_t count_dirtied(struct gw_source *source)
     struct source_forecast *forecast = source->forecast;
     uint64_t n_before;
 
-    if (forecast->dirtied_round != source->round)
+    if (forecast->dirtied_round != source->round) {
         gw_page_set_clear(forecast->dirtied);
+        forecast->before_ns = forecast->began_ns ? source->round_start_ns - forecast->began_ns : 0;
+        forecast->began_ns = source->round_start_ns;
+    }
     forecast->dirtied_round = source->round;
     n_before = forecast->dirtied->n_set;
     gw_page_set_or(forecast->dirtied, forecast->slot);
@@ -124,6 +128,19 @@ static void split_remaining(struct gw_source *source, struct forecast_input *inp
     input->first_bytes = n_pages * GW_PAGE_SIZE - input->zero_bytes;
 }
 
+/* In which time the pages of the round in flight, or else of the next, were dirtied. */
+static uint64_t dirtied_in_ns(const struct gw_source *source)
+{
+    const struct source_forecast *forecast = source->forecast;
+
+    if (!source->is_round_open)
+        return source->round ? clock_mono_ns() - source->round_start_ns : 0;
+    if (source->round <= 1)
+        return 0;
+    return forecast->dirtied_round == source->round ? forecast->before_ns
+                                                    : source->round_start_ns - forecast->began_ns;
+}
+
 static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t max_blackout_ns)
 {
     struct source_forecast *forecast = forecast_of(source);
@@ -136,6 +153,7 @@ static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t m
             (double)(source->predict.bytes_per_s ? source->predict.bytes_per_s : early_rate),
         .link_doubt = source->predict.bytes_per_s ? ROUNDS_DOUBT : EARLY_DOUBT,
         .first_past_ns = source->is_round_open ? clock_mono_ns() - source->round_start_ns : 0,
+        .first_before_ns = dirtied_in_ns(source),
         .max_blackout_ns = max_blackout_ns,
     };
 
