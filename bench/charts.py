@@ -7,6 +7,8 @@ measurement without one is shown as a table of all its figures.
 import statistics
 from dataclasses import dataclass, field
 
+import convergence
+
 OURS, QEMU, REFERENCE = "ours", "qemu", "reference"
 
 
@@ -156,20 +158,34 @@ def footprint(part):
                   [Bar(side, [mib]) for side, mib in part["peak_mib"].items()], target=64)]
 
 
+def converge_note(run):
+    note = f"{run['lost_s']:.1f} s of its work lost"
+    if run.get("forecast") and run["forecast"]["seconds"] is not None:
+        note += f", forecast {run['forecast']['seconds']:.1f} s"
+    return note
+
+
 def converge(part):
-    """One chart for each pattern; the shortest time there can be is the content over the link."""
-    charts = {}
+    """Two charts for each pattern; below the last what it all comes to."""
+    totals, gaps = {}, {}
     for run in part["runs"]:
         pattern = run["pattern"]
-        chart = charts.setdefault(pattern, Chart(
+        total = totals.setdefault(pattern, Chart(
             f"{part['mib']} MiB over {part['link']}, {pattern} writes", "s", []))
+        gap = gaps.setdefault(pattern, Chart(f"Blackout at the probe, {pattern} writes", "ms", [],
+                                             target=part["max_blackout_ms"]))
         label = f"{run['share']}% of the link, {run['who']}"
         if "error" in run:
-            chart.sentences.append(f"{label}: {run['error']}.")
+            total.sentences.append(f"{label}: {run['error']}.")
             continue
-        lost = f"blackout {run['blackout_ms']:.0f} ms, {100 * run['lost']:.0f}% of its work lost"
-        chart.bars.append(Bar(label, [run["seconds"]], kind_of(run["who"]), lost))
-    return list(charts.values())
+        total.bars.append(Bar(label, [run["seconds"]], kind_of(run["who"]), converge_note(run)))
+        gap.bars.append(Bar(label, [run["gap_ms"]], kind_of(run["who"]),
+                            f"{run['blackout_ms']:.0f} ms by its own report"))
+    charts = [chart for pattern in totals for chart in (totals[pattern], gaps[pattern])]
+    for who in convergence.movers(part):
+        found = "; ".join(finding.text() for finding in convergence.findings(part, who))
+        charts[-1].sentences.append(f"{who}: {found}.")
+    return charts
 
 
 def postcopy(part):

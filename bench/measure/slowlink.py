@@ -18,10 +18,10 @@ CASES = {  # name: what the guest does
 ROW = "{:<34} {:>9} {:>9} {:>9} {:>9}"
 
 
-def shape():
+def shape(rate=RATE):
     """The loopback device of our namespace becomes a slow wire with ordinary frames."""
     net.ip("link", "set", "lo", "up", "mtu", "1500")
-    done = subprocess.run(["tc", "qdisc", "replace", "dev", "lo", "root", "tbf", "rate", RATE,
+    done = subprocess.run(["tc", "qdisc", "replace", "dev", "lo", "root", "tbf", "rate", rate,
                            "burst", "32kb", "latency", "50ms"], stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise LabError(f"tc: {done.stderr.strip()}")

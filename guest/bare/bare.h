@@ -54,6 +54,7 @@ void print(const char *format, ...);
     })
 #define csr_write(name, value) __asm__ volatile("csrw " #name ", %0" ::"r"(value) : "memory")
 #define csr_set(name, value)   __asm__ volatile("csrs " #name ", %0" ::"r"(value) : "memory")
+#define csr_clear(name, value) __asm__ volatile("csrc " #name ", %0" ::"r"(value) : "memory")
 #define wfi()                  __asm__ volatile("wfi" ::: "memory")
 
 #endif

@@ -10,9 +10,14 @@
  * Anything wrong is printed as a line "memtick: BAD ..." and ends the machine with a code:
  *   1 memory   2 time   3 trap or set-up   4 registers
  *
- * Parameters (bootargs): mib=16 rate=50 (MiB/s, 0: no limit) pattern=random|seq|hot
- *   fill=random|text|sparse harts=N hz=100 passes=N (then power off, exit 0) quiet=1
- *   writers=N (the harts from N on only read their slices, in order) */
+ * Parameters (bootargs): mib=16 rate=50 (MiB/s, 0: no limit) pattern=random|seq|hot|periodic
+ *   period=1000 (ms of pattern=periodic: what the rate allows in one is written at its beginning,
+ * as fast as it goes and in the order of random; then the hart rests) fill=random|text|sparse
+ * harts=N hz=100 passes=N (then power off, exit 0) quiet=1 check=page|part (what a visit looks at)
+ *   writers=N (the harts from N on only read their slices, in order) beats=1 (heart-beats a
+ *   second) pulse=1 (a full stop on the serial port at each tick of hart 0, for who watches it)
+ *   idle=wfi|poll (poll: stays awake, and sets a timer again that does not come, for emulators that
+ *   lose it when they are moved) */
 #include "bare.h"
 #include "common/workload.h"
 
@@ -24,9 +29,17 @@
 #define MIE_MTIE       0x80u
 #define MSTATUS_MIE    0x08u
 #define OVERDUE_VISITS 100000u /* visits that may pass while a timer interrupt is due */
+#define LATE_TICKS     3u      /* after which a timer is set again where it may get lost */
+#define POLL_LOOPS     5000u   /* between two looks at the clock: some microseconds */
 #define FP_SEED        0x400921fb54442d00ull
 
 enum { BAD_MEMORY = 1, BAD_TIME = 2, BAD_TRAP = 3, BAD_REGISTERS = 4 };
+
+/* The orders of the workload, and what is random in bursts. */
+enum pattern { PATTERN_PERIODIC = ORDER_HOT + 1 };
+static const char *const pattern_names[] = {"random", "seq", "hot", "periodic"};
+static const char *const check_names[] = {"page", "part"};
+static const char *const idle_names[] = {"wfi", "poll"};
 
 struct hart {
     struct workload load;
@@ -34,6 +47,9 @@ struct hart {
     uint64_t last_time;
     uint64_t overdue;
     uint64_t max_gap; /* longest time between two looks at the clock */
+    uint64_t seen_ticks;
+    uint64_t credit; /* bytes that it may still write */
+    uint64_t period; /* number of the last one that it was given credit for */
     _Atomic uint64_t ticks;
     _Atomic uint64_t missed; /* ticks that came due while the machine stood still */
     _Atomic uint64_t next;
@@ -44,10 +60,12 @@ struct hart {
 };
 
 static struct config {
-    uint64_t mib, rate, hz, interval, passes, quiet;
-    uint32_t harts, writers;
-    enum order order;
+    uint64_t mib, rate, hz, interval, passes, quiet, beats, pulse;
+    uint64_t period,
+        period_bytes; /* length of a period in ticks of mtime, what a hart writes in it */
+    uint32_t harts, writers, pattern;
     enum fill fill;
+    bool checks_part, polls;
 } config;
 
 static struct board board;
@@ -109,6 +127,13 @@ void bare_trap(uint64_t cause, uint64_t epc, uint64_t tval)
 
 /* ---- every hart ---- */
 
+static void set_timer_again(struct hart *h)
+{
+    csr_clear(mstatus, MSTATUS_MIE); /* or a tick in between would be undone */
+    mtimecmp_set(h->id, h->next);
+    csr_set(mstatus, MSTATUS_MIE);
+}
+
 static void check_clock(struct hart *h)
 {
     uint64_t now = mtime();
@@ -120,6 +145,9 @@ static void check_clock(struct hart *h)
         h->max_gap = now - h->last_time;
     }
     h->last_time = now;
+    if (config.polls && now > h->next + LATE_TICKS * config.interval) {
+        set_timer_again(h);
+    }
     h->overdue = now >= h->next ? h->overdue + 1 : 0;
     if (h->overdue > OVERDUE_VISITS) {
         bad(BAD_TIME, "timer interrupt lost, hart", h->id, now, h->next);
@@ -172,14 +200,22 @@ static void visit(struct hart *h)
     check_clock(h);
 }
 
+static bool is_periodic(void)
+{
+    return config.pattern == PATTERN_PERIODIC;
+}
+
 static void hart_start(struct hart *h, uint64_t id)
 {
     uint64_t pages = config.mib * 256 / config.harts;
 
     h->id = id;
     csr_write(mscratch, (uint64_t)h);
-    workload_init(&h->load, _end + id * pages * PAGE_BYTES, pages, id + 1, config.order,
-                  config.fill);
+    workload_init(&h->load, _end + id * pages * PAGE_BYTES, pages, id + 1,
+                  is_periodic() ? ORDER_RANDOM : (enum order)config.pattern, config.fill);
+    if (config.checks_part) {
+        workload_check_part(&h->load);
+    }
     fp_fill(FP_SEED + id * 64);
     h->last_time = mtime();
     h->next = h->last_time + config.interval;
@@ -268,34 +304,66 @@ static void obey_console(struct hart *h)
     }
 }
 
+/* One tick's worth, or one period's, however many passed: a blackout is not caught up. Of what was
+ * left only the part of a page is kept. */
+static void earn(struct hart *h)
+{
+    uint64_t bytes = config.period_bytes;
+
+    if (!is_periodic()) {
+        bytes = config.rate * 1048576 / config.harts / config.hz;
+    } else if (mtime() / config.period == h->period) {
+        return;
+    }
+    h->period = mtime() / config.period;
+    h->credit = h->credit % PAGE_BYTES + bytes;
+}
+
+static void rest(struct hart *h)
+{
+    check_clock(h);
+    if (!config.polls) {
+        wfi();
+        return;
+    }
+    for (uint32_t i = 0; i < POLL_LOOPS && h->ticks == h->seen_ticks; i++) {
+    }
+}
+
+static void look_around(struct hart *h, uint64_t *beats)
+{
+    answer_verify(h);
+    if (h->id != 0) {
+        return;
+    }
+    if (config.pulse) {
+        print(".");
+    }
+    obey_console(h);
+    if (h->ticks * config.beats / config.hz != *beats) {
+        *beats = h->ticks * config.beats / config.hz;
+        heart_beat();
+    }
+}
+
 static _Noreturn void hart_loop(struct hart *h)
 {
-    uint64_t bytes_per_tick = config.rate * 1048576 / config.harts / config.hz;
-    uint64_t credit = 0, ticks = 0, beats = 0;
+    uint64_t beats = 0;
 
     for (;;) {
-        uint64_t now_ticks = h->ticks;
-        if (now_ticks != ticks) {
-            ticks = now_ticks;
-            /* One tick's worth however many passed: a blackout is not caught up. */
-            credit = credit % PAGE_BYTES + bytes_per_tick;
-            answer_verify(h);
-            if (h->id == 0) {
-                obey_console(h);
-                if (ticks / config.hz != beats) {
-                    beats = ticks / config.hz;
-                    heart_beat();
-                }
-            }
+        uint64_t ticks = h->ticks;
+        if (ticks != h->seen_ticks) {
+            h->seen_ticks = ticks;
+            earn(h);
+            look_around(h, &beats);
         }
         if (config.rate == 0) {
             visit(h);
-        } else if (credit >= PAGE_BYTES) {
+        } else if (h->credit >= PAGE_BYTES) {
             visit(h);
-            credit -= PAGE_BYTES;
+            h->credit -= PAGE_BYTES;
         } else {
-            check_clock(h);
-            wfi();
+            rest(h);
         }
     }
 }
@@ -308,6 +376,17 @@ void bare_hart(uint64_t hartid)
     }
 }
 
+static void read_period(void)
+{
+    uint64_t ms = board_param(&board, "period", 1000);
+
+    if (ms == 0 || ms > 60000) {
+        ms = 1000;
+    }
+    config.period = board.timebase_hz * ms / 1000;
+    config.period_bytes = config.rate * 1048576 / config.harts * ms / 1000;
+}
+
 static void read_config(void)
 {
     config.mib = board_param(&board, "mib", 16);
@@ -316,7 +395,11 @@ static void read_config(void)
     config.passes = board_param(&board, "passes", 0);
     config.quiet = board_param(&board, "quiet", 0);
     config.harts = (uint32_t)board_param(&board, "harts", board.harts);
-    config.order = (enum order)board_choice(&board, "pattern", order_names, 3, ORDER_RANDOM);
+    config.beats = board_param(&board, "beats", 1);
+    config.pulse = board_param(&board, "pulse", 0);
+    config.pattern = (uint32_t)board_choice(&board, "pattern", pattern_names, 4, ORDER_RANDOM);
+    config.checks_part = board_choice(&board, "check", check_names, 2, 0);
+    config.polls = board_choice(&board, "idle", idle_names, 2, 0);
     config.fill = (enum fill)board_choice(&board, "fill", fill_names, 3, FILL_RANDOM);
     if (config.harts == 0 || config.harts > board.harts) {
         config.harts = board.harts;
@@ -326,6 +409,7 @@ static void read_config(void)
         config.hz = 100;
     }
     config.interval = board.timebase_hz / config.hz;
+    read_period();
     uint64_t room = board.ram_base + board.ram_bytes - (uint64_t)_end;
     if (config.mib == 0 || config.mib * 1048576 > room) {
         bad(BAD_TRAP, "mib does not fit into RAM", config.mib, room, board.ram_bytes);
@@ -337,7 +421,8 @@ void bare_main(uint64_t hartid, const void *fdt)
     board_read(&board, fdt);
     read_config();
     print("memtick: harts %d mib %d rate %d pattern %s fill %s hz %d\n", (uint64_t)config.harts,
-          config.mib, config.rate, order_names[config.order], fill_names[config.fill], config.hz);
+          config.mib, config.rate, pattern_names[config.pattern], fill_names[config.fill],
+          config.hz);
     for (uint32_t i = 1; i < board.harts; i++) {
         ipi_set(i, true);
     }

@@ -13,6 +13,7 @@
 #define HYBRID_PROGRESS 0.75 /* post-copy: rounds go on while they leave less than this */
 #define RUN_BYTES       12.0 /* of one run in the list of missing pages */
 #define PAGES_IN_RUN    4.0
+#define LOOKS           16u /* at which a round's leavings are summed up */
 #define SLOWDOWN_STEP   25u /* permille */
 #define MAX_SLOWDOWN    990u
 #define NEED_MARGIN     1.1 /* a budget that would do has this much to spare */
@@ -82,22 +83,58 @@ static double fixed_ns(const struct play *play)
     return (double)predict_blackout_ns(&play->predict, 0);
 }
 
-/* The first round: what it takes, and what it leaves. */
+/* What is dirtied after it was sent, if the round carries every page that is dirtied: pages go out
+ * evenly over the round, and each may be dirtied from the last look before it does. */
+static double dirtied_behind(const struct play *play, double ns)
+{
+    double sum = 0;
+
+    if (ns < (double)RHYTHM_BIN_NS)
+        return dirtied_bytes(play, ns);
+    for (unsigned i = 0; i < LOOKS; i++)
+        sum += dirtied_bytes(play, fmin(ns * (i + 0.5) / LOOKS + (double)RHYTHM_BIN_NS / 2, ns));
+    return sum / LOOKS;
+}
+
+/* What is dirty after a round of n_bytes that takes ns. They were dirtied in the before_ns before
+ * it (0: they are all of the memory that is used), so the curve says how many of them come again.
+ */
+static double left_after(const struct play *play, double n_bytes, double before_ns, double ns)
+{
+    double all = dirtied_bytes(play, ns), share = 1;
+
+    if (before_ns > 0 && all > 0) {
+        double before = dirtied_bytes(play, before_ns);
+        double again = before + all - dirtied_bytes(play, before_ns + ns);
+
+        share = fmax(again, 0) / all * fmin(n_bytes / fmax(before, 1), 1);
+    }
+    return all - fmin(share, 1) * fmax(all - dirtied_behind(play, ns), 0);
+}
+
+/* The first round, or what is left of it: what it takes, and what it leaves. */
 static double first_round(const struct play *play, struct forecast_run *run, double *ns)
 {
     const struct forecast_input *input = play->input;
-    double round = round_ns(play, (double)input->first_bytes) +
-                   (double)input->zero_bytes / FORECAST_ZERO_BYTES_PER_S * NS;
+    double rest_ns = round_ns(play, (double)input->first_bytes) +
+                     (double)input->zero_bytes / FORECAST_ZERO_BYTES_PER_S * NS;
+    double whole_ns = rest_ns + (double)input->first_past_ns;
+    double n_bytes = (double)input->first_bytes * whole_ns / fmax(rest_ns, 1);
 
-    *ns += round;
+    *ns += rest_ns;
     run->rounds = 1;
     run->n_bytes = (uint64_t)((double)input->first_bytes * RECORD_OVERHEAD);
-    return dirtied_bytes(play, round + (double)input->first_past_ns);
+    return left_after(play, n_bytes, (double)input->first_before_ns, whole_ns);
+}
+
+static uint64_t dirty_rate(const struct play *play, double ns)
+{
+    return (uint64_t)(dirtied_bytes(play, ns) / fmax(ns, 1) * NS);
 }
 
 static bool is_due(struct play *play, double left, double last_round_ns)
 {
-    play->predict.dirty_bytes_per_s = (uint64_t)(left / fmax(last_round_ns, 1) * NS);
+    play->predict.dirty_bytes_per_s = dirty_rate(play, last_round_ns);
     return predict_blackout_ns(&play->predict, (uint64_t)left) <= play->max_blackout_ns &&
            !predict_wants_round(&play->predict, (uint64_t)left);
 }
@@ -132,10 +169,12 @@ static struct forecast_run play_precopy(struct play *play)
 {
     struct forecast_run run = {.least_blackout_ns = FORECAST_NEVER};
     double ns = (double)play->input->setup_ns, before = ns, last, left;
+    double first_ns, first_left;
     unsigned n_stalls = 0;
 
-    left = first_round(play, &run, &ns);
-    last = ns - before;
+    first_left = left = first_round(play, &run, &ns);
+    first_ns = ns;
+    last = ns - before + (double)play->input->first_past_ns;
     for (; run.rounds < FORECAST_MAX_ROUNDS && n_stalls < MAX_STALLS; run.rounds++) {
         uint64_t blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
         double next;
@@ -148,8 +187,8 @@ static struct forecast_run play_precopy(struct play *play)
             run.n_bytes += (uint64_t)(left * RECORD_OVERHEAD) + play->predict.state_bytes;
             break;
         }
+        next = left_after(play, left, last, round_ns(play, left));
         last = round_ns(play, left);
-        next = dirtied_bytes(play, last);
         ns += last;
         run.n_bytes += (uint64_t)(left * RECORD_OVERHEAD);
         n_stalls = next >= left * PROGRESS ? n_stalls + 1 : 0;
@@ -157,6 +196,9 @@ static struct forecast_run play_precopy(struct play *play)
     }
     run.slowdown_permille = (uint32_t)lround((1 - play->keep) * 1000);
     run.total_ns = run.is_ending ? to_ns(ns + (double)run.blackout_ns) : FORECAST_NEVER;
+    run.is_tedious =
+        run.is_ending && predict_is_tedious(&play->predict, (uint64_t)first_left,
+                                            run.total_ns - MIN(run.total_ns, to_ns(first_ns)));
     if (!run.is_ending)
         run.blackout_ns = FORECAST_NEVER;
     return run;
@@ -178,14 +220,17 @@ static void play_push(struct play *play, struct forecast_run *run, double *ns, d
 static struct forecast_run play_postcopy(struct play *play)
 {
     struct forecast_run run = {.is_ending = true};
-    double ns = (double)play->input->setup_ns, left;
+    double ns = (double)play->input->setup_ns, before = ns, last, left;
 
     left = first_round(play, &run, &ns);
+    last = ns - before + (double)play->input->first_past_ns;
     for (; run.rounds < FORECAST_MAX_ROUNDS; run.rounds++) {
-        double last = round_ns(play, left), next = dirtied_bytes(play, last);
+        double next = left_after(play, left, last, round_ns(play, left));
 
-        if (next > left * HYBRID_PROGRESS || left < PAGE)
+        if (next > left * HYBRID_PROGRESS || left < PAGE ||
+            predict_is_tedious(&play->predict, (uint64_t)left, PREDICT_UNKNOWN))
             break;
+        last = round_ns(play, left);
         ns += last;
         run.n_bytes += (uint64_t)(left * RECORD_OVERHEAD);
         left = next;
@@ -406,6 +451,15 @@ static void add_needs(GString *text, const struct gw_plan_forecast *mode)
                                mode->needs_slowdown_permille / 10.0);
 }
 
+/* Pre-copy would meet the budgets, and the engine would not wait for it (migrate/predict.h). */
+static bool is_too_tedious(const struct forecast_input *input, const struct gw_plan_status *status)
+{
+    const struct gw_plan_forecast *postcopy = &status->modes[GW_PLAN_POSTCOPY];
+
+    return !input->max_time_ns && !input->max_slowdown_permille && postcopy->is_possible &&
+           postcopy->is_meeting && forecast_precopy(input, 0).is_tedious;
+}
+
 static void say_choice(struct gw_plan_status *status, const struct gw_plan_forecast *chosen)
 {
     g_autoptr(GString) text = g_string_new(NULL);
@@ -419,6 +473,13 @@ static void say_choice(struct gw_plan_status *status, const struct gw_plan_forec
             "pre-copy alone does not meet the budgets (%s); with the guest slowed "
             "down by %.1f %% it does",
             precopy->why, (double)chosen->slowdown_permille.expected / 10);
+    } else if (chosen->is_meeting && precopy->is_meeting && precopy->is_possible) {
+        g_string_append_printf(text,
+                               "pre-copy would take %.1f s, post-copy takes %.1f s. From its "
+                               "switchover to its end the "
+                               "loss of either host is the loss of the guest",
+                               (double)precopy->total_ns.expected / NS,
+                               (double)chosen->total_ns.expected / NS);
     } else if (chosen->is_meeting) {
         g_string_append_printf(
             text,
@@ -449,6 +510,8 @@ void forecast_choose(const struct forecast_input *input, struct gw_plan_status *
             status->modes[ending].total_ns.expected == FORECAST_NEVER)
             ending = mode->mode;
     }
+    if (chosen == GW_PLAN_PRECOPY && is_too_tedious(input, status))
+        chosen = GW_PLAN_POSTCOPY;
     status->is_meeting = chosen != GW_PLAN_N_MODES;
     status->chosen = status->is_meeting ? chosen : ending;
     say_choice(status, &status->modes[status->chosen]);

@@ -3,17 +3,17 @@
  * The forecast: plays the rounds of a migration ahead, for each way of moving.
  *
  * Model: a round takes the bytes it sends by the link's rate and one round trip; what the guest
- * dirties meanwhile (the dirty model says how many distinct pages in that time) is the next round;
+ * dirties meanwhile (the dirty model says how many distinct pages in that time), but for pages that
+ * the round has still to read, is the next round;
  * when the predicted blackout for it meets the budget the guest changes hands, by the very rule of
  * the engine (migrate/predict.h). Then:
  * - throttled, the guest does in a time t what it does in t * (1 - slowdown) otherwise; the least
  *   slowdown is looked for with which the budgets are met;
- * - post-copy sends rounds while each is much smaller than the one before; then the blackout has
- * the device state and the list of what is missing, and the rest follows at the link's rate while
- *   accesses to it wait for a fault each.
- * A guest with a rhythm (migrate/rhythm.h) is stopped in a quiet moment when that is worth a wait.
- * The error bar comes from playing it again with link and guest both better and both worse by their
- * doubt.
+ * - post-copy sends rounds while each is short and much smaller than the one before; then the
+ * blackout has the device state and the list of what is missing, and the rest follows at the link's
+ * rate while accesses to it wait for a fault each. A guest with a rhythm (migrate/rhythm.h) is
+ * stopped in a quiet moment when that is worth a wait. The error bar comes from playing it again
+ * with link and guest both better and both worse by their doubt.
  *
  * Pure: no clock, no lock.
  */
@@ -39,10 +39,11 @@ struct forecast_input {
     double link_bytes_per_s;
     double link_doubt; /* share by which it may be wrong */
     uint64_t setup_ns;
-    uint64_t first_bytes;   /* still to be sent of the first round, or of the one in flight */
-    uint64_t zero_bytes;    /* pages of zeroes in it */
-    uint64_t first_past_ns; /* since when what is dirtied waits for the next round */
-    uint32_t n_vcpus;       /* 0: unknown, taken as one */
+    uint64_t first_bytes;     /* still to be sent of the first round, or of the one in flight */
+    uint64_t zero_bytes;      /* pages of zeroes in it */
+    uint64_t first_past_ns;   /* since when what is dirtied waits for the next round */
+    uint64_t first_before_ns; /* in which its pages were dirtied; 0: it is all that is used */
+    uint32_t n_vcpus;         /* 0: unknown, taken as one */
     /* budgets, 0: none */
     uint64_t max_blackout_ns, max_time_ns, max_bandwidth_bytes;
     uint32_t max_slowdown_permille;
@@ -51,6 +52,7 @@ struct forecast_input {
 /* One way through, with one set of numbers. */
 struct forecast_run {
     bool is_ending;    /* false: the guest dirties faster than the link drains */
+    bool is_tedious;   /* pre-copy: it ends, later than anybody waits for it */
     uint32_t rounds;   /* before the blackout */
     uint64_t total_ns; /* blackout and what follows it included */
     uint64_t n_bytes;

@@ -231,7 +231,8 @@ static bool part_take(struct part *part, uint32_t *block, uint64_t *first, uint6
     *is_ok = part_await_turn(part, error);
     if (!*is_ok)
         return false;
-    *chunk = __atomic_fetch_add(&part->work->next_chunk, 1, __ATOMIC_RELAXED);
+    /* ORDER: pairs with lanes_drop_coming. */
+    *chunk = __atomic_fetch_add(&part->work->next_chunk, 1, __ATOMIC_ACQUIRE);
     return chunk_place(part->work->memory, *chunk, block, first);
 }
 
@@ -384,6 +385,38 @@ void lanes_set_active(struct lanes *lanes, uint32_t n_active)
     __atomic_store_n(&lanes->n_active, n_active, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&lanes->changed);
     pthread_mutex_unlock(&lanes->lock);
+}
+
+/* Takes the members of other out of set, from a page on that begins a word. */
+static void subtract_from(struct gw_page_set *set, const struct gw_page_set *other, uint32_t block,
+                          uint64_t first)
+{
+    const struct summary map = {set->words[block], set->groups[block],
+                                gw_memory_block(set->memory, block)->n_pages};
+
+    for (uint64_t page = summary_next_set(&map, first); page < map.n_bits;
+         page = summary_next_set(&map, (page / 64 + 1) * 64)) {
+        uint64_t both = set->words[block][page / 64] & other->words[block][page / 64];
+
+        set->words[block][page / 64] &= ~both;
+        set->n_set -= (uint64_t)__builtin_popcountll(both);
+    }
+}
+
+void lanes_drop_coming(struct lanes *lanes, struct gw_page_set *pages)
+{
+    struct round_work *work = &lanes->work;
+    /* ORDER: what was written to memory before we are called is read by whoever takes a chunk after
+     * this: its fetch_add, an acquire, reads from this release or from one behind it. */
+    uint64_t chunk = __atomic_fetch_add(&work->next_chunk, 0, __ATOMIC_RELEASE);
+
+    for (uint32_t i = 0; work->set && i < gw_memory_n_blocks(work->memory); i++) {
+        uint64_t n_pages = gw_memory_block(work->memory, i)->n_pages;
+        uint64_t n_chunks = (n_pages + CHUNK_PAGES - 1) / CHUNK_PAGES, taken = MIN(chunk, n_chunks);
+
+        subtract_from(pages, work->set, i, MIN(taken * CHUNK_PAGES, n_pages));
+        chunk -= taken;
+    }
 }
 
 void lanes_abandon_round(struct lanes *lanes)

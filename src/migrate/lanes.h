@@ -47,6 +47,9 @@ void lanes_start_round(struct lanes *lanes, const struct wire_round_begin *begin
  * they take at once, as it is. */
 struct push;
 void lanes_start_push(struct lanes *lanes, const struct wire_round_begin *begin, struct push *push);
+/* Takes out of pages those of the round that no lane has read yet: what is in memory now, or later,
+ * is what goes out. Between lanes_start_round and the last on_sent. */
+void lanes_drop_coming(struct lanes *lanes, struct gw_page_set *pages);
 /* How many lanes, the first ones, take chunks of the round from now on. */
 void lanes_set_active(struct lanes *lanes, uint32_t n_active);
 /* The lanes end the round early: what they had not taken is not sent. */

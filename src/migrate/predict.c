@@ -72,6 +72,14 @@ uint64_t predict_drain_ns(const struct predict *predict, uint64_t n_bytes)
     return predict->bytes_per_s ? time_for(n_bytes, predict->bytes_per_s) : PREDICT_UNKNOWN;
 }
 
+bool predict_is_tedious(const struct predict *predict, uint64_t remaining_bytes, uint64_t left_ns)
+{
+    uint64_t drain_ns = predict_drain_ns(predict, remaining_bytes);
+
+    return drain_ns >= PREDICT_TEDIOUS_NS && drain_ns != PREDICT_UNKNOWN &&
+           (left_ns == PREDICT_UNKNOWN || left_ns / PREDICT_PATIENCE > drain_ns);
+}
+
 static uint64_t fixed_ns(const struct predict *predict)
 {
     uint64_t ns = predict->stop_ns;

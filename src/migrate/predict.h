@@ -38,6 +38,9 @@
 /* What another round is not worth a millisecond of the guest's network for. */
 #define PREDICT_MIN_WORTH_BYTES  (UINT64_C(64) << 10)
 #define PREDICT_MAX_EXTRA_ROUNDS 8u
+/* See predict_is_tedious. */
+#define PREDICT_PATIENCE         3u
+#define PREDICT_TEDIOUS_NS       UINT64_C(500000000)
 
 struct predict {
     uint64_t stop_ns, fetch_ns, flush_ns, save_ns, load_ns, resume_ns, round_trip_ns;
@@ -66,6 +69,10 @@ uint64_t predict_blackout_ns(const struct predict *predict, uint64_t remaining_b
 /* The budget is met: would a round more, with the guest running, leave at most half of what is to
  * send now? Counts how often it has said yes, which is PREDICT_MAX_EXTRA_ROUNDS times at most. */
 bool predict_wants_round(struct predict *predict, uint64_t remaining_bytes);
+/* More rounds would take left_ns (PREDICT_UNKNOWN: they come to no end), and that is
+ * PREDICT_PATIENCE times what the remaining bytes take now: who need not wait for it does not.
+ * Where those take less than PREDICT_TEDIOUS_NS, nobody is in a hurry. */
+bool predict_is_tedious(const struct predict *predict, uint64_t remaining_bytes, uint64_t left_ns);
 /* Time to send n_bytes, PREDICT_UNKNOWN when no rate is known. */
 uint64_t predict_drain_ns(const struct predict *predict, uint64_t n_bytes);
 /* Bytes that may remain at the switchover within the budget; 0 when even none would be too many. */

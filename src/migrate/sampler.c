@@ -2,6 +2,7 @@
 /* Watches what a running guest dirties, in slots whose length bounds what watching costs it. */
 #include "migrate/sampler.h"
 
+#include <math.h>
 #include <pthread.h>
 
 #include "base/clock.h"
@@ -66,12 +67,23 @@ uint64_t sampler_elapsed_ns(struct sampler *sampler)
     return start_ns ? end_ns - start_ns : 0;
 }
 
-uint64_t sampler_slot_ns(uint64_t n_pages, uint64_t collect_ns)
+/* The share of its time that slots of this length take from the guest. */
+static double slot_cost(const struct dirty_model *model, uint64_t collect_ns, uint64_t slot_ns)
 {
-    uint64_t slot_ns = DIRTY_UNIT_NS;
-    uint64_t cost_ns = n_pages * SAMPLER_COST_NS + collect_ns;
+    double pages = dirty_model_pages(model, (double)slot_ns);
 
-    while (slot_ns < SAMPLER_MAX_SLOT_NS && cost_ns * 1000 > slot_ns * SAMPLER_MAX_PERMILLE)
+    return (pages * SAMPLER_COST_NS + (double)collect_ns) / (double)slot_ns;
+}
+
+uint64_t sampler_slot_ns(const struct dirty_model *model, uint64_t collect_ns)
+{
+    double most = SAMPLER_MAX_PERMILLE / 1000.0, least = INFINITY;
+    uint64_t slot_ns = DIRTY_UNIT_NS;
+
+    for (uint64_t ns = DIRTY_UNIT_NS; ns <= SAMPLER_MAX_SLOT_NS; ns *= 2)
+        least = fmin(least, slot_cost(model, collect_ns, ns));
+    most = fmax(most, least * SAMPLER_WORTH);
+    while (slot_ns < SAMPLER_MAX_SLOT_NS && slot_cost(model, collect_ns, slot_ns) > most)
         slot_ns *= 2;
     return slot_ns;
 }
@@ -108,12 +120,15 @@ static bool watch(struct sampler *sampler, uint64_t end_ns, GError **error)
         is_ok = gw_memory_log_collect(sampler->memory, slot, NULL, error);
         to_ns = clock_mono_ns();
         if (is_ok) {
+            struct dirty_model model;
+
             dirty_windows_add(sampler->windows, slot, from_ns - since_ns);
             rhythm_add(&sampler->rhythm, since_ns, from_ns, (double)slot->n_set);
             sampler->n_slots++;
             sampler->n_collected += slot->n_set;
             sampler->collect_ns += to_ns - from_ns;
-            slot_ns = sampler_slot_ns(slot->n_set, to_ns - from_ns);
+            dirty_windows_get(sampler->windows, &model);
+            slot_ns = sampler_slot_ns(&model, to_ns - from_ns);
             since_ns = from_ns;
             gw_page_set_clear(slot);
         }

@@ -5,8 +5,9 @@
  * Model: the dirty log is collected in slots of 10 ms; each slot is a window of the dirty model, a
  * part of longer ones, and a beat of the rhythm. A collection makes the guest's next write to each
  * collected page slower (it is noticed anew); so a slot is as long as it takes for that to stay
- * below 3 % of it, by an estimate, and a guest that dirties very much is looked at less often, not
- * slowed down more.
+ * below 3 % of it, by an estimate, and a guest that writes the same pages over and over is looked
+ * at less often, not slowed down more. Where longer slots would not cost it less, because it writes
+ * other pages all the time, they stay short: what it does in bursts is not seen in long ones.
  *
  * The dirty log has one user. Nobody else may have it meanwhile: a migration under way makes this
  * fail with STATE.
@@ -23,6 +24,7 @@
 
 #define SAMPLER_COST_NS      1500 /* of the next write to a page that was collected, about */
 #define SAMPLER_MAX_PERMILLE 30u
+#define SAMPLER_WORTH        1.25 /* a longer slot has to cost less by this to be worth it */
 #define SAMPLER_MAX_SLOT_NS  UINT64_C(640000000)
 #define SAMPLER_ZERO_LOOKS   2048u
 
@@ -43,8 +45,8 @@ bool sampler_run(struct sampler *sampler, struct sampler_result *result, GError 
 void sampler_cancel(struct sampler *sampler); /* any thread */
 uint64_t sampler_elapsed_ns(struct sampler *sampler);
 
-/* How long the next slot has to be when the last had n_pages and took collect_ns to collect: a
- * doubling of 10 ms. Pure, for tests. */
-uint64_t sampler_slot_ns(uint64_t n_pages, uint64_t collect_ns);
+/* How long the next slot has to be for a guest like this, when it takes collect_ns to collect: a
+ * doubling of 10 ms. Pure. */
+uint64_t sampler_slot_ns(const struct dirty_model *model, uint64_t collect_ns);
 
 #endif

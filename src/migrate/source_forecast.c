@@ -17,6 +17,9 @@
 
 struct source_forecast {
     struct gw_page_set *slot;
+    struct gw_page_set *dirtied;  /* since the round began, whether it will carry them or not */
+    uint64_t dirtied_round;       /* the round that is about */
+    uint64_t began_ns, before_ns; /* that round; the one before took so long, 0: there was none */
     struct dirty_windows *windows;
     struct rhythm rhythm;
     struct rhythm_profile profile;
@@ -34,6 +37,7 @@ static struct source_forecast *forecast_of(struct gw_source *source)
     if (!forecast) {
         forecast = source->forecast = g_new0(struct source_forecast, 1);
         forecast->slot = gw_page_set_new(source->vm.memory);
+        forecast->dirtied = gw_page_set_new(source->vm.memory);
         forecast->windows = dirty_windows_new(source->vm.memory);
     }
     return forecast;
@@ -46,27 +50,48 @@ void source_forecast_free(struct gw_source *source)
     if (!forecast)
         return;
     gw_page_set_free(forecast->slot);
+    gw_page_set_free(forecast->dirtied);
     dirty_windows_free(forecast->windows);
     g_free(forecast);
+}
+
+/* How many pages of the slot are the first time that they were dirtied in this round. */
+static uint64_t count_dirtied(struct gw_source *source)
+{
+    struct source_forecast *forecast = source->forecast;
+    uint64_t n_before;
+
+    if (forecast->dirtied_round != source->round) {
+        gw_page_set_clear(forecast->dirtied);
+        forecast->before_ns = forecast->began_ns ? source->round_start_ns - forecast->began_ns : 0;
+        forecast->began_ns = source->round_start_ns;
+    }
+    forecast->dirtied_round = source->round;
+    n_before = forecast->dirtied->n_set;
+    gw_page_set_or(forecast->dirtied, forecast->slot);
+    return forecast->dirtied->n_set - n_before;
 }
 
 bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError **error)
 {
     struct source_forecast *forecast = forecast_of(source);
-    uint64_t now_ns = clock_mono_ns();
-    uint64_t n_before = source->pending->n_set, spent_ns;
+    uint64_t now_ns = clock_mono_ns(), spent_ns;
+    struct dirty_model model;
     bool is_ok = gw_memory_log_collect(source->vm.memory, forecast->slot, NULL, error);
 
     spent_ns = clock_mono_ns() - now_ns;
-    gw_page_set_or(source->pending, forecast->slot);
-    *n_new = source->pending->n_set - n_before;
+    *n_new = count_dirtied(source);
     if (is_ok && forecast->since_ns && source->round > 0) {
         dirty_windows_add(forecast->windows, forecast->slot, now_ns - forecast->since_ns);
         rhythm_add(&forecast->rhythm, forecast->since_ns, now_ns, (double)forecast->slot->n_set);
     }
     forecast->since_ns = now_ns;
-    forecast->next_look_ns =
-        now_ns + MAX(sampler_slot_ns(forecast->slot->n_set, spent_ns), RHYTHM_BIN_NS);
+    dirty_windows_get(forecast->windows, &model);
+    forecast->next_look_ns = now_ns + MAX(sampler_slot_ns(&model, spent_ns), RHYTHM_BIN_NS);
+    /* A page that the round has still to read goes out as it is now: once is enough. */
+    if (source->is_round_open)
+        lanes_drop_coming(source->lanes, forecast->slot);
+    gw_page_set_or(source->pending, forecast->slot);
     gw_page_set_clear(forecast->slot);
     return is_ok;
 }
@@ -103,6 +128,19 @@ static void split_remaining(struct gw_source *source, struct forecast_input *inp
     input->first_bytes = n_pages * GW_PAGE_SIZE - input->zero_bytes;
 }
 
+/* In which time the pages of the round in flight, or else of the next, were dirtied. */
+static uint64_t dirtied_in_ns(const struct gw_source *source)
+{
+    const struct source_forecast *forecast = source->forecast;
+
+    if (!source->is_round_open)
+        return source->round ? clock_mono_ns() - source->round_start_ns : 0;
+    if (source->round <= 1)
+        return 0;
+    return forecast->dirtied_round == source->round ? forecast->before_ns
+                                                    : source->round_start_ns - forecast->began_ns;
+}
+
 static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t max_blackout_ns)
 {
     struct source_forecast *forecast = forecast_of(source);
@@ -115,6 +153,7 @@ static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t m
             (double)(source->predict.bytes_per_s ? source->predict.bytes_per_s : early_rate),
         .link_doubt = source->predict.bytes_per_s ? ROUNDS_DOUBT : EARLY_DOUBT,
         .first_past_ns = source->is_round_open ? clock_mono_ns() - source->round_start_ns : 0,
+        .first_before_ns = dirtied_in_ns(source),
         .max_blackout_ns = max_blackout_ns,
     };
 

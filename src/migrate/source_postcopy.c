@@ -56,13 +56,26 @@ bool source_postcopy_offered(const struct gw_source *source)
            !source->is_snapshot && gw_channel_uri_is_multi(source->uri);
 }
 
+/* Nobody has said how long it may take, and it would take too long. */
+static bool is_tedious(struct gw_source *source)
+{
+    uint64_t max_blackout_ns, max_time_ns;
+
+    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    return !max_time_ns && !source->status.max_slowdown_permille && source->predict.bytes_per_s &&
+           predict_is_tedious(&source->predict, source->pending->n_set * GW_PAGE_SIZE,
+                              source_forecast_left(source, 0).expected);
+}
+
 /* Post-copy by itself: after so many rounds that leave what they found. One will do when the
- * forecast sees no end even if everything is better than expected. */
+ * forecast sees no end even if everything is better than expected, or none worth waiting for. */
 static unsigned hopeless_limit(struct gw_source *source)
 {
     if (source->status.max_slowdown_permille)
         return SOURCE_THROTTLED_ROUNDS;
-    return source_forecast_left(source, 0).low == UINT64_MAX ? 1 : SOURCE_POSTCOPY_ROUNDS;
+    return source_forecast_left(source, 0).low == UINT64_MAX || is_tedious(source)
+               ? 1
+               : SOURCE_POSTCOPY_ROUNDS;
 }
 
 bool source_wants_postcopy(struct gw_source *source)
@@ -87,9 +100,10 @@ void source_note_hope(struct gw_source *source, uint64_t remaining_bytes, uint64
     const struct predict *predict = &source->predict;
     /* Over a long round a page counts once however often it is written: what is left of a guest
      * that is too fast comes out near what the link took. */
-    bool has_hope = remaining_bytes <= predict_allowance_bytes(predict, max_blackout_ns) ||
-                    (predict_blackout_ns(predict, 0) < max_blackout_ns &&
-                     predict->dirty_bytes_per_s < predict->bytes_per_s / 16 * 15);
+    bool has_hope =
+        remaining_bytes <= predict_allowance_bytes(predict, max_blackout_ns) ||
+        (predict_blackout_ns(predict, 0) < max_blackout_ns &&
+         predict->dirty_bytes_per_s < predict->bytes_per_s / 16 * 15 && !is_tedious(source));
 
     source->postcopy.n_hopeless = has_hope ? 0 : source->postcopy.n_hopeless + 1;
 }

@@ -12,6 +12,7 @@ BENCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "be
 sys.path.insert(0, BENCH)
 
 from charts import CHARTS  # noqa: E402
+from convergence import findings  # noqa: E402
 from report import figure, render  # noqa: E402
 
 RUN = {"gaps_ms": [1.5, 2.0, 9.25], "lost": [0, 1, 0], "reported_ms": [1.0, 1.1, 1.2],
@@ -38,9 +39,13 @@ SAMPLE = {
                  "QEMU, copy, 8 GiB": {"error": "no memory"}},
     "slowlink": {"mib": 256, "link": "100mbit",
                  "runs": {"text": {"godwit, by itself": {"seconds": [3.0], "bytes": [1 << 20]}}}},
-    "converge": {"mib": 64, "link": "100mbit", "max_blackout_ms": 300, "runs": [
-        {"pattern": "hot", "share": 25, "who": "godwit, by itself", "seconds": 7.0,
-         "blackout_ms": 12.0, "lost": 0.02, "postcopy": False},
+    "converge": {"mib": 256, "link": "1gbit", "max_blackout_ms": 300, "runs": [
+        {"pattern": "hot", "share": 25, "who": "godwit, by itself", "seconds": 4.0, "of_floor": 1.6,
+         "blackout_ms": 12.0, "gap_ms": 14.5, "lost_s": 0.22, "postcopy": False,
+         "forecast": {"mode": "precopy", "seconds": 4.5, "blackout_ms": 18.0}},
+        {"pattern": "hot", "share": 400, "who": "godwit, by itself", "seconds": 4.0, "of_floor": 1.6,
+         "blackout_ms": 100.0, "gap_ms": 301.0, "lost_s": 0.22, "postcopy": True,
+         "forecast": {"mode": "postcopy", "seconds": 4.7, "blackout_ms": 129.0}},
         {"pattern": "hot", "share": 400, "who": "QEMU, auto-converge", "error": "waited 90 s"}]},
     "postcopy": {"floor": {"faults": 20000, "p50_us": 110.0, "p99_us": 190.0, "max_us": 900.0},
                  "push held back": [{"count": 5000, "p50_us": 150.0, "p99_us": 400.0,
@@ -104,10 +109,45 @@ def test_page_has_all_figures_as_text_beside_bars():
     assert page.tags.count("svg") >= 12
     for figures in ("2 ms  (1 lost)", "0.93 of the least program's best, 4.5", "target 5 ms",
                     "3 of 40000 lost", "20.5 MiB", "0.89 of its reference", "QEMU, copy, 8 GiB: no "
-                    "memory", "let 0.991 of it through", "A <fast> & good one"):
+                    "memory", "let 0.991 of it through", "A <fast> & good one",
+                    "0.2 s of its work lost, forecast 4.5 s", "waited 90 s", "target 300 ms",
+                    "godwit, by itself: completed: 100 % of 2 moves (target: at least 100 %); blackout "
+                    "at the probe within 300 ms: 50 % of 2 moves (target: at least 95 %, MISSED)",
+                    "QEMU, auto-converge: completed: 0 % of 1."):
         assert figures in seen, figures
     # What has no chart of its own is a table.
     assert "deep / figures" in seen and "1, 2.5" in seen
+
+
+def converge_findings(**changes):
+    """{what: figure} of the first move of the sample, changed."""
+    part = SAMPLE["converge"]
+    run = {**part["runs"][0], **changes}
+    return {found.what: found for found in findings({**part, "runs": [run]}, "godwit, by itself")}
+
+
+@pytest.mark.parametrize("what, changes, value, is_met", [
+    ("forecast of the total within 15 %", {"seconds": 5.0}, 1, True),
+    ("forecast of the total within 15 %", {"seconds": 5.5}, 0, False),
+    ("forecast of the total within 15 %", {"seconds": 3.9}, 0, False),
+    ("forecast of the blackout within 30 % or 5 ms", {"blackout_ms": 13.0}, 1, True),
+    ("forecast of the blackout within 30 % or 5 ms", {"blackout_ms": 12.5}, 0, False),
+    ("forecast of the blackout within 30 % or 5 ms", {"blackout_ms": 25.0}, 1, True),
+    ("forecast of the blackout within 30 % or 5 ms", {"blackout_ms": 26.0}, 0, False),
+    ("blackout at the probe within 300 ms", {"gap_ms": 300.5}, 0, False),
+    ("longest total over the floor, up to 100 %", {"of_floor": 1.4, "share": 100}, 1.4, True),
+    ("longest total over the floor, up to 100 %", {}, 1.6, False),
+    ("longest total over the floor, above 100 %", {"share": 200}, 1.6, True),
+    ("longest total over the floor, above 100 %", {"share": 200, "of_floor": 2.1}, 2.1, False)])
+def test_convergence_is_judged_by_its_targets(what, changes, value, is_met):
+    found = converge_findings(**changes)[what]
+    assert (found.value, found.is_met) == (value, is_met)
+
+
+def test_a_forecast_of_no_end_is_wrong_when_it_ends():
+    never = {"mode": "precopy", "seconds": None, "blackout_ms": None}
+    found = converge_findings(forecast=never)
+    assert [found[what].value for what in found if "forecast" in what] == [0, 0]
 
 
 def test_page_needs_nothing_but_itself():

@@ -106,6 +106,20 @@ def test_a_running_guest_moves(start_vm, mover, uri, cpus):
                                                                    "rounds"]
 
 
+def test_a_guest_that_writes_in_bursts_moves(start_vm, mover):
+    """Each burst is what the rate allows in a period: 1 MiB of 256 pages."""
+    vm = start_vm("a", *memtick("mib=4 rate=4 pattern=periodic period=250 check=part idle=poll "
+                                "beats=10 pulse=1"))
+    wait_ticks(vm, 5)
+    new, _ = mover.move(vm)
+    wait_ticks(new, 10)
+    assert re.search(r"(^|\n)\.*\.(tick|$)", new.console())
+    ticks, pages, missed = map(int, re.findall(r"tick (\d+) pass \d+ pages (\d+) .*? missed (\d+) ",
+                                               new.console())[-1])
+    bursts = pages / 256
+    assert 1 <= bursts <= (ticks + missed) / 25 + 2
+
+
 def test_a_hundred_moves(start_vm, mover):
     vm = start_vm("a", *memtick("mib=8 rate=40 quiet=0"))
     last = wait_ticks(vm)

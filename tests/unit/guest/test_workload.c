@@ -140,13 +140,62 @@ static void test_a_pass_visits_every_page_once(void **state)
         struct region r = {.pages = pages, .salt = pages * 3, .is_shuffled = true};
         for (uint64_t pass = 1; pass < 20; pass++) {
             bool seen[70] = {false};
+            region_start_pass(&r, pass);
             for (uint64_t i = 0; i < pages; i++) {
-                uint64_t page = region_place(&r, pass, i);
+                uint64_t page = region_place(&r, i);
                 assert_true(page < pages && !seen[page]);
                 seen[page] = true;
             }
         }
     }
+}
+
+static void test_a_part_of_a_page_shows_that_it_is_stale(void **state)
+{
+    struct fixture *f = fixture_new(ORDER_RANDOM, FILL_RANDOM);
+
+    workload_check_part(&f->load);
+    assert_false(finds_damage(f, 3 * PAGES));
+    memcpy(f->saved, f->memory, sizeof f->memory);
+    assert_false(finds_damage(f, PAGES));
+    memcpy(page_of(f, 40), f->saved + 40 * PAGE_WORDS, PAGE_BYTES);
+    assert_true(finds_damage(f, PAGES)); /* at the next visit of each */
+    free(f);
+}
+
+/* What a visit overlooks is found by one of a later pass, if it stays wrong. */
+static void test_every_word_is_in_the_part_of_some_pass(void **state)
+{
+    for (unsigned word = 0; word < PAGE_WORDS; word++) {
+        struct fixture *f = fixture_new(ORDER_SEQ, FILL_RANDOM);
+        bool is_found = false;
+        struct damage damage;
+
+        for (uint64_t pass = 1; pass < PAGE_LINES && !is_found; pass++) {
+            page_write(&f->load.cold, 5, pass);
+            assert_true(page_check_part(&f->load.cold, 5, pass, &damage));
+            page_of(f, 5)[word] ^= 1;
+            is_found = !page_check_part(&f->load.cold, 5, pass, &damage);
+            assert_true(!is_found || damage.word == word);
+        }
+        assert_true(is_found);
+        free(f);
+    }
+}
+
+/* A verification leaves no word out. */
+static void test_a_part_is_enough_for_visits_only(void **state)
+{
+    struct fixture *f = fixture_new(ORDER_SEQ, FILL_RANDOM);
+    struct damage damage;
+
+    workload_check_part(&f->load);
+    for (unsigned line = 1; line < PAGE_LINES; line++) {
+        page_of(f, line % PAGES)[line * LINE_WORDS] ^= 1;
+        assert_int_equal(workload_verify(&f->load, &damage), 1);
+        page_of(f, line % PAGES)[line * LINE_WORDS] ^= 1;
+    }
+    free(f);
 }
 
 int main(void)
@@ -158,6 +207,9 @@ int main(void)
         cmocka_unit_test(test_a_torn_page_is_found),
         cmocka_unit_test(test_swapped_pages_are_found),
         cmocka_unit_test(test_a_pass_visits_every_page_once),
+        cmocka_unit_test(test_a_part_of_a_page_shows_that_it_is_stale),
+        cmocka_unit_test(test_every_word_is_in_the_part_of_some_pass),
+        cmocka_unit_test(test_a_part_is_enough_for_visits_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,7 +56,7 @@ static uint64_t next_random(uint64_t *state)
 
 /* A guest's store: no C object and not ours to synchronise with, so ThreadSanitizer does not look
  * (it would report each page that is sent while it is written; docs/wire-format.md section 7). */
-__attribute__((no_sanitize("thread"))) static void guest_store(uint8_t *to, uint64_t value)
+__attribute__((no_sanitize("thread"))) void fake_vm_store(uint8_t *to, uint64_t value)
 {
     *(volatile uint64_t *)(void *)to = value;
 }
@@ -67,7 +67,7 @@ static void guest_write_page(struct fake_vm *vm, uint64_t page, uint64_t *random
     uint64_t at = page * GW_PAGE_SIZE + next_random(random) % (GW_PAGE_SIZE / 64) * 64;
 
     for (unsigned i = 0; i < 64; i += 8)
-        guest_store(block->host + at + i, next_random(random));
+        fake_vm_store(block->host + at + i, next_random(random));
     gw_memory_note_write(block, at, 64);
 }
 

@@ -87,6 +87,8 @@ void fake_vm_park(struct fake_vm *vm);
 void fake_vm_init(struct fake_vm *vm, const char *name, struct fake_pair *pair, uint64_t ram_bytes,
                   unsigned n_devices);
 void fake_vm_clear(struct fake_vm *vm);
+/* A guest's store; the log is told by gw_memory_note_write. */
+void fake_vm_store(uint8_t *to, uint64_t value);
 
 uint64_t after_ms(uint64_t ms);
 

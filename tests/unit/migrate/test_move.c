@@ -2,6 +2,7 @@
 /* Two engines in one process move a fake VM over a UNIX socket, undisturbed. */
 #include "harness.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 static void moves_and_keeps_every_byte(void **state)
@@ -219,6 +220,40 @@ static void encoded_pages_arrive(void **state)
     }
 }
 
+/* A guest that writes all its memory once, when the first round has just begun. */
+static void what_a_round_has_still_to_read_is_sent_once(void **state)
+{
+    const uint64_t n_pages = FAKE_RAM_BYTES / GW_PAGE_SIZE;
+    struct gw_source_status status;
+    struct gw_ram_block *block;
+    struct move move;
+
+    move_init(&move);
+    move.pair.source.writes_per_ms = 0;
+    block = gw_memory_block(move.pair.source.memory, 0);
+    for (uint64_t page = 0; page < n_pages; page++)
+        assert_true(gw_memory_write(move.pair.source.memory, page * GW_PAGE_SIZE, "first", 6));
+    /* Two seconds: far longer than until the source looks at what was written. */
+    move.source_uri = g_strdup_printf("rate:4000000,%s", move.pair.uri);
+    move.source_params.zstd = GW_ENCODE_OFF;
+    move_start_destination(&move);
+    move_start_source(&move);
+    for (uint64_t limit = after_ms(PATIENCE_MS); source_status_of(&move).page_bytes_sent == 0;)
+        assert_true(clock_mono_ns() < limit);
+    for (uint64_t page = 0; page < n_pages; page++) {
+        fake_vm_store(block->host + page * GW_PAGE_SIZE, page);
+        gw_memory_note_write(block, page * GW_PAGE_SIZE, 8);
+    }
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    check_one_owner(&move);
+    status = source_status_of(&move);
+    print_message("# %" PRIu64 " pages of %" PRIu64 " in %" PRIu64 " rounds\n", status.pages_plain,
+                  n_pages, status.round);
+    assert_in_range(status.pages_plain, n_pages, n_pages * 3 / 2);
+    move_clear(&move);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +266,7 @@ int main(void)
         cmocka_unit_test(allocates_no_more_than_the_source_has),
         cmocka_unit_test(bandwidth_limit_slows_it_down),
         cmocka_unit_test(encoded_pages_arrive),
+        cmocka_unit_test(what_a_round_has_still_to_read_is_sent_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,8 @@
  */
 #include "attack.h"
 
+#include <math.h>
+
 #include "migrate/probe.h"
 #include "migrate/sampler.h"
 
@@ -431,18 +433,55 @@ static void the_rate_is_that_of_the_later_part(void **state)
     assert_false(probe_rate(times_ns, n_bytes, 100, &rate, &doubt));
 }
 
+/* Distinct pages of a guest that writes at this rate all over a set, in windows of 10 ms to 2.56 s.
+ */
+static struct dirty_model model_of(double pages_per_s, double n_pages)
+{
+    struct dirty_model model = {.max_pages = 1e9};
+
+    for (uint32_t i = 0; i < 9; i++) {
+        double ns = (double)(DIRTY_UNIT_NS << i);
+
+        model.windows[model.n_windows++] =
+            (struct dirty_window){.length_ns = ns,
+                                  .pages = n_pages * (1 - exp(-pages_per_s * ns / 1e9 / n_pages)),
+                                  .n = 9};
+    }
+    dirty_model_fit(&model);
+    return model;
+}
+
+static double cost_of(const struct dirty_model *model, uint64_t slot_ns)
+{
+    return dirty_model_pages(model, (double)slot_ns) * SAMPLER_COST_NS / (double)slot_ns;
+}
+
 static void watching_is_bounded(void **state)
 {
-    assert_int_equal(sampler_slot_ns(0, 0), DIRTY_UNIT_NS);
-    for (uint64_t n_pages = 1; n_pages < 1000000; n_pages *= 3) {
-        uint64_t slot_ns = sampler_slot_ns(n_pages, 100000);
+    struct dirty_model model = {.max_pages = 1e9};
+    uint64_t before_ns = DIRTY_UNIT_NS;
 
-        if (slot_ns < SAMPLER_MAX_SLOT_NS)
-            assert_true((n_pages * SAMPLER_COST_NS + 100000) * 1000 <=
-                        slot_ns * SAMPLER_MAX_PERMILLE);
-        assert_true(slot_ns >= sampler_slot_ns(n_pages / 2, 100000));
+    assert_int_equal(sampler_slot_ns(&model, 0), DIRTY_UNIT_NS);
+    /* The more of the same it writes, the less often it is looked at. */
+    for (double rate = 100; rate < 1e6; rate *= 3) {
+        model = model_of(rate, 5000);
+        uint64_t slot_ns = sampler_slot_ns(&model, 0);
+
+        assert_true(slot_ns >= before_ns);
+        assert_true(cost_of(&model, slot_ns) * 1000 <= SAMPLER_MAX_PERMILLE);
+        assert_true(slot_ns == DIRTY_UNIT_NS ||
+                    cost_of(&model, slot_ns / 2) * 1000 > SAMPLER_MAX_PERMILLE);
+        before_ns = slot_ns;
     }
-    assert_int_equal(sampler_slot_ns(UINT32_MAX, 0), SAMPLER_MAX_SLOT_NS);
+    assert_true(before_ns > DIRTY_UNIT_NS);
+    /* Looking less often would not help. */
+    model = model_of(1e6, 1e8);
+    assert_int_equal(sampler_slot_ns(&model, 0), DIRTY_UNIT_NS);
+    /* A collection that takes long is made less often. */
+    model = model_of(0, 1);
+    assert_true(sampler_slot_ns(&model, 2 * NS_PER_MS) >= 64 * NS_PER_MS);
+    model = model_of(1e6, 1e6);
+    assert_in_range(sampler_slot_ns(&model, NS_PER_S), DIRTY_UNIT_NS, SAMPLER_MAX_SLOT_NS);
 }
 
 int main(void)

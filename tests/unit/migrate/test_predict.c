@@ -118,6 +118,20 @@ static void a_round_more_must_halve_what_is_left(void **state)
     assert_true(predict_wants_round(&predict, MIB));
 }
 
+static void patience_depends_on_what_is_left(void **state)
+{
+    struct predict predict = with_rate(100 * MIB);
+
+    /* A second's worth. */
+    assert_false(predict_is_tedious(&predict, 100 * MIB, 3 * NS_PER_S));
+    assert_true(predict_is_tedious(&predict, 100 * MIB, 3 * NS_PER_S + 3));
+    assert_true(predict_is_tedious(&predict, 100 * MIB, PREDICT_UNKNOWN));
+    /* A little less than half of one. */
+    assert_false(predict_is_tedious(&predict, 49 * MIB, PREDICT_UNKNOWN));
+    predict.bytes_per_s = 0;
+    assert_false(predict_is_tedious(&predict, 100 * MIB, PREDICT_UNKNOWN));
+}
+
 static void allowance_is_the_inverse(void **state)
 {
     struct predict predict = with_rate(64 * MIB);
@@ -225,6 +239,7 @@ int main(void)
         cmocka_unit_test(a_larger_round_that_took_less_corrects_a_small_one),
         cmocka_unit_test(what_a_small_round_held_goes_as_quickly_again),
         cmocka_unit_test(a_round_more_must_halve_what_is_left),
+        cmocka_unit_test(patience_depends_on_what_is_left),
         cmocka_unit_test(allowance_is_the_inverse),
         cmocka_unit_test(small_rounds_do_not_count),
         cmocka_unit_test(backoff_grows_and_is_bounded),
