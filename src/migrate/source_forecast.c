@@ -89,7 +89,7 @@ bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError *
     dirty_windows_get(forecast->windows, &model);
     forecast->next_look_ns = now_ns + MAX(sampler_slot_ns(&model, spent_ns), RHYTHM_BIN_NS);
     /* A page that the round has still to read goes out as it is now: once is enough. */
-    if (source->is_round_open)
+    if (source->is_round_open && !source->is_void_round)
         lanes_drop_coming(source->lanes, forecast->slot);
     gw_page_set_or(source->pending, forecast->slot);
     gw_page_set_clear(forecast->slot);
@@ -117,7 +117,7 @@ static void split_remaining(struct gw_source *source, struct forecast_input *inp
     double zero_share;
 
     lanes_get_counters(source->lanes, &counters);
-    if (source->is_round_open)
+    if (source->is_round_open && !source->is_void_round)
         n_pages = source->sending->n_set > counters.round_pages
                       ? source->sending->n_set - counters.round_pages
                       : 0;
