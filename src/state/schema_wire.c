@@ -403,10 +403,12 @@ static bool parse(struct parser *parser)
 
 struct gw_schema *gw_schema_parse(const uint8_t *bytes, size_t len, GError **error)
 {
+    /* No bytes may come as NULL, to which nothing can be added. */
+    const uint8_t *at = len > 0 ? bytes : (const uint8_t *)"";
     struct parser parser = {
-        .at = bytes,
-        .end = bytes + len,
-        .start = bytes,
+        .at = at,
+        .end = at + len,
+        .start = at,
         .schema = g_new0(struct gw_schema, 1),
         .names = g_hash_table_new(g_str_hash, g_str_equal),
         .error = error,
