@@ -59,6 +59,7 @@ struct source_postcopy {
     bool is_voided;                /* since the last round with pages there was a void one */
     uint64_t n_voided;             /* pages in it */
     uint32_t n_hopeless;           /* times in a row that rounds did not converge */
+    uint64_t left_before;          /* bytes that the round before left; 0: there was none */
     struct gw_page_set *left;      /* what the destination lacked when that was last agreed */
     struct push *push;             /* made with the first urgent channel */
     struct wire_pages_out *packet; /* likewise; used by the urgent channel's reader */

@@ -98,13 +98,17 @@ bool source_wants_postcopy(struct gw_source *source)
 void source_note_hope(struct gw_source *source, uint64_t remaining_bytes, uint64_t max_blackout_ns)
 {
     const struct predict *predict = &source->predict;
+    /* A set that is written over and over is left by every round, at whatever rate. */
+    bool is_shrinking = source->postcopy.left_before == 0 ||
+                        remaining_bytes <= source->postcopy.left_before / 4 * 3;
     /* Over a long round a page counts once however often it is written: what is left of a guest
      * that is too fast comes out near what the link took. */
     bool has_hope =
         remaining_bytes <= predict_allowance_bytes(predict, max_blackout_ns) ||
-        (predict_blackout_ns(predict, 0) < max_blackout_ns &&
+        (predict_blackout_ns(predict, 0) < max_blackout_ns && is_shrinking &&
          predict->dirty_bytes_per_s < predict->bytes_per_s / 16 * 15 && !is_tedious(source));
 
+    source->postcopy.left_before = remaining_bytes;
     source->postcopy.n_hopeless = has_hope ? 0 : source->postcopy.n_hopeless + 1;
 }
 
@@ -273,7 +277,6 @@ bool source_void_stale(struct gw_source *source)
     if (postcopy->is_voided || source_discard_ns(source) < MIN_VOID_NS ||
         !(source->peer.features >> WIRE_FEATURE_VOID_ROUNDS & 1))
         return false;
-    page_runs_join(source->pending, max_runs(source));
     encoding_forget(source->encoding);
     postcopy->n_voided = source->pending->n_set;
     source_start_round(source, WIRE_ROUND_VOID);
@@ -286,7 +289,9 @@ void source_name_missing(struct gw_source *source)
     struct source_postcopy *postcopy = &source->postcopy;
     struct gw_page_set *named = source->pending;
 
-    page_runs_join(named, max_runs(source));
+    /* What is void already costs nothing more, in however many runs. */
+    if (n_stale(source) > max_runs(source))
+        page_runs_join(named, max_runs(source));
     if (!postcopy->left)
         postcopy->left = gw_page_set_new(source->vm.memory);
     source->pending = postcopy->left;
