@@ -177,17 +177,15 @@ const char *migration_needs_us(struct migration *migration)
     gw_source_get_status(migration->source, &status);
     switch (status.state) {
     case GW_SOURCE_COMMITTED:
-        return "the guest is being handed over, and this may still be its only copy; ask again "
-               "when "
-               "that is decided";
+        return "the guest is being handed over, and this may still be its only copy; "
+               "ask again when that is decided";
     case GW_SOURCE_IN_DOUBT:
-        return "this may be the only copy of the guest: its ownership is in doubt; resolve that "
-               "first";
+        return "this may be the only copy of the guest: its ownership is in doubt; "
+               "resolve that first";
     case GW_SOURCE_POSTCOPY:
     case GW_SOURCE_PAUSED:
-        return "the guest runs at the destination and still lacks memory that is only here: it "
-               "would "
-               "be lost";
+        return "the guest runs at the destination and still lacks memory that is only here: "
+               "it would be lost";
     default:
         return NULL;
     }

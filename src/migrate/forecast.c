@@ -476,8 +476,8 @@ static void say_choice(struct gw_plan_status *status, const struct gw_plan_forec
     } else if (chosen->is_meeting && precopy->is_meeting && precopy->is_possible) {
         g_string_append_printf(text,
                                "pre-copy would take %.1f s, post-copy takes %.1f s. From its "
-                               "switchover to its end the "
-                               "loss of either host is the loss of the guest",
+                               "switchover to its end the loss of either host is the loss of the "
+                               "guest",
                                (double)precopy->total_ns.expected / NS,
                                (double)chosen->total_ns.expected / NS);
     } else if (chosen->is_meeting) {

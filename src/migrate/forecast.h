@@ -10,10 +10,11 @@
  * - throttled, the guest does in a time t what it does in t * (1 - slowdown) otherwise; the least
  *   slowdown is looked for with which the budgets are met;
  * - post-copy sends rounds while each is short and much smaller than the one before; then the
- * blackout has the device state and the list of what is missing, and the rest follows at the link's
- * rate while accesses to it wait for a fault each. A guest with a rhythm (migrate/rhythm.h) is
- * stopped in a quiet moment when that is worth a wait. The error bar comes from playing it again
- * with link and guest both better and both worse by their doubt.
+ *   blackout has the device state and the list of what is missing, and the rest follows at the
+ *   link's rate while accesses to it wait for a fault each.
+ * A guest with a rhythm (migrate/rhythm.h) is stopped in a quiet moment when that is worth a wait.
+ * The error bar comes from playing it again with link and guest both better and both worse by their
+ * doubt.
  *
  * Pure: no clock, no lock.
  */
