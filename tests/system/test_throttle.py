@@ -4,17 +4,19 @@ takes. Counted in rounds."""
 from gwlab.vm import wait_until
 from test_migrate import memtick, mover, wait_ticks  # noqa: F401
 
-LINK = {"max-bandwidth": 4 << 20, "downtime-limit": 400, "ram": "copy", "multifd-compression": "none",
+LINK = {"max-bandwidth": 8 << 20, "downtime-limit": 400, "ram": "copy", "multifd-compression": "none",
         "delta": "off", "mode": "precopy"}
+# Hart 0 writes to its 8 MiB as fast as it can, the other three read theirs; the link takes a second
+# for what hart 0 has. It has to take twice what the hart writes in a hundredth of its time and more,
+# which is all that the most slowdown leaves it, on a fast machine too.
+WRITER = "mib=32 rate=0 writers=1", "64M"
 MOST_ROUNDS = 20  # to the target, and from there to the switchover by halves
 
 
 def start_writer(start_vm, mover, **budgets):  # noqa: F811
-    """Hart 0 writes to its 4 MiB as fast as it can, the other three read theirs; the link takes a
-    second for what hart 0 has."""
-    vm = start_vm("a", *memtick("mib=16 rate=0 writers=1", "64M", 4))
+    vm = start_vm("a", *memtick(*WRITER, 4))
     wait_ticks(vm)
-    new = mover.destination("--bios", "none", "--memory", "64M", "--cpus", 4)
+    new = mover.destination("--bios", "none", "--memory", WRITER[1], "--cpus", 4)
     vm.qmp.command("migrate-set-parameters", **LINK, **budgets)
     vm.qmp.command("migrate", uri=new.uri)
     return vm, new
@@ -75,14 +77,14 @@ def test_a_cancelled_move_leaves_no_throttle(start_vm, mover):  # noqa: F811
 
 
 def test_the_command_shows_whom_it_slows(start_vm, mover):  # noqa: F811
-    vm = start_vm("a", *memtick("mib=16 rate=0 writers=1", "64M", 4))
+    vm = start_vm("a", *memtick(*WRITER, 4))
     wait_ticks(vm)
     for wrong in ("100%", "half", "-1", ""):
         done = vm.godwit("migrate", f"--max-slowdown={wrong}", "tcp:127.0.0.1:1", check=False)
         assert done.returncode == 2 and "--max-slowdown" in done.stderr
-    new = mover.destination("--bios", "none", "--memory", "64M", "--cpus", 4)
+    new = mover.destination("--bios", "none", "--memory", WRITER[1], "--cpus", 4)
     done = vm.godwit("migrate", new.uri, "--ram", "copy", "--compress", "off", "--delta", "off",
-                     "--max-bandwidth", "4MiB/s", "--max-blackout", "400ms", "--max-slowdown", "99%",
+                     "--max-bandwidth", "8MiB/s", "--max-blackout", "400ms", "--max-slowdown", "99%",
                      "--mode", "precopy", timeout=300)
     assert vm.qmp.command("query-migrate-parameters")["max-slowdown"] == 99
     assert " vcpu 0 by up to " in done.stdout and " vcpu 1 by" not in done.stdout
