@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -180,10 +182,20 @@ static bool do_disk_check(struct session *s, const char *args)
     return disk_pass(s, args, false);
 }
 
+/* Until the asker has what was written, or for a second: a machine that is reset forgets it. */
+static void await_acknowledged(struct session *s)
+{
+    int n_left = 0;
+
+    for (int i = 0; i < 1000 && ioctl(fileno(s->out), SIOCOUTQ, &n_left) == 0 && n_left > 0; i++)
+        usleep(1000);
+}
+
 static bool leave(struct session *s, int how)
 {
     fprintf(s->out, "ok\n");
     fflush(s->out);
+    await_acknowledged(s);
     sync();
     reboot(how);
     return reply_error(s, strerror(errno));
