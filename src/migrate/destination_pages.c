@@ -210,12 +210,14 @@ static bool void_pages(struct page_lane *lane, struct wire_record *record, GErro
     }
     for (uint32_t i = 0; i < packet->n_runs; i++) {
         const struct wire_page_run *run = &packet->runs[i];
+        uint64_t end = run->first_page + run->n_pages;
 
-        if (!discard(block, run->first_page, run->first_page + run->n_pages, error))
+        if (!discard(block, run->first_page, end, error))
             return false;
-        for (uint64_t page = run->first_page; page < run->first_page + run->n_pages; page++)
-            __atomic_fetch_and(&destination->written_words[packet->block][page / 64],
-                               ~(UINT64_C(1) << page % 64), __ATOMIC_RELAXED);
+        for (uint64_t w = run->first_page / 64; w * 64 < end; w++)
+            __atomic_fetch_and(&destination->written_words[packet->block][w],
+                               ~bitmap_range_mask(w, run->first_page, run->n_pages),
+                               __ATOMIC_RELAXED);
     }
     return true;
 }

@@ -205,14 +205,14 @@ struct wire_hello destination_hello(struct gw_destination *destination)
         .max_packet_pages = WIRE_MAX_PACKET_PAGES,
         .page_channels = destination->max_lanes,
         .urgent_channels = offers_postcopy,
-        .features = (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
-                    (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER) |
-                    (1u << WIRE_FEATURE_AUTO_CHANNELS) |
-                    ((destination->vm.packet ? 1u : 0u) << WIRE_FEATURE_PACKET_FORWARD) |
-                    (destination->params.ram != GW_RAM_COPY ? 1u << WIRE_FEATURE_RAM_SHARE : 0) |
-                    ((offers_postcopy ? 1u : 0u) << WIRE_FEATURE_URGENT) |
-                    ((offers_postcopy ? 1u : 0u) << WIRE_FEATURE_VOID_ROUNDS) |
-                    ((resumes ? 1u : 0u) << WIRE_FEATURE_RESUME) | ENCODING_FEATURES,
+        .features =
+            (1u << WIRE_FEATURE_MULTI_CHANNEL) | (1u << WIRE_FEATURE_RESEND) |
+            (1u << WIRE_FEATURE_REHEARSAL) | (1u << WIRE_FEATURE_LEDGER) |
+            (1u << WIRE_FEATURE_AUTO_CHANNELS) |
+            ((destination->vm.packet ? 1u : 0u) << WIRE_FEATURE_PACKET_FORWARD) |
+            (destination->params.ram != GW_RAM_COPY ? 1u << WIRE_FEATURE_RAM_SHARE : 0) |
+            (offers_postcopy ? 1u << WIRE_FEATURE_URGENT | 1u << WIRE_FEATURE_VOID_ROUNDS : 0) |
+            ((resumes ? 1u : 0u) << WIRE_FEATURE_RESUME) | ENCODING_FEATURES,
         .silence_limit_ms = (uint32_t)MIN(destination->silence_ns / NS_PER_MS, UINT32_MAX),
         .ram_bytes = gw_memory_size_bytes(destination->vm.memory),
         .monotonic_ns = clock_mono_ns(),

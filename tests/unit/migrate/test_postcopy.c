@@ -309,6 +309,16 @@ static void it_waits_for_a_word(void **state)
     move_clear(&move);
 }
 
+/* Moves a guest whose first attempts are put off. */
+static void check_put_off(struct move *move, unsigned n_attempts)
+{
+    move_start_destination(move);
+    move_start_source(move);
+    check_moved(move);
+    assert_int_equal(source_status_of(move).failed_attempts, n_attempts);
+    move_clear(move);
+}
+
 /* Flushes that fail put the attempt off: what it named is sent by rounds again, or named again. */
 static void attempts_that_are_put_off_lose_nothing(void **state)
 {
@@ -316,11 +326,7 @@ static void attempts_that_are_put_off_lose_nothing(void **state)
 
     init(&move, GW_MODE_POSTCOPY);
     move.pair.source.fail_flushes = 3;
-    move_start_destination(&move);
-    move_start_source(&move);
-    check_moved(&move);
-    assert_int_equal(source_status_of(&move).failed_attempts, 3);
-    move_clear(&move);
+    check_put_off(&move, 3);
 }
 
 /* The same when there was nothing to name yet: the guest did not stop. */
@@ -330,11 +336,7 @@ static void guests_that_do_not_stop_at_once_move_later(void **state)
 
     init(&move, GW_MODE_POSTCOPY);
     move.pair.source.fail_stops = 2;
-    move_start_destination(&move);
-    move_start_source(&move);
-    check_moved(&move);
-    assert_int_equal(source_status_of(&move).failed_attempts, 2);
-    move_clear(&move);
+    check_put_off(&move, 2);
 }
 
 /* ---- links that break --------------------------------------------------------------------------
