@@ -26,7 +26,10 @@
 #define DESTINATION_MAX_REMEMBERED 256
 #define DESTINATION_ANSWER_NS      NS_PER_S
 #define DESTINATION_FINISH_NS      (UINT64_C(500) * NS_PER_MS)
-#define DESTINATION_GRACE_NS       (UINT64_C(200) * NS_PER_MS)
+#define DESTINATION_QUIET_NS       (UINT64_C(200) * NS_PER_MS) /* for a packet to be placed */
+/* For the source's reason to arrive. Longer than SOURCE_GRACE_NS: where both have only lost a
+ * channel, one must speak first, and the other must still be listening then. */
+#define DESTINATION_GRACE_NS       (UINT64_C(600) * NS_PER_MS)
 #define DESTINATION_PING_NS        (UINT64_C(250) * NS_PER_MS)
 #define DESTINATION_MARKS_NS       (UINT64_C(20) * NS_PER_MS)
 #define DESTINATION_MAX_RESENDS    3 /* stopped rounds of an attempt that may end with suspects */

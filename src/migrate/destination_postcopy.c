@@ -311,7 +311,7 @@ bool destination_begin_paging(struct gw_destination *destination, bool *is_late,
 static void quiet_lane(struct page_lane *lane)
 {
     /* PEER: who stops within a packet is not waited for. */
-    if (!mutex_lock_until(&lane->busy, clock_mono_ns() + DESTINATION_GRACE_NS)) {
+    if (!mutex_lock_until(&lane->busy, clock_mono_ns() + DESTINATION_QUIET_NS)) {
         link_shutdown(lane->link);
         pthread_mutex_lock(&lane->busy);
     }

@@ -29,7 +29,7 @@
 #define SOURCE_AWAIT_RUNNING "await running"
 #define SOURCE_FINISH_NS     (UINT64_C(500) * NS_PER_MS) /* to tell the peer how it ended */
 #define SOURCE_FORWARD_NS    (UINT64_C(100) * NS_PER_MS) /* after RUNNING: packets still go on */
-#define SOURCE_GRACE_NS      (UINT64_C(200) * NS_PER_MS) /* for the peer's reason to arrive */
+#define SOURCE_GRACE_NS      (UINT64_C(200) * NS_PER_MS) /* see DESTINATION_GRACE_NS */
 #define SOURCE_PING_NS       (UINT64_C(250) * NS_PER_MS)
 #define SOURCE_SAMPLE_NS     (UINT64_C(200) * NS_PER_MS) /* into a round: see source_sample_dirty */
 #define SOURCE_THROTTLE_NS   (UINT64_C(50) * NS_PER_MS)  /* shortest measurement for throttling */
