@@ -228,6 +228,16 @@ class Payload:
             raise WireError(f"field {field.name}: {value} is not in {field.min}..{field.max}")
 
 
+def page_head(table):
+    """round, block, first page, runs, pages, digests: the head of a PAGES record"""
+    return [table.uint(n_bytes, "head") for n_bytes in (4, 4, 8, 2, 2, 4)]
+
+
+def page_run(table):
+    """offset, pages, encoding, zero, bytes: one run of its table"""
+    return [table.uint(n_bytes, "runs") for n_bytes in (4, 2, 1, 1, 4)]
+
+
 def decode(name, data, is_later_minor):
     payload = Payload(data)
     message = {field.name: payload.field(field) for field in FIELDS[name]}
@@ -511,8 +521,7 @@ class Stream:
     def take_pages(self, data, bulk, start):
         record_bytes = self.at - start
         table = Payload(data)
-        round_number, block, first_page = (table.uint(n, "head") for n in (4, 4, 8))
-        n_runs, n_pages, n_digests = (table.uint(n, "head") for n in (2, 2, 4))
+        round_number, block, first_page, n_runs, n_pages, n_digests = page_head(table)
         if self.role == "urgent":
             if round_number != 0:
                 raise WireError("field round: not 0 on the urgent channel")
@@ -524,7 +533,7 @@ class Stream:
         limit = self.block_pages(block)
         runs = []
         for i in range(n_runs):
-            offset, n, encoding, zero, n_bytes = (table.uint(size, "runs") for size in (4, 2, 1, 1, 4))
+            offset, n, encoding, zero, n_bytes = page_run(table)
             first = first_page + offset
             if (i == 0 and offset) or first < end or n == 0 or first + n > limit or zero:
                 raise WireError(f"run {i}: {first}+{n}")
@@ -575,10 +584,9 @@ class Stream:
         if n_here >= bulk_bytes or not self.round_flags & POSTCOPY:
             return
         table = Payload(data)
-        _, block, first_page = (table.uint(n, "head") for n in (4, 4, 8))
-        n_runs, _, _ = (table.uint(n, "head") for n in (2, 2, 4))
+        _, block, first_page, n_runs, _, _ = page_head(table)
         for _ in range(n_runs):
-            offset, n, encoding, _, n_bytes = (table.uint(size, "runs") for size in (4, 2, 1, 1, 4))
+            offset, n, encoding, _, n_bytes = page_run(table)
             if encoding not in (PLAIN, ZERO):
                 return
             n_whole = n if encoding == ZERO else min(n, n_here // PAGE_BYTES)
