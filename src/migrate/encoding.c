@@ -60,10 +60,17 @@ void encoding_free(struct encoding *encoding)
     g_free(encoding);
 }
 
+/* With the lock held. */
+static void start_round(struct encoding *encoding, uint32_t round)
+{
+    encode_choice_round(&encoding->choice, round);
+    encoding->counters.round_saved = encoding->counters.round_wire = 0;
+}
+
 void encoding_begin_round(struct encoding *encoding, uint32_t round)
 {
     pthread_mutex_lock(&encoding->lock);
-    encode_choice_round(&encoding->choice, round);
+    start_round(encoding, round);
     if (encoding->choice.is_delta_on && !encoding->cache) {
         encoding->cache = delta_cache_new(encoding->cache_bytes);
         if (!encoding->cache)
@@ -71,7 +78,6 @@ void encoding_begin_round(struct encoding *encoding, uint32_t round)
         encoding->choice.is_delta_on = encoding->cache != NULL;
         encoding->counters.cache_bytes = encoding->cache ? encoding->cache_bytes : 0;
     }
-    encoding->counters.round_saved = encoding->counters.round_wire = 0;
     pthread_mutex_unlock(&encoding->lock);
     /* What is sent without deltas from here on is not noted in the cache. */
     if (encoding->cache && !encoding->choice.is_delta_on)
@@ -81,9 +87,8 @@ void encoding_begin_round(struct encoding *encoding, uint32_t round)
 void encoding_begin_push(struct encoding *encoding, uint32_t round)
 {
     pthread_mutex_lock(&encoding->lock);
-    encode_choice_round(&encoding->choice, round);
+    start_round(encoding, round);
     encoding->choice.is_delta_on = false;
-    encoding->counters.round_saved = encoding->counters.round_wire = 0;
     pthread_mutex_unlock(&encoding->lock);
     g_clear_pointer(&encoding->cache, delta_cache_free);
 }
