@@ -186,6 +186,7 @@ struct gw_source {
 };
 
 /* source.c */
+void *source_main(void *opaque); /* the control thread, of a struct gw_source */
 /* The one place where the state changes. */
 void source_dispatch(struct gw_source *source, enum source_event event);
 /* Records the first failure and dispatches the event. */
@@ -199,6 +200,8 @@ bool source_is_interrupted(struct gw_source *source);
 void source_stop_budgets(struct gw_source *source, uint64_t *max_blackout_ns,
                          uint64_t *max_time_ns);
 void source_resume_guest(struct gw_source *source, const char *reason);
+/* Can the guest still go on here without the destination's word? */
+bool source_is_before_commit(unsigned state);
 
 /* A channel failed; the peer's reason may still be on its way: LINK_LOST after a short grace. */
 void source_lose_channel(struct gw_source *source, const GError *error);
