@@ -430,7 +430,8 @@ struct gw_vcpu_status {
 
 /* Starts a migration of vm to uri (docs: channel.h lists the schemes) on threads of its own. vm and
  * what it points to are borrowed until _free; vm itself, params and observer are copied. observer
- * may be NULL. NULL with error only for arguments that can never work. */
+ * may be NULL. NULL with error only for arguments that can never work. One migration of a vm at a
+ * time; the next may start as soon as the last one's state is final, also before it is freed. */
 struct gw_source *gw_source_start(const struct gw_vm *vm, const char *uri,
                                   const struct gw_migrate_params *params,
                                   const struct gw_migrate_observer *observer, GError **error);

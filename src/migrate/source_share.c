@@ -258,8 +258,10 @@ void source_share_free(struct gw_source *source)
 {
     struct source_share *share = &source->share;
 
-    /* In doubt the guest stays stopped, and who has it is for others to find out. */
-    settle_blocks(source);
+    /* In doubt the guest stays stopped, and who has it is for others to find out. A source that has
+     * ended has settled; what the blocks keep by now is the next one's. */
+    if (share->key)
+        settle_blocks(source);
     gw_clear_fd(&share->key_fd);
     g_clear_pointer(&share->key, share_key_close);
     g_clear_pointer(&share->why_not, g_free);

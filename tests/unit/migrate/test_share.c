@@ -555,6 +555,39 @@ static void failures_leave_it_at_the_source(void **state)
     }
 }
 
+/* Frees a source that has ended, when its successor shares. */
+static void free_the_last(void *opaque, enum gw_migrate_event event, uint32_t value)
+{
+    struct gw_source **last = opaque;
+
+    if (event == GW_MIGRATE_EVENT_STATE && value == GW_SOURCE_ROUNDS)
+        g_clear_pointer(last, gw_source_free);
+}
+
+static void a_source_that_has_ended_may_be_freed_late(void **state)
+{
+    struct share_move share;
+    struct move *move = &share.move;
+    struct gw_migrate_observer observer = {.event = free_the_last};
+    struct gw_source *last;
+
+    share_init(&share);
+    move->source_uri =
+        g_strdup_printf("fault:cut@type=RAM_MAP@channel=control-0,%s", move->pair.uri);
+    share_finish(&share);
+    expect_source_state(move, GW_SOURCE_FAILED);
+    last = g_steal_pointer(&move->source);
+    observer.opaque = &last;
+    move->source = gw_source_start(&move->pair.source.vm, move->pair.uri, &move->source_params,
+                                   &observer, NULL);
+    move_finish(move);
+    expect_source_state(move, GW_SOURCE_COMPLETED);
+    assert_null(last);
+    check_no_page_was_sent(move);
+    check_share(&share);
+    share_clear(&share);
+}
+
 static void a_failing_load_leaves_it_at_the_source(void **state)
 {
     struct share_move share;
@@ -659,6 +692,7 @@ int main(void)
         cmocka_unit_test(a_relay_is_found_out),
         cmocka_unit_test(private_memory_cannot),
         cmocka_unit_test(failures_leave_it_at_the_source),
+        cmocka_unit_test(a_source_that_has_ended_may_be_freed_late),
         cmocka_unit_test(a_failing_load_leaves_it_at_the_source),
         cmocka_unit_test(it_can_be_put_off),
         cmocka_unit_test(a_lost_commit_is_revoked),
