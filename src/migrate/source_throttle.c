@@ -149,7 +149,8 @@ void source_throttle_off(struct gw_source *source)
 {
     if (!source->throttle.has_begun)
         return;
-    if (source->throttle.control.is_engaged)
+    /* Once: by the second time the machine may be the next migration's. */
+    if (source->throttle.control.is_engaged && !source->throttle.is_off)
         apply(source, true);
     read_counters(source, 0);
     publish(source);
