@@ -18,10 +18,6 @@
 #include "base/cond.h"
 #include "base/summary.h"
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
-
 uint64_t *memory_lazy_words_new(uint64_t n_bits)
 {
     size_t bytes = bitmap_n_words(n_bits) * sizeof(uint64_t);
@@ -147,14 +143,38 @@ int memory_memfd_new(const struct gw_ram_block *block, GError **error)
     return gw_steal_fd(&fd);
 }
 
+/* Maps the file where huge pages of it can be mapped as such, in this process and in a guest: at a
+ * multiple of their size. MAP_FAILED: errno says why. */
+static void *map_aligned(int fd, uint64_t size_bytes)
+{
+    uint64_t room = size_bytes + MEMORY_HUGE_BYTES;
+    uint8_t *from = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (from == MAP_FAILED) {
+        return MAP_FAILED;
+    }
+    uint64_t before = -(uintptr_t)from % MEMORY_HUGE_BYTES;
+    uint8_t *host = mmap(from + before, size_bytes, PROT_READ | PROT_WRITE,
+                         MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0);
+    if (host == MAP_FAILED) {
+        int code = errno;
+        munmap(from, room);
+        errno = code;
+        return MAP_FAILED;
+    }
+    if (before > 0) {
+        munmap(from, before);
+    }
+    munmap(host + size_bytes, MEMORY_HUGE_BYTES - before);
+    return host;
+}
+
 static bool map_block(struct gw_ram_block *block, GError **error)
 {
     block->fd = memory_memfd_new(block, error);
     if (block->fd < 0) {
         return false;
     }
-    void *host = mmap(NULL, block->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-                      block->fd, 0);
+    void *host = map_aligned(block->fd, block->size_bytes);
     if (host == MAP_FAILED) {
         g_set_error(error, GW_ERROR, GW_ERROR_IO,
                     "RAM block %s: cannot map %" G_GUINT64_FORMAT " bytes: %s", block->name,

@@ -472,6 +472,7 @@ struct gw_destination *gw_destination_start(const struct gw_vm *vm, const char *
     destination->remembered = g_array_new(FALSE, TRUE, sizeof(struct remembered));
     destination->lanes = g_ptr_array_new();
     pthread_mutex_init(&destination->postcopy.urgent_lock, NULL);
+    pthread_mutex_init(&destination->huge.lock, NULL);
     destination->uris = g_ptr_array_new_with_free_func(g_free);
     destination->wait_ns = destination->params.reconnect_limit_ns;
     destination->control_lane.destination = destination;
@@ -568,6 +569,7 @@ void gw_destination_free(struct gw_destination *destination)
     destination_clear_migration(destination);
     destination_forget_received(destination);
     g_ptr_array_unref(destination->uris);
+    pthread_mutex_destroy(&destination->huge.lock);
     pthread_mutex_destroy(&destination->postcopy.urgent_lock);
     gw_listener_free(destination->listener);
     g_clear_pointer(&destination->sections, wire_section_reader_free);

@@ -80,6 +80,14 @@ struct destination_share {
     struct share_key *key;
 };
 
+/* Huge pages for what comes into fresh memory (destination_huge.c). */
+struct destination_huge {
+    pthread_mutex_t lock;    /* held while some are made */
+    uint32_t n_blocks;       /* fixed while page lanes exist */
+    uint64_t **wanted_words; /* likewise; NULL: none. Words are atomic, cleared with lock held */
+    uint32_t n_failures;     /* guarded by lock */
+};
+
 struct destination_probe; /* destination_probe.c */
 
 struct gw_destination {
@@ -156,6 +164,7 @@ struct gw_destination {
     uint64_t setup_deadline_ns;
 
     struct destination_share share;
+    struct destination_huge huge;
     struct destination_postcopy postcopy;
     struct gw_page_set *received; /* good pages of the open round, for RESUMED; readers set bits
                                      (atomic); NULL: links are not replaced */
@@ -234,6 +243,13 @@ void destination_end_pages(struct gw_destination *destination);
 void destination_on_lane_round(struct gw_destination *destination, const struct mail *mail);
 
 uint64_t destination_block_pages(void *opaque, uint32_t block);
+
+/* destination_huge.c */
+/* Memory is prepared, and no packet comes yet. */
+void destination_plan_huge(struct gw_destination *destination);
+void destination_forget_huge(struct gw_destination *destination);
+/* On a reader's thread: the pages of the packet are about to be received. */
+void destination_make_huge(struct gw_destination *destination, const struct wire_pages_in *packet);
 
 /* destination_postcopy.c */
 bool destination_offers_postcopy(const struct gw_destination *destination);

@@ -236,6 +236,7 @@ static bool write_pages(struct page_lane *lane, struct wire_record *record, GErr
         return false;
     if (lane->check.flags & WIRE_ROUND_VOID)
         return void_pages(lane, record, error);
+    destination_make_huge(destination, packet);
     sink.host = destination->blocks[packet->block]->host;
     sink.written = destination->written_words[packet->block];
     if (memory_can_place(destination->blocks[packet->block])) {

@@ -137,6 +137,7 @@ void destination_clear_migration(struct gw_destination *destination)
         g_free(destination->suspect_words[i]);
         g_free(destination->written_words[i]);
     }
+    destination_forget_huge(destination);
     g_clear_pointer(&destination->suspect_words, g_free);
     g_clear_pointer(&destination->written_words, g_free);
     g_clear_pointer(&destination->blocks, g_free);
@@ -310,6 +311,8 @@ void destination_receive(struct gw_destination *destination)
         destination_fail_error(destination, error);
         return;
     }
+    if (!destination->share.is_shared)
+        destination_plan_huge(destination);
     if (destination->features >> WIRE_FEATURE_RESUME & 1)
         destination->received = gw_page_set_new(destination->vm.memory);
     if (!destination->control) {

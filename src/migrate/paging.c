@@ -36,9 +36,11 @@
 #include "base/clock.h"
 #include "base/summary.h"
 #include "memory/faults.h"
+#include "memory/huge.h"
 
-#define MAX_WAITS   256u
-#define NOT_STARTED (UINT64_C(1) << 63)
+#define MAX_WAITS    256u
+#define MAX_DISCARDS 3u
+#define NOT_STARTED  (UINT64_C(1) << 63)
 
 struct paging_hand {
     pthread_mutex_t placing;
@@ -426,6 +428,24 @@ static uint64_t next_allocated(struct allocated *run, const struct gw_ram_block 
     return MAX(from, run->first);
 }
 
+/* Discards pages, so that who touches one waits. The kernel may keep a part of a huge page that is
+ * in use this moment, as zeroes, which would be taken for the page. */
+static bool discard_whole(struct gw_ram_block *block, uint64_t first, uint64_t end, GError **error)
+{
+    for (unsigned i = 0; i < MAX_DISCARDS; i++) {
+        if (!gw_memory_discard(block, first << GW_PAGE_SHIFT, (end - first) << GW_PAGE_SHIFT,
+                               error))
+            return false;
+        if (memory_is_hole(block, first, end - first))
+            return true;
+    }
+    g_set_error(error, GW_ERROR, GW_ERROR_IO,
+                "RAM block %s: the kernel keeps some of %" G_GUINT64_FORMAT
+                " pages that are to be discarded from page %" G_GUINT64_FORMAT " on",
+                block->name, end - first, first);
+    return false;
+}
+
 /* Discards what stands in missing pages of the block. Holes between them need no call of their own.
  */
 static bool discard_missing(const struct gw_page_set *missing, struct gw_ram_block *block,
@@ -444,8 +464,7 @@ static bool discard_missing(const struct gw_page_set *missing, struct gw_ram_blo
         while (gw_page_set_next_run(missing, block->index, &next, &n, UINT64_MAX) &&
                next_allocated(&run, block, end) >= next)
             next = end = next + n;
-        if (!gw_memory_discard(block, first << GW_PAGE_SHIFT, (end - first) << GW_PAGE_SHIFT,
-                               error))
+        if (!discard_whole(block, first, end, error))
             return false;
         first = end;
     }

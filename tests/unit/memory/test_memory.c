@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "godwit/memory.h"
+#include "memory/huge.h"
 #include "memory/place.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -393,6 +394,36 @@ static void untouched_memory_costs_nothing(void **state)
     gw_memory_free(memory);
 }
 
+static void huge_pages_keep_what_stands_there(void **state)
+{
+    struct gw_memory *memory = gw_memory_new();
+    struct gw_ram_block *ram = gw_memory_add_block(memory, "ram", 0, 8 * MIB, NULL);
+    const uint64_t end = 2 * MEMORY_HUGE_PAGES;
+
+    assert_non_null(ram);
+    assert_true(memory_can_be_huge(ram));
+    assert_true(memory_is_hole(ram, 0, ram->n_pages));
+    ram->host[3 * GW_PAGE_SIZE] = 33;
+    ram->host[700 * GW_PAGE_SIZE] = 70;
+    if (!memory_make_huge(ram, 0, end)) {
+        gw_memory_free(memory);
+        print_message("skipped: this kernel makes no huge pages\n");
+        skip();
+    }
+    assert_int_equal(allocated_pages(ram), end);
+    assert_int_equal(ram->host[3 * GW_PAGE_SIZE], 33);
+    assert_int_equal(ram->host[700 * GW_PAGE_SIZE], 70);
+    assert_int_equal(ram->host[701 * GW_PAGE_SIZE], 0);
+    assert_false(memory_is_hole(ram, end - 1, 2));
+    assert_true(memory_is_hole(ram, end, ram->n_pages - end));
+    assert_true(gw_memory_discard(ram, 3 * GW_PAGE_SIZE, GW_PAGE_SIZE, NULL));
+    assert_true(memory_is_hole(ram, 3, 1));
+    assert_int_equal(allocated_pages(ram), end - 1);
+    assert_int_equal(ram->host[700 * GW_PAGE_SIZE], 70);
+    assert_int_equal(ram->host[3 * GW_PAGE_SIZE], 0);
+    gw_memory_free(memory);
+}
+
 static void holes_are_told_unread_and_discarding_them_is_no_write(void **state)
 {
     struct gw_memory *memory = gw_memory_new();
@@ -503,6 +534,7 @@ int main(void)
         cmocka_unit_test(a_failed_collection_loses_nothing),
         cmocka_unit_test(watchers_hear_of_watched_pages_once),
         cmocka_unit_test(untouched_memory_costs_nothing),
+        cmocka_unit_test(huge_pages_keep_what_stands_there),
         cmocka_unit_test(holes_are_told_unread_and_discarding_them_is_no_write),
         cmocka_unit_test(no_write_falls_between_two_rounds),
     };

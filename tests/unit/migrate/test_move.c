@@ -5,6 +5,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "memory/huge.h"
+
 static void moves_and_keeps_every_byte(void **state)
 {
     struct move move;
@@ -140,6 +142,50 @@ static void allocates_no_more_than_the_source_has(void **state)
     move_clear(&move);
 }
 
+static bool kernel_makes_huge_pages(void)
+{
+    struct gw_memory *memory = gw_memory_new();
+    struct gw_ram_block *block =
+        gw_memory_add_block(memory, "try", 0, MEMORY_HUGE_PAGES * GW_PAGE_SIZE, NULL);
+    bool does = memory_make_huge(block, 0, MEMORY_HUGE_PAGES);
+
+    gw_memory_free(memory);
+    return does;
+}
+
+/* Where the source has all of a huge page, and nowhere else. */
+static void dense_memory_comes_in_huge_pages(void **state)
+{
+    static const uint8_t zeroes[GW_PAGE_SIZE];
+    const uint64_t first = 100, end = 1700, zero = 1000;
+    struct gw_ram_block *from, *to;
+    struct move move;
+
+    move_init(&move);
+    move.pair.source.writes_per_ms = 0;
+    move.source_params.channels = 2;
+    move.source_params.zstd = GW_ENCODE_OFF;
+    from = gw_memory_block(move.pair.source.memory, 0);
+    to = gw_memory_block(move.pair.destination.memory, 0);
+    assert_true(gw_memory_discard(from, 0, from->size_bytes, NULL));
+    for (uint64_t page = first; page < end; page++)
+        assert_true(gw_memory_write(move.pair.source.memory, page * GW_PAGE_SIZE, "dense", 6));
+    assert_true(
+        gw_memory_write(move.pair.source.memory, zero * GW_PAGE_SIZE, zeroes, sizeof zeroes));
+    move_start_destination(&move);
+    move_start_source(&move);
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    assert_true(gw_destination_wait(move.destination, after_ms(PATIENCE_MS)));
+    for (uint64_t page = 0; page < to->n_pages; page += 64)
+        assert_int_equal(
+            gw_memory_touched_mask(to, page, 64) & ~gw_memory_touched_mask(from, page, 64), 0);
+    /* A page by itself would have been left out. */
+    assert_int_equal(gw_memory_touched_mask(to, zero, 1), kernel_makes_huge_pages());
+    check_one_owner(&move); /* compares, and so reads the holes */
+    move_clear(&move);
+}
+
 /* Memory that was made present at the destination stays so, though the source never touched it;
  * what stood in it does not. */
 static void present_memory_stays_present(void **state)
@@ -264,6 +310,7 @@ int main(void)
         cmocka_unit_test(memory_that_was_used_before_is_cleared),
         cmocka_unit_test(present_memory_stays_present),
         cmocka_unit_test(allocates_no_more_than_the_source_has),
+        cmocka_unit_test(dense_memory_comes_in_huge_pages),
         cmocka_unit_test(bandwidth_limit_slows_it_down),
         cmocka_unit_test(encoded_pages_arrive),
         cmocka_unit_test(what_a_round_has_still_to_read_is_sent_once),

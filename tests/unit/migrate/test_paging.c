@@ -10,14 +10,17 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/bitmap.h"
 #include "base/clock.h"
 #include "base/cond.h"
 #include "memory/faults.h"
+#include "memory/huge.h"
 #include "migrate/paging.h"
 
 #define N_PAGES     1024u
@@ -243,6 +246,39 @@ static void what_stands_in_missing_pages_goes(void **state)
     for (uint64_t i = 0; i < 90; i++)
         if (i < 10 || i == 30 || i > 31)
             assert_int_equal(*at(rig, i), 7);
+    rig_free(rig);
+}
+
+/* A part of a huge page cannot go while somebody has a page of it: that is zeroes, not a hole. */
+static void what_the_kernel_keeps_is_not_taken_for_missing(void **state)
+{
+    const struct paging_ops ops = {0};
+    struct rig *rig = rig_new();
+    struct iovec held = {at(rig, 20), GW_PAGE_SIZE};
+    g_autoptr(GError) error = NULL;
+    int pipe_fds[2];
+
+    *at(rig, 10) = 7;
+    if (!memory_make_huge(rig->block, 0, MEMORY_HUGE_PAGES)) {
+        rig_free(rig);
+        print_message("skipped: this kernel makes no huge pages\n");
+        skip();
+    }
+    assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+    assert_int_equal(vmsplice(pipe_fds[1], &held, 1, 0), GW_PAGE_SIZE);
+    gw_page_set_add(rig->missing, 1, 10, 1);
+    assert_null(paging_new(rig->memory, rig->missing, &ops, &error));
+    if (error->code != GW_ERROR_UNSUPPORTED) {
+        assert_int_equal(error->code, GW_ERROR_IO);
+        assert_string_equal(error->message, "RAM block ram: the kernel keeps some of 1 pages that "
+                                            "are to be discarded from page 10 on");
+    }
+    assert_true(memory_is_whole(rig->memory));
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+    rig_begin(rig);
+    assert_true(memory_is_hole(rig->block, 10, 1));
+    assert_false(memory_is_hole(rig->block, 11, 1));
     rig_free(rig);
 }
 
@@ -775,6 +811,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(where_nothing_is_missing_it_is_whole_at_once),
         cmocka_unit_test(what_stands_in_missing_pages_goes),
+        cmocka_unit_test(what_the_kernel_keeps_is_not_taken_for_missing),
         cmocka_unit_test(a_missing_page_comes_when_it_is_touched),
         cmocka_unit_test(a_discarded_page_is_missing_no_longer),
         cmocka_unit_test(what_comes_twice_changes_nothing),
