@@ -419,18 +419,26 @@ static void the_rate_is_that_of_the_later_part(void **state)
         times_ns[i] = 1000 + i * 5 * NS_PER_MS;
         n_bytes[i] = i < 20 ? 1000 * i + 1 : n_bytes[i - 1] + 500000;
     }
-    assert_true(probe_rate(times_ns, n_bytes, 100, &rate, &doubt));
+    assert_true(probe_rate(times_ns, n_bytes, 100, NS_PER_S, &rate, &doubt));
     assert_true(rate > 99e6 && rate < 101e6);
     assert_true(doubt < 0.05);
+    /* What is held up on the way and then acknowledged at once was no faster; with a short round
+     * trip all of it counts. */
+    for (uint32_t i = 0; i < 100; i++)
+        n_bytes[i] = (uint64_t)(i - i % 20 + i % 20 / 2) * 500000 + 1;
+    for (uint64_t round_trip_ns = 0; round_trip_ns <= NS_PER_S; round_trip_ns += NS_PER_S) {
+        assert_true(probe_rate(times_ns, n_bytes, 100, round_trip_ns, &rate, &doubt));
+        assert_true(rate > 97e6 && rate < 103e6);
+    }
     /* A link that falls to a half in the middle of it is doubtful. */
-    for (uint32_t i = 70; i < 100; i++)
-        n_bytes[i] = n_bytes[i - 1] + 250000;
-    assert_true(probe_rate(times_ns, n_bytes, 100, &rate, &doubt));
+    for (uint32_t i = 1; i < 100; i++)
+        n_bytes[i] = n_bytes[i - 1] + (i < 70 ? 500000 : 250000);
+    assert_true(probe_rate(times_ns, n_bytes, 100, NS_PER_S, &rate, &doubt));
     assert_true(doubt > 0.2);
-    assert_false(probe_rate(times_ns, n_bytes, 1, &rate, &doubt));
+    assert_false(probe_rate(times_ns, n_bytes, 1, NS_PER_S, &rate, &doubt));
     for (uint32_t i = 0; i < 100; i++)
         times_ns[i] = 7;
-    assert_false(probe_rate(times_ns, n_bytes, 100, &rate, &doubt));
+    assert_false(probe_rate(times_ns, n_bytes, 100, NS_PER_S, &rate, &doubt));
 }
 
 /* Distinct pages of a guest that writes at this rate all over a set, in windows of 10 ms to 2.56 s.
