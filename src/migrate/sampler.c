@@ -25,6 +25,7 @@ struct sampler {
     struct dirty_windows *windows;
     struct rhythm rhythm;
     uint64_t n_slots, collect_ns, n_collected;
+    uint64_t least_collect_ns; /* what one takes; more is what else the host does */
 };
 
 struct sampler *sampler_new(struct gw_memory *memory, uint64_t length_ns)
@@ -33,6 +34,7 @@ struct sampler *sampler_new(struct gw_memory *memory, uint64_t length_ns)
 
     sampler->memory = memory;
     sampler->length_ns = length_ns;
+    sampler->least_collect_ns = UINT64_MAX;
     pthread_mutex_init(&sampler->lock, NULL);
     cond_init_mono(&sampler->changed);
     return sampler;
@@ -127,8 +129,9 @@ static bool watch(struct sampler *sampler, uint64_t end_ns, GError **error)
             sampler->n_slots++;
             sampler->n_collected += slot->n_set;
             sampler->collect_ns += to_ns - from_ns;
-            dirty_windows_get(sampler->windows, &model);
-            slot_ns = sampler_slot_ns(&model, to_ns - from_ns);
+            sampler->least_collect_ns = MIN(sampler->least_collect_ns, to_ns - from_ns);
+            dirty_windows_get(sampler->windows, true, &model);
+            slot_ns = sampler_slot_ns(&model, sampler->least_collect_ns);
             since_ns = from_ns;
             gw_page_set_clear(slot);
         }
@@ -182,8 +185,8 @@ static uint64_t used_bytes(const struct gw_memory *memory)
 
 static void summarize(struct sampler *sampler, uint64_t spent_ns, struct sampler_result *result)
 {
-    dirty_windows_get(sampler->windows, &result->dirty);
     rhythm_profile(&sampler->rhythm, &result->rhythm);
+    dirty_windows_get(sampler->windows, result->rhythm.n == 0, &result->dirty);
     result->fetch_ns = sampler->n_slots ? sampler->collect_ns / sampler->n_slots : 0;
     result->cost_permille = (uint32_t)MIN(
         (sampler->n_collected * SAMPLER_COST_NS + sampler->collect_ns) * 1000 / MAX(spent_ns, 1),
