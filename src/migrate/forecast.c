@@ -173,7 +173,8 @@ static bool cut_round(const struct play *play, struct forecast_run *run, double 
     if (!play->is_hopeless)
         return false;
     step = fmax(step, round / MAX_STRETCHES);
-    for (double past = step; past < round; past += step) {
+    /* The first look comes a bin after the beginning. */
+    for (double past = (double)RHYTHM_BIN_NS + step; past < round; past += step) {
         double now_ns = begin_ns + past, share = past / round;
         double again = share * dirtied_behind(play, begin_ns, now_ns);
         bool is_vain = again - again_before >= PREDICT_VAIN_SHARE * all * step / round;

@@ -92,7 +92,8 @@ static bool is_below(const uint64_t *times_ns, const uint64_t *n_bytes, uint32_t
 
 /* Bytes per ns. What was lost on the way and comes again holds up what is behind it, which then is
  * acknowledged all at once: acknowledgements come when the bytes did, or later. So the link is as
- * fast as the line that touches them from above; of several, the one over the middle. */
+ * fast as the line that touches them from above; of several, the one over the middle. Where that is
+ * a gap it is still as fast as all of them were on average. */
 static double slope_above(const uint64_t *times_ns, const uint64_t *n_bytes, uint32_t n)
 {
     g_autofree uint32_t *hull = g_new(uint32_t, n);
@@ -106,8 +107,10 @@ static double slope_above(const uint64_t *times_ns, const uint64_t *n_bytes, uin
     }
     while (edge + 1 < n_hull && times_ns[hull[edge]] < middle_ns)
         edge++;
-    return (double)(n_bytes[hull[edge]] - n_bytes[hull[edge - 1]]) /
-           (double)MAX(times_ns[hull[edge]] - times_ns[hull[edge - 1]], 1);
+    return fmax((double)(n_bytes[hull[edge]] - n_bytes[hull[edge - 1]]) /
+                    (double)MAX(times_ns[hull[edge]] - times_ns[hull[edge - 1]], 1),
+                (double)(n_bytes[n - 1] - n_bytes[0]) /
+                    (double)MAX(times_ns[n - 1] - times_ns[0], 1));
 }
 
 bool probe_rate(const uint64_t *times_ns, const uint64_t *n_bytes, uint32_t n,

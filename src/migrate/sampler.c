@@ -90,6 +90,16 @@ uint64_t sampler_slot_ns(const struct dirty_model *model, uint64_t collect_ns)
     return slot_ns;
 }
 
+uint64_t sampler_next_slot_ns(const struct dirty_model *model, uint64_t collect_ns,
+                              uint64_t last_ns, double last_pages)
+{
+    double cost = (last_pages * SAMPLER_COST_NS + (double)collect_ns) / (double)MAX(last_ns, 1);
+    double most = SAMPLER_MAX_PERMILLE / 1000.0;
+    uint64_t most_ns = cost > most ? 2 * last_ns : cost > most / 4 ? last_ns : last_ns / 2;
+
+    return MIN(sampler_slot_ns(model, collect_ns), MAX(most_ns, DIRTY_UNIT_NS));
+}
+
 /* False: cancelled. */
 static bool wait_until(struct sampler *sampler, uint64_t deadline_ns)
 {
@@ -131,7 +141,8 @@ static bool watch(struct sampler *sampler, uint64_t end_ns, GError **error)
             sampler->collect_ns += to_ns - from_ns;
             sampler->least_collect_ns = MIN(sampler->least_collect_ns, to_ns - from_ns);
             dirty_windows_get(sampler->windows, true, &model);
-            slot_ns = sampler_slot_ns(&model, sampler->least_collect_ns);
+            slot_ns = sampler_next_slot_ns(&model, sampler->least_collect_ns, from_ns - since_ns,
+                                           (double)slot->n_set);
             since_ns = from_ns;
             gw_page_set_clear(slot);
         }

@@ -119,7 +119,7 @@ bool source_forecast_is_vain(struct gw_source *source)
 bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError **error)
 {
     struct source_forecast *forecast = forecast_of(source);
-    uint64_t now_ns = clock_mono_ns(), spent_ns;
+    uint64_t now_ns = clock_mono_ns(), spent_ns, slot_ns;
     struct dirty_model model;
     bool is_ok = gw_memory_log_collect(source->vm.memory, forecast->slot, NULL, error);
 
@@ -130,10 +130,12 @@ bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError *
         dirty_windows_add(forecast->windows, forecast->slot, now_ns - forecast->since_ns);
         rhythm_add(&forecast->rhythm, forecast->since_ns, now_ns, (double)forecast->slot->n_set);
     }
-    forecast->since_ns = now_ns;
     dirty_windows_get(forecast->windows, true, &model);
-    forecast->next_look_ns =
-        now_ns + MAX(sampler_slot_ns(&model, forecast->collect_ns), RHYTHM_BIN_NS);
+    slot_ns = forecast->since_ns ? now_ns - forecast->since_ns : RHYTHM_BIN_NS;
+    slot_ns =
+        sampler_next_slot_ns(&model, forecast->collect_ns, slot_ns, (double)forecast->slot->n_set);
+    forecast->next_look_ns = now_ns + MAX(slot_ns, RHYTHM_BIN_NS);
+    forecast->since_ns = now_ns;
     /* A page that the round has still to read goes out as it is now: once is enough. */
     if (source->is_round_open && !source->is_void_round)
         lanes_drop_coming(source->lanes, forecast->slot);
