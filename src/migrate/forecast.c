@@ -370,12 +370,12 @@ static struct forecast_run play_middle(const struct forecast_input *input, doubl
     return runs[play_phases(input, doubt, slowdown, is_hopeless, play_mode, runs) / 2];
 }
 
-/* Is the engine sure that pre-copy would not do: does it not end even if everything is better than
- * expected, or later than anybody waits for it? */
-static bool is_hopeless(const struct forecast_input *input)
+bool forecast_is_hopeless(const struct forecast_input *input)
 {
+    bool is_patient = input->max_time_ns || input->max_slowdown_permille;
+
     return input->is_postcopy_asked || !play_middle(input, -1, 0, false, play_precopy).is_ending ||
-           play_middle(input, 0, 0, false, play_precopy).is_tedious;
+           (!is_patient && play_middle(input, 0, 0, false, play_precopy).is_tedious);
 }
 
 struct forecast_run forecast_precopy(const struct forecast_input *input, uint32_t slowdown_permille)
@@ -385,7 +385,7 @@ struct forecast_run forecast_precopy(const struct forecast_input *input, uint32_
 
 struct forecast_run forecast_postcopy(const struct forecast_input *input)
 {
-    return play_middle(input, 0, 0, is_hopeless(input), play_postcopy);
+    return play_middle(input, 0, 0, forecast_is_hopeless(input), play_postcopy);
 }
 
 /* ---- budgets ----------------------------------------------------------------------------------
@@ -494,7 +494,7 @@ static struct forecast_run add_runs(const struct forecast_input *input, uint32_t
                                     struct gw_plan_forecast *mode)
 {
     bool is_postcopy = mode->mode == GW_PLAN_POSTCOPY;
-    bool is_sure = is_postcopy && is_hopeless(input);
+    bool is_sure = is_postcopy && forecast_is_hopeless(input);
     struct forecast_run (*play_mode)(struct play * play) =
         is_postcopy ? play_postcopy : play_precopy;
     struct forecast_run runs[N_PHASES], expected;

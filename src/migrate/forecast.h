@@ -73,6 +73,10 @@ struct forecast_run forecast_precopy(const struct forecast_input *input,
                                      uint32_t slowdown_permille);
 struct forecast_run forecast_postcopy(const struct forecast_input *input);
 
+/* Does pre-copy, after the first round or the one in flight, not end even if everything is better
+ * than expected, or take longer than anybody waits for it? */
+bool forecast_is_hopeless(const struct forecast_input *input);
+
 /* Of pre-copy only, and without what would do: for a migration under way. */
 void forecast_ranges(const struct forecast_input *input, struct gw_range *total_ns,
                      struct gw_range *blackout_ns);

@@ -287,7 +287,7 @@ void source_try_reconnect(struct gw_source *source);
 
 /* Within a round, with the rate that it has had so far: post-copy is what it will come to, by
  * itself, and nothing else is to be tried first. */
-bool source_gives_up(struct gw_source *source, uint64_t remaining_bytes, uint64_t early_rate);
+bool source_gives_up(struct gw_source *source, uint64_t early_rate);
 
 /* source_forecast.c */
 /* Collects the dirty log into pending, and learns from it. *n_new: pages that were not there. */
@@ -299,6 +299,8 @@ void source_forecast_round(struct gw_source *source);
 /* Time until the guest runs there, by the rates of the rounds, or by early_rate before there are
  * any. UINT64_MAX: never, or not known. */
 struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_rate);
+/* The same: is there no hope for pre-copy after the round in flight (forecast.h)? */
+bool source_forecast_is_hopeless(struct gw_source *source, uint64_t early_rate);
 /* Does what the round in flight sends come again as fast as it goes? It has been long enough for
  * that to be a habit, and no chance. */
 bool source_forecast_is_vain(struct gw_source *source);

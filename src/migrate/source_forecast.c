@@ -37,6 +37,7 @@ struct source_forecast {
     uint64_t quiet_limit_ns;
     uint64_t made_ns;
     struct gw_range left_ns, blackout_ns;
+    bool is_hopeless; /* of what comes after the round in flight */
 };
 
 static struct source_forecast *forecast_of(struct gw_source *source)
@@ -190,7 +191,8 @@ static uint64_t dirtied_in_ns(const struct gw_source *source)
                                                     : source->round_start_ns - forecast->began_ns;
 }
 
-static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t max_blackout_ns)
+static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t max_blackout_ns,
+                       uint64_t max_time_ns)
 {
     struct source_forecast *forecast = forecast_of(source);
     struct dirty_model model;
@@ -204,6 +206,7 @@ static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t m
         .first_past_ns = source->is_round_open ? clock_mono_ns() - source->round_start_ns : 0,
         .first_before_ns = dirtied_in_ns(source),
         .max_blackout_ns = max_blackout_ns,
+        .max_time_ns = max_time_ns,
     };
 
     rhythm_profile(&forecast->rhythm, &forecast->profile);
@@ -212,6 +215,7 @@ static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t m
     input.is_phase_known = true;
     split_remaining(source, &input);
     forecast_ranges(&input, &forecast->left_ns, &forecast->blackout_ns);
+    forecast->is_hopeless = forecast_is_hopeless(&input);
     forecast->made_ns = clock_mono_ns();
 }
 
@@ -243,7 +247,7 @@ void source_forecast_round(struct gw_source *source)
         source->predict.bytes_per_s == 0)
         return;
     source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
-    look_ahead(source, 0, max_blackout_ns);
+    look_ahead(source, 0, max_blackout_ns, max_time_ns);
     record(source);
 }
 
@@ -260,7 +264,7 @@ struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_ra
     }
     if (!source->forecast || clock_mono_ns() >= source->forecast->made_ns + REFRESH_NS) {
         source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
-        look_ahead(source, early_rate, max_blackout_ns);
+        look_ahead(source, early_rate, max_blackout_ns, max_time_ns);
     }
     left = source->forecast->left_ns;
     age_ns = clock_mono_ns() - source->forecast->made_ns;
@@ -268,6 +272,12 @@ struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_ra
     left.expected -= left.expected == UINT64_MAX ? 0 : MIN(left.expected, age_ns);
     left.high -= left.high == UINT64_MAX ? 0 : MIN(left.high, age_ns);
     return left;
+}
+
+bool source_forecast_is_hopeless(struct gw_source *source, uint64_t early_rate)
+{
+    source_forecast_left(source, early_rate);
+    return source->forecast && source->forecast->made_ns && source->forecast->is_hopeless;
 }
 
 /* ---- the moment --------------------------------------------------------------------------------

@@ -56,19 +56,15 @@ bool source_postcopy_offered(const struct gw_source *source)
            !source->is_snapshot && gw_channel_uri_is_multi(source->uri);
 }
 
-/* Nobody has said how long it may take, and it would take too long. early_rate: see
- * source_forecast_left. */
-static bool is_tedious(struct gw_source *source, uint64_t remaining_bytes, uint64_t early_rate)
+/* Nobody has said how long it may take, and it would take too long. */
+static bool is_tedious(struct gw_source *source, uint64_t remaining_bytes)
 {
     uint64_t max_blackout_ns, max_time_ns;
-    struct predict predict = source->predict;
 
     source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
-    if (predict.bytes_per_s == 0)
-        predict.bytes_per_s = early_rate;
-    return !max_time_ns && !source->status.max_slowdown_permille && predict.bytes_per_s &&
-           predict_is_tedious(&predict, remaining_bytes,
-                              source_forecast_left(source, early_rate).expected);
+    return !max_time_ns && !source->status.max_slowdown_permille && source->predict.bytes_per_s &&
+           predict_is_tedious(&source->predict, remaining_bytes,
+                              source_forecast_left(source, 0).expected);
 }
 
 /* Post-copy by itself: after so many rounds that give no hope. */
@@ -77,7 +73,7 @@ static unsigned hopeless_limit(struct gw_source *source)
     if (source->status.max_slowdown_permille)
         return SOURCE_THROTTLED_ROUNDS;
     return source_forecast_left(source, 0).low == UINT64_MAX ||
-                   is_tedious(source, source->pending->n_set * GW_PAGE_SIZE, 0)
+                   is_tedious(source, source->pending->n_set * GW_PAGE_SIZE)
                ? 1
                : PREDICT_HOPELESS_ROUNDS;
 }
@@ -103,19 +99,17 @@ bool source_wants_postcopy(struct gw_source *source)
 void source_note_hope(struct gw_source *source, uint64_t remaining_bytes, uint64_t max_blackout_ns)
 {
     predict_note_hope(&source->predict, remaining_bytes, max_blackout_ns,
-                      is_tedious(source, remaining_bytes, 0));
+                      is_tedious(source, remaining_bytes));
 }
 
-bool source_gives_up(struct gw_source *source, uint64_t remaining_bytes, uint64_t early_rate)
+bool source_gives_up(struct gw_source *source, uint64_t early_rate)
 {
     if (source->params.mode == GW_MODE_PRECOPY || !source_can_postcopy(source) ||
         clock_mono_ns() < source->predict.not_before_ns)
         return false;
-    if (source->params.mode == GW_MODE_POSTCOPY)
-        return true;
-    return !source->status.max_slowdown_permille &&
-           (source_forecast_left(source, early_rate).low == UINT64_MAX ||
-            is_tedious(source, remaining_bytes, early_rate));
+    return source->params.mode == GW_MODE_POSTCOPY ||
+           (!source->status.max_slowdown_permille &&
+            source_forecast_is_hopeless(source, early_rate));
 }
 
 bool source_check_mode(struct gw_source *source)

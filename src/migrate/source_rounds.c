@@ -226,12 +226,8 @@ static uint64_t remaining_bytes_of(struct gw_source *source, const struct lanes_
  * lanes end with what they have taken. */
 static void source_cut_round(struct gw_source *source)
 {
-    struct lanes_counters counters;
-
-    if (source->is_round_cut || source->is_void_round || !source_forecast_is_vain(source))
-        return;
-    lanes_get_counters(source->lanes, &counters);
-    if (!source_gives_up(source, remaining_bytes_of(source, &counters), early_rate(source)))
+    if (source->is_round_cut || source->is_void_round || !source_forecast_is_vain(source) ||
+        !source_gives_up(source, early_rate(source)))
         return;
     source->is_round_cut = true;
     source->postcopy.has_given_up = true;
