@@ -183,18 +183,23 @@ def conclude(results):
             print(f"  {finding.text()}")
 
 
-def measure(folder, repeat, cases=()):
-    """cases: patterns of what to run, as in `hot-50` or `periodic-*`; none: all."""
+def measure(folder, repeat, cases=(), movers=()):
+    """cases: patterns of what to run, as in `hot-50` or `periodic-*`; movers: of who moves it, as in
+    `godwit*`; none: all."""
     results = {"link": RATE, "mib": MIB, "max_blackout_ms": MAX_BLACKOUT_MS, "runs": []}
     chosen = [(pattern, share) for pattern in PATTERNS for share in SHARES
               if not cases or any(fnmatch.fnmatch(f"{pattern}-{share}", case) for case in cases)]
     if not chosen:
         raise LabError(f"no such case: {', '.join(cases)}")
+    names = [name for name in RUNS
+             if not movers or any(fnmatch.fnmatch(name, mover) for mover in movers)]
+    if not names:
+        raise LabError(f"nobody of that name moves guests: {', '.join(movers)}")
     shape(RATE)
     try:
         print(f"{MIB} MiB over {RATE}: {FLOOR_S:.2f} s at least\n{HEAD}")
         for pattern, share in chosen:
-            for name in RUNS:
+            for name in names:
                 for _ in range(repeat or 1):
                     results["runs"].append(one_run(folder, pattern, share, name))
                     show(results["runs"][-1])

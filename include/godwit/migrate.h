@@ -236,8 +236,8 @@ enum gw_migrate_mode {
                          take more than three times as long as what is left and max_time_ns is 0,
                          post-copy, where both sides can and nobody forbids it */
     GW_MODE_PRECOPY,
-    GW_MODE_POSTCOPY, /* one round, then post-copy; refused before the first page where a side
-                         cannot */
+    GW_MODE_POSTCOPY, /* one round, or as much of it as helps, then post-copy; refused before the
+                         first page where a side cannot */
 };
 
 /* What happens when max_time_ns is spent before the switchover. */

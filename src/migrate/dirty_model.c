@@ -11,12 +11,14 @@
 struct level {
     struct gw_page_set *set; /* NULL until it is needed */
     uint64_t elapsed_ns;
-    double length_ns, pages, square; /* averages */
+    double writes;                           /* in the slots of the one that is being filled */
+    double length_ns, pages, square, effort; /* averages; effort: writes of the full ones */
     uint32_t n;
 };
 
 struct dirty_windows {
     const struct gw_memory *memory;
+    double all_ns, all_writes;
     struct level levels[DIRTY_LEVELS];
 };
 
@@ -47,15 +49,17 @@ static void level_clear(struct level *level)
     if (level->set)
         gw_page_set_clear(level->set);
     level->elapsed_ns = 0;
+    level->writes = 0;
 }
 
-static void level_record(struct level *level, uint64_t length_ns, uint64_t n_pages)
+static void level_record(struct level *level, uint64_t length_ns, double writes, uint64_t n_pages)
 {
     double weight;
 
     level->n++;
     weight = 1.0 / MIN(level->n, DIRTY_MAX_COUNT);
     level->length_ns += weight * ((double)length_ns - level->length_ns);
+    level->effort += weight * (writes - level->effort);
     level->pages += weight * ((double)n_pages - level->pages);
     level->square += weight * ((double)n_pages * (double)n_pages - level->square);
 }
@@ -72,17 +76,18 @@ static void level_add(struct dirty_windows *windows, unsigned i, const struct gw
     if (length_ns > most_ns)
         return;
     if (level->elapsed_ns == 0 && length_ns >= aim_ns) {
-        level_record(level, length_ns, slot->n_set);
+        level_record(level, length_ns, (double)slot->n_set, slot->n_set);
         return;
     }
     if (!level->set)
         level->set = gw_page_set_new(windows->memory);
     gw_page_set_or(level->set, slot);
     level->elapsed_ns += length_ns;
+    level->writes += (double)slot->n_set;
     /* Slots are late by a little more often than early: a window is full when the next slot would
      * take it further from its aim. */
     if (level->elapsed_ns + length_ns / 2 >= aim_ns) {
-        level_record(level, level->elapsed_ns, level->set->n_set);
+        level_record(level, level->elapsed_ns, level->writes, level->set->n_set);
         level_clear(level);
     }
 }
@@ -90,6 +95,8 @@ static void level_add(struct dirty_windows *windows, unsigned i, const struct gw
 void dirty_windows_add(struct dirty_windows *windows, const struct gw_page_set *slot,
                        uint64_t length_ns)
 {
+    windows->all_ns += (double)length_ns;
+    windows->all_writes += (double)slot->n_set;
     for (unsigned i = 0; i < DIRTY_LEVELS; i++)
         level_add(windows, i, slot, length_ns);
 }
@@ -100,20 +107,24 @@ void dirty_windows_break(struct dirty_windows *windows)
         level_clear(&windows->levels[i]);
 }
 
-void dirty_windows_get(const struct dirty_windows *windows, struct dirty_model *model)
+void dirty_windows_get(const struct dirty_windows *windows, bool is_even, struct dirty_model *model)
 {
+    double ns_per_write = windows->all_writes > 0 ? windows->all_ns / windows->all_writes : 0;
+
     *model = (struct dirty_model){
         .max_pages = (double)(gw_memory_size_bytes(windows->memory) / GW_PAGE_SIZE)};
     for (unsigned i = 0; i < DIRTY_LEVELS; i++) {
         const struct level *level = &windows->levels[i];
         const struct dirty_window *last =
             model->n_windows ? &model->windows[model->n_windows - 1] : NULL;
+        double length_ns =
+            is_even || ns_per_write <= 0 ? level->length_ns : level->effort * ns_per_write;
 
         /* A longer window cannot hold fewer pages: where it seems so, the guest has changed. */
-        if (level->n == 0 || (last && level->length_ns <= last->length_ns))
+        if (level->n == 0 || (last && length_ns <= last->length_ns))
             continue;
         model->windows[model->n_windows] = (struct dirty_window){
-            .length_ns = level->length_ns,
+            .length_ns = length_ns,
             .pages = last ? fmax(level->pages, last->pages) : level->pages,
             .deviation = sqrt(fmax(level->square - level->pages * level->pages, 0)),
             .n = level->n,

@@ -60,6 +60,10 @@ void dirty_windows_add(struct dirty_windows *windows, const struct gw_page_set *
                        uint64_t length_ns);
 /* The next slot does not follow the one before. */
 void dirty_windows_break(struct dirty_windows *windows);
-void dirty_windows_get(const struct dirty_windows *windows, struct dirty_model *model);
+/* is_even false: the guest dirties in periods. Then a window counts for as long as a guest would
+ * need for what was dirtied in it that always dirtied at the mean rate (rhythm_even_ns): whether a
+ * burst more or less fell into the longest ones is chance. */
+void dirty_windows_get(const struct dirty_windows *windows, bool is_even,
+                       struct dirty_model *model);
 
 #endif

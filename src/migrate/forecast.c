@@ -3,6 +3,7 @@
 #include "migrate/forecast.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "base/clock.h"
 
@@ -10,11 +11,14 @@
 #define RECORD_OVERHEAD 1.002 /* digests and page numbers of plain pages, beside their bytes */
 #define PROGRESS        0.97  /* a round as large as this share of the one before is none */
 #define MAX_STALLS      4u
-#define HYBRID_PROGRESS 0.75 /* post-copy: rounds go on while they leave less than this */
-#define RUN_BYTES       12.0 /* of one run in the list of missing pages */
-#define PAGES_IN_RUN    4.0
-#define LOOKS           16u /* at which a round's leavings are summed up */
-#define SLOWDOWN_STEP   25u /* permille */
+#define RUN_BYTES       12.0   /* of one run in the list of missing pages */
+#define RUN_NS          1000.0 /* which the destination looks at in the blackout */
+#define VOID_RUN_NS     4500.0 /* and has discarded before */
+#define N_PHASES        8u     /* of a rhythm, that a migration may begin in */
+#define MAX_STRETCHES   200.0  /* of the first round, after which it may be cut */
+#define IDLE_NS         1e7    /* between two looks of the engine while nothing is to be sent */
+#define LOOKS           16u    /* at which a round's leavings are summed up */
+#define SLOWDOWN_STEP   25u    /* permille */
 #define MAX_SLOWDOWN    990u
 #define NEED_MARGIN     1.1 /* a budget that would do has this much to spare */
 #define MAX_LINK_FACTOR 256.0
@@ -23,13 +27,15 @@
 /* ---- playing ----------------------------------------------------------------------------------
  */
 
-/* Numbers that a run is played with. */
+/* Numbers that a run is played with. Its moments count from its beginning. */
 struct play {
     const struct forecast_input *input;
     struct predict predict;
     double link, dirty_factor, keep; /* keep: share of its speed that the guest keeps */
     double fault_ns;
+    double phase_ns; /* of the rhythm, at its beginning */
     uint64_t max_blackout_ns;
+    bool is_hopeless; /* post-copy: the engine is sure that pre-copy would not do */
 };
 
 static uint64_t to_ns(double ns)
@@ -44,17 +50,32 @@ static double link_in_force(const struct forecast_input *input, double link)
     return fmax(link, 1);
 }
 
+static bool has_rhythm(const struct forecast_input *input)
+{
+    return input->rhythm && input->rhythm->n > 0;
+}
+
+/* Of so many phases that a migration may begin in. */
+static uint32_t n_phases(const struct forecast_input *input)
+{
+    return has_rhythm(input) && !input->is_phase_known ? N_PHASES : 1;
+}
+
 /* doubt: -1 everything is better than expected, +1 everything is worse. */
-static struct play play_init(const struct forecast_input *input, double doubt, uint32_t slowdown)
+static struct play play_init(const struct forecast_input *input, double doubt, uint32_t slowdown,
+                             uint32_t phase)
 {
     struct play play = {.input = input,
                         .predict = input->costs,
                         .keep = 1 - MIN(slowdown, 1000u) / 1000.0,
                         .fault_ns = FORECAST_FAULT_NS * pow(FORECAST_FAULT_DOUBT, doubt),
+                        .phase_ns = (double)input->phase_ns,
                         .max_blackout_ns =
                             input->max_blackout_ns ? input->max_blackout_ns : FORECAST_NEVER};
     double share = 1 - doubt * fmax(input->link_doubt, FORECAST_MIN_DOUBT);
 
+    if (has_rhythm(input) && !input->is_phase_known)
+        play.phase_ns = (double)(input->rhythm->n * RHYTHM_BIN_NS) * phase / N_PHASES;
     play.link = link_in_force(input, fmax(input->link_bytes_per_s * share, 1));
     play.predict.bytes_per_s = (uint64_t)play.link;
     play.predict.n_extra_rounds = 0;
@@ -62,15 +83,18 @@ static struct play play_init(const struct forecast_input *input, double doubt, u
     return play;
 }
 
-static double dirtied_bytes(const struct play *play, double ns)
+/* Distinct pages, in bytes, from one moment to another. */
+static double dirtied_bytes(const struct play *play, double from_ns, double to_ns)
 {
-    double guest_ns = ns * play->keep;
-    double doubt = fmax(dirty_model_doubt(play->input->dirty, guest_ns), FORECAST_MIN_DOUBT);
-    double factor = fmax(1 + play->dirty_factor * doubt, 0);
+    const struct dirty_model *dirty = play->input->dirty;
+    double ns = to_ns - from_ns, doubt, factor;
 
-    return fmin(dirty_model_pages(play->input->dirty, guest_ns) * factor,
-                play->input->dirty->max_pages) *
-           PAGE;
+    if (has_rhythm(play->input))
+        ns = rhythm_even_ns(play->input->rhythm, play->phase_ns + from_ns, play->phase_ns + to_ns);
+    ns *= play->keep;
+    doubt = fmax(dirty_model_doubt(dirty, ns), FORECAST_MIN_DOUBT);
+    factor = fmax(1 + play->dirty_factor * doubt, 0);
+    return fmin(dirty_model_pages(dirty, ns) * factor, dirty->max_pages) * PAGE;
 }
 
 static double round_ns(const struct play *play, double n_bytes)
@@ -85,122 +109,170 @@ static double fixed_ns(const struct play *play)
 
 /* What is dirtied after it was sent, if the round carries every page that is dirtied: pages go out
  * evenly over the round, and each may be dirtied from the last look before it does. */
-static double dirtied_behind(const struct play *play, double ns)
+static double dirtied_behind(const struct play *play, double from_ns, double to_ns)
 {
-    double sum = 0;
+    double sum = 0, ns = to_ns - from_ns;
 
     if (ns < (double)RHYTHM_BIN_NS)
-        return dirtied_bytes(play, ns);
+        return dirtied_bytes(play, from_ns, to_ns);
     for (unsigned i = 0; i < LOOKS; i++)
-        sum += dirtied_bytes(play, fmin(ns * (i + 0.5) / LOOKS + (double)RHYTHM_BIN_NS / 2, ns));
+        sum += dirtied_bytes(
+            play, to_ns - fmin(ns * (i + 0.5) / LOOKS + (double)RHYTHM_BIN_NS / 2, ns), to_ns);
     return sum / LOOKS;
 }
 
-/* What is dirty after a round of n_bytes that takes ns. They were dirtied in the before_ns before
- * it (0: they are all of the memory that is used), so the curve says how many of them come again.
- */
-static double left_after(const struct play *play, double n_bytes, double before_ns, double ns)
+/* What is dirty after a round of n_bytes from one moment to another. They were dirtied in the
+ * before_ns before it (0: they are all of the memory that is used), so the curve says how many of
+ * them come again. */
+static double left_after(const struct play *play, double n_bytes, double before_ns, double from_ns,
+                         double to_ns)
 {
-    double all = dirtied_bytes(play, ns), share = 1;
+    double all = dirtied_bytes(play, from_ns, to_ns), share = 1;
 
     if (before_ns > 0 && all > 0) {
-        double before = dirtied_bytes(play, before_ns);
-        double again = before + all - dirtied_bytes(play, before_ns + ns);
+        double before = dirtied_bytes(play, from_ns - before_ns, from_ns);
+        double again = before + all - dirtied_bytes(play, from_ns - before_ns, to_ns);
 
         share = fmax(again, 0) / all * fmin(n_bytes / fmax(before, 1), 1);
     }
-    return all - fmin(share, 1) * fmax(all - dirtied_behind(play, ns), 0);
+    return all - fmin(share, 1) * fmax(all - dirtied_behind(play, from_ns, to_ns), 0);
 }
 
-/* The first round, or what is left of it: what it takes, and what it leaves. */
-static double first_round(const struct play *play, struct forecast_run *run, double *ns)
+static double first_round_ns(const struct play *play)
 {
     const struct forecast_input *input = play->input;
-    double rest_ns = round_ns(play, (double)input->first_bytes) +
-                     (double)input->zero_bytes / FORECAST_ZERO_BYTES_PER_S * NS;
+
+    return round_ns(play, (double)input->first_bytes) +
+           (double)input->zero_bytes / FORECAST_ZERO_BYTES_PER_S * NS;
+}
+
+/* The first round, or what is left of it: what it takes, and what it leaves. *last_ns: what the
+ * whole of it took. */
+static double first_round(const struct play *play, struct forecast_run *run, double *ns,
+                          double *last_ns)
+{
+    const struct forecast_input *input = play->input;
+    double rest_ns = first_round_ns(play), begin_ns = *ns - (double)input->first_past_ns;
     double whole_ns = rest_ns + (double)input->first_past_ns;
     double n_bytes = (double)input->first_bytes * whole_ns / fmax(rest_ns, 1);
 
     *ns += rest_ns;
+    *last_ns = whole_ns;
     run->rounds = 1;
     run->n_bytes = (uint64_t)((double)input->first_bytes * RECORD_OVERHEAD);
-    return left_after(play, n_bytes, (double)input->first_before_ns, whole_ns);
+    return left_after(play, n_bytes, (double)input->first_before_ns, begin_ns, *ns);
 }
 
-static uint64_t dirty_rate(const struct play *play, double ns)
+/* A first round that does not help is cut when that has been seen. False: it does. */
+static bool cut_round(const struct play *play, struct forecast_run *run, double *ns, double *left)
 {
-    return (uint64_t)(dirtied_bytes(play, ns) / fmax(ns, 1) * NS);
+    const struct forecast_input *input = play->input;
+    double all = (double)(input->first_bytes + input->zero_bytes), again_before = 0;
+    double round = first_round_ns(play), begin_ns = *ns, step = (double)PREDICT_VAIN_NS;
+
+    if (!play->is_hopeless)
+        return false;
+    step = fmax(step, round / MAX_STRETCHES);
+    /* The first look comes a bin after the beginning. */
+    for (double past = (double)RHYTHM_BIN_NS + step; past < round; past += step) {
+        double now_ns = begin_ns + past, share = past / round;
+        double again = share * dirtied_behind(play, begin_ns, now_ns);
+        bool is_vain = again - again_before >= PREDICT_VAIN_SHARE * all * step / round;
+
+        again_before = again;
+        if (!is_vain || dirtied_bytes(play, begin_ns, now_ns) < PREDICT_VAIN_SHARE * all)
+            continue;
+        *ns = now_ns;
+        *left = (double)input->first_bytes * (1 - share) + again;
+        run->rounds = 1;
+        run->n_bytes = (uint64_t)((double)input->first_bytes * share * RECORD_OVERHEAD);
+        return true;
+    }
+    return false;
 }
 
-static bool is_due(struct play *play, double left, double last_round_ns)
+static bool is_due(struct play *play, double left, double last_ns, double now_ns)
 {
-    play->predict.dirty_bytes_per_s = dirty_rate(play, last_round_ns);
+    play->predict.dirty_bytes_per_s =
+        (uint64_t)(dirtied_bytes(play, now_ns - last_ns, now_ns) / fmax(last_ns, 1) * NS);
     return predict_blackout_ns(&play->predict, (uint64_t)left) <= play->max_blackout_ns &&
            !predict_wants_round(&play->predict, (uint64_t)left);
 }
 
-/* The guest could be stopped; where waiting for a quiet moment pays, that is what happens. */
-static double await_quiet(const struct play *play, double left, double last_round_ns, double *ns)
+/* The guest could be stopped: would the engine rather wait for a quieter moment? */
+static bool awaits_quiet(const struct play *play, uint64_t *limit_ns, double left, double last_ns,
+                         double now_ns)
 {
     const struct rhythm_profile *rhythm = play->input->rhythm;
-    uint64_t period_ns;
-    double quiet;
 
-    if (!rhythm || rhythm->n == 0)
-        return left;
-    period_ns = rhythm->n * RHYTHM_BIN_NS;
-    quiet = rhythm_quiet_pages(rhythm, to_ns(last_round_ns)) * PAGE * play->keep;
-    /* Asked at a moment that is not quiet, by the rule of the engine. */
-    for (uint32_t i = 0; i < rhythm->n; i++) {
-        uint64_t at_ns = (rhythm->origin + i) * RHYTHM_BIN_NS;
-        uint64_t limit_ns = 0;
+    return has_rhythm(play->input) &&
+           rhythm_wants_wait(rhythm, limit_ns,
+                             rhythm->origin * RHYTHM_BIN_NS + to_ns(play->phase_ns + now_ns),
+                             to_ns(last_ns), (uint64_t)(left / PAGE), to_ns(left / play->link * NS),
+                             predict_blackout_ns(&play->predict, (uint64_t)left));
+}
 
-        if (rhythm_wants_wait(rhythm, &limit_ns, at_ns, to_ns(last_round_ns),
-                              (uint64_t)(left / PAGE), to_ns(left / play->link * NS),
-                              predict_blackout_ns(&play->predict, (uint64_t)left))) {
-            *ns += (double)MIN(period_ns, RHYTHM_MAX_WAIT_NS) / 4;
-            return fmin(left, quiet);
+/* Rounds from one that has left so much and took last_ns, to the end of the blackout. */
+static void play_rounds(struct play *play, struct forecast_run *run, double *ns, double left,
+                        double last_ns)
+{
+    unsigned n_stalls = 0;
+    uint64_t limit_ns = 0;
+
+    run->least_blackout_ns = FORECAST_NEVER;
+    run->blackout_ns = FORECAST_NEVER;
+    for (; run->rounds < FORECAST_MAX_ROUNDS && n_stalls < MAX_STALLS; run->rounds++) {
+        double next;
+
+        while (is_due(play, left, last_ns, *ns)) {
+            if (!awaits_quiet(play, &limit_ns, left, last_ns, *ns)) {
+                run->is_ending = true;
+                run->blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
+                run->least_blackout_ns = MIN(run->least_blackout_ns, run->blackout_ns);
+                run->n_bytes += (uint64_t)(left * RECORD_OVERHEAD) + play->predict.state_bytes;
+                *ns += (double)run->blackout_ns;
+                return;
+            }
+            if (left >= (double)PREDICT_MIN_WORTH_BYTES)
+                break; /* it goes over meanwhile */
+            *ns += IDLE_NS;
+            last_ns += IDLE_NS;
+            left = dirtied_bytes(play, *ns - last_ns, *ns);
         }
+        run->least_blackout_ns =
+            MIN(run->least_blackout_ns, predict_blackout_ns(&play->predict, (uint64_t)left));
+        next = left_after(play, left, last_ns, *ns, *ns + round_ns(play, left));
+        last_ns = round_ns(play, left);
+        *ns += last_ns;
+        run->n_bytes += (uint64_t)(left * RECORD_OVERHEAD);
+        n_stalls = next >= left * PROGRESS ? n_stalls + 1 : 0;
+        left = next;
     }
-    return left;
+}
+
+/* From such a round on, pre-copy takes longer than anybody waits for it. */
+static bool is_tedious(const struct play *play, double left, double last_ns, double now_ns)
+{
+    struct play rest = *play;
+    struct forecast_run run = {0};
+    double ns = now_ns;
+
+    rest.predict.n_extra_rounds = 0;
+    play_rounds(&rest, &run, &ns, left, last_ns);
+    return predict_is_tedious(&rest.predict, (uint64_t)left,
+                              run.is_ending ? to_ns(ns - now_ns) : PREDICT_UNKNOWN);
 }
 
 static struct forecast_run play_precopy(struct play *play)
 {
-    struct forecast_run run = {.least_blackout_ns = FORECAST_NEVER};
-    double ns = (double)play->input->setup_ns, before = ns, last, left;
-    double first_ns, first_left;
-    unsigned n_stalls = 0;
+    struct forecast_run run = {0};
+    double ns = (double)play->input->setup_ns, last, left;
 
-    first_left = left = first_round(play, &run, &ns);
-    first_ns = ns;
-    last = ns - before + (double)play->input->first_past_ns;
-    for (; run.rounds < FORECAST_MAX_ROUNDS && n_stalls < MAX_STALLS; run.rounds++) {
-        uint64_t blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
-        double next;
-
-        run.least_blackout_ns = MIN(run.least_blackout_ns, blackout_ns);
-        if (is_due(play, left, last)) {
-            left = await_quiet(play, left, last, &ns);
-            run.is_ending = true;
-            run.blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
-            run.n_bytes += (uint64_t)(left * RECORD_OVERHEAD) + play->predict.state_bytes;
-            break;
-        }
-        next = left_after(play, left, last, round_ns(play, left));
-        last = round_ns(play, left);
-        ns += last;
-        run.n_bytes += (uint64_t)(left * RECORD_OVERHEAD);
-        n_stalls = next >= left * PROGRESS ? n_stalls + 1 : 0;
-        left = next;
-    }
+    left = first_round(play, &run, &ns, &last);
+    run.is_tedious = is_tedious(play, left, last, ns);
+    play_rounds(play, &run, &ns, left, last);
     run.slowdown_permille = (uint32_t)lround((1 - play->keep) * 1000);
-    run.total_ns = run.is_ending ? to_ns(ns + (double)run.blackout_ns) : FORECAST_NEVER;
-    run.is_tedious =
-        run.is_ending && predict_is_tedious(&play->predict, (uint64_t)first_left,
-                                            run.total_ns - MIN(run.total_ns, to_ns(first_ns)));
-    if (!run.is_ending)
-        run.blackout_ns = FORECAST_NEVER;
+    run.total_ns = run.is_ending ? to_ns(ns) : FORECAST_NEVER;
     return run;
 }
 
@@ -209,7 +281,7 @@ static struct forecast_run play_precopy(struct play *play)
 static void play_push(struct play *play, struct forecast_run *run, double *ns, double left)
 {
     double push_ns = round_ns(play, left);
-    double n_faults = fmin(left, dirtied_bytes(play, push_ns)) / PAGE;
+    double n_faults = fmin(left, dirtied_bytes(play, *ns, *ns + push_ns)) / PAGE;
     double waiting = n_faults * play->fault_ns / fmax(play->input->n_vcpus, 1) / fmax(push_ns, 1);
 
     run->slowdown_permille = left < PAGE ? 0 : (uint32_t)lround(fmin(waiting, 0.999) * 1000);
@@ -217,26 +289,45 @@ static void play_push(struct play *play, struct forecast_run *run, double *ns, d
     *ns += left < PAGE ? 0 : push_ns;
 }
 
+/* After a round that has left so much: does the engine go over to post-copy? */
+static bool gives_up(struct play *play, double left, double last_ns, double now_ns)
+{
+    bool is_long = is_tedious(play, left, last_ns, now_ns);
+
+    if (play->input->is_postcopy_asked || is_due(play, left, last_ns, now_ns) || left < PAGE)
+        return true;
+    predict_note_hope(&play->predict, (uint64_t)left, play->max_blackout_ns, is_long);
+    return play->predict.n_hopeless > 0 &&
+           (is_long || play->is_hopeless || play->predict.n_hopeless >= PREDICT_HOPELESS_ROUNDS);
+}
+
+/* Of pages that lie anywhere in the memory that is used. */
+static double runs_of(const struct forecast_input *input, double n_bytes)
+{
+    double all = fmax((double)(input->first_bytes + input->zero_bytes), 1);
+
+    return n_bytes / PAGE * (1 - fmin(n_bytes / all, 1));
+}
+
 static struct forecast_run play_postcopy(struct play *play)
 {
     struct forecast_run run = {.is_ending = true};
-    double ns = (double)play->input->setup_ns, before = ns, last, left;
+    double ns = (double)play->input->setup_ns, last, left, n_runs;
 
-    left = first_round(play, &run, &ns);
-    last = ns - before + (double)play->input->first_past_ns;
-    for (; run.rounds < FORECAST_MAX_ROUNDS; run.rounds++) {
-        double next = left_after(play, left, last, round_ns(play, left));
+    if (!cut_round(play, &run, &ns, &left)) {
+        left = first_round(play, &run, &ns, &last);
+        for (; run.rounds < FORECAST_MAX_ROUNDS && !gives_up(play, left, last, ns); run.rounds++) {
+            double next = left_after(play, left, last, ns, ns + round_ns(play, left));
 
-        if (next > left * HYBRID_PROGRESS || left < PAGE ||
-            predict_is_tedious(&play->predict, (uint64_t)left, PREDICT_UNKNOWN))
-            break;
-        last = round_ns(play, left);
-        ns += last;
-        run.n_bytes += (uint64_t)(left * RECORD_OVERHEAD);
-        left = next;
+            last = round_ns(play, left);
+            ns += last;
+            run.n_bytes += (uint64_t)(left * RECORD_OVERHEAD);
+            left = next;
+        }
     }
-    run.blackout_ns =
-        to_ns(fixed_ns(play) + left / PAGE / PAGES_IN_RUN * RUN_BYTES / play->link * NS);
+    n_runs = runs_of(play->input, left);
+    ns += n_runs * VOID_RUN_NS;
+    run.blackout_ns = to_ns(fixed_ns(play) + n_runs * (RUN_BYTES / play->link * NS + RUN_NS));
     run.least_blackout_ns = run.blackout_ns;
     run.n_bytes += play->predict.state_bytes;
     ns += (double)run.blackout_ns;
@@ -245,18 +336,56 @@ static struct forecast_run play_postcopy(struct play *play)
     return run;
 }
 
+/* ---- phases -----------------------------------------------------------------------------------
+ */
+
+static int compare_totals(const void *a, const void *b)
+{
+    const struct forecast_run *left = a, *right = b;
+
+    return left->total_ns < right->total_ns ? -1 : left->total_ns > right->total_ns;
+}
+
+/* Plays it from each phase, and sorts by how long it takes. Returns how many there are. */
+static uint32_t play_phases(const struct forecast_input *input, double doubt, uint32_t slowdown,
+                            bool is_hopeless, struct forecast_run (*play_mode)(struct play *play),
+                            struct forecast_run runs[N_PHASES])
+{
+    for (uint32_t i = 0; i < n_phases(input); i++) {
+        struct play play = play_init(input, doubt, slowdown, i);
+
+        play.is_hopeless = is_hopeless;
+        runs[i] = play_mode(&play);
+    }
+    qsort(runs, n_phases(input), sizeof *runs, compare_totals);
+    return n_phases(input);
+}
+
+static struct forecast_run play_middle(const struct forecast_input *input, double doubt,
+                                       uint32_t slowdown, bool is_hopeless,
+                                       struct forecast_run (*play_mode)(struct play *play))
+{
+    struct forecast_run runs[N_PHASES];
+
+    return runs[play_phases(input, doubt, slowdown, is_hopeless, play_mode, runs) / 2];
+}
+
+bool forecast_is_hopeless(const struct forecast_input *input)
+{
+    bool is_patient = input->max_time_ns || input->max_slowdown_permille;
+
+    return input->is_postcopy_asked || !play_middle(input, -1, 0, false, play_precopy).is_ending ||
+           (!is_patient && play_middle(input, 0, 0, false, play_precopy).is_tedious);
+}
+
 struct forecast_run forecast_precopy(const struct forecast_input *input, uint32_t slowdown_permille)
 {
-    struct play play = play_init(input, 0, slowdown_permille);
-
-    return play_precopy(&play);
+    return play_middle(input, 0, slowdown_permille, false, play_precopy);
 }
 
 struct forecast_run forecast_postcopy(const struct forecast_input *input)
 {
-    struct play play = play_init(input, 0, 0);
-
-    return play_postcopy(&play);
+    return play_middle(input, 0, 0, forecast_is_hopeless(input), play_postcopy);
 }
 
 /* ---- budgets ----------------------------------------------------------------------------------
@@ -360,19 +489,35 @@ static void add_run(struct gw_plan_forecast *mode, const struct forecast_run *ru
     put(&mode->slowdown_permille, run->slowdown_permille);
 }
 
-static const double doubts[] = {0, -1, 1}; /* the first is what is expected */
+/* Played as expected from every phase, and from the middle one with everything better and worse. */
+static struct forecast_run add_runs(const struct forecast_input *input, uint32_t slowdown,
+                                    struct gw_plan_forecast *mode)
+{
+    bool is_postcopy = mode->mode == GW_PLAN_POSTCOPY;
+    bool is_sure = is_postcopy && forecast_is_hopeless(input);
+    struct forecast_run (*play_mode)(struct play * play) =
+        is_postcopy ? play_postcopy : play_precopy;
+    struct forecast_run runs[N_PHASES], expected;
+    uint32_t n = play_phases(input, 0, slowdown, is_sure, play_mode, runs);
+
+    expected = runs[n / 2];
+    add_run(mode, &expected, true);
+    for (uint32_t i = 0; i < n; i++)
+        add_run(mode, &runs[i], false);
+    for (int doubt = -1; doubt <= 1; doubt += 2) {
+        struct forecast_run other = play_middle(input, doubt, slowdown, is_sure, play_mode);
+
+        add_run(mode, &other, false);
+    }
+    return expected;
+}
 
 void forecast_ranges(const struct forecast_input *input, struct gw_range *total_ns,
                      struct gw_range *blackout_ns)
 {
     struct gw_plan_forecast mode = {.mode = GW_PLAN_PRECOPY};
 
-    for (unsigned i = 0; i < G_N_ELEMENTS(doubts); i++) {
-        struct play play = play_init(input, doubts[i], 0);
-        struct forecast_run run = play_precopy(&play);
-
-        add_run(&mode, &run, i == 0);
-    }
+    add_runs(input, 0, &mode);
     *total_ns = mode.total_ns;
     *blackout_ns = mode.blackout_ns;
 }
@@ -402,20 +547,13 @@ void forecast_mode(const struct forecast_input *input, struct gw_plan_forecast *
 {
     bool is_postcopy = mode->mode == GW_PLAN_POSTCOPY;
     uint32_t slowdown = 0;
-    struct forecast_run expected = {0};
+    struct forecast_run expected;
 
     if (mode->mode == GW_PLAN_THROTTLE) {
         slowdown = least_slowdown(input, MIN(input->max_slowdown_permille, MAX_SLOWDOWN));
         slowdown = MIN(slowdown, input->max_slowdown_permille);
     }
-    for (unsigned i = 0; i < G_N_ELEMENTS(doubts); i++) {
-        struct play play = play_init(input, doubts[i], slowdown);
-        struct forecast_run run = is_postcopy ? play_postcopy(&play) : play_precopy(&play);
-
-        if (i == 0)
-            expected = run;
-        add_run(mode, &run, i == 0);
-    }
+    expected = add_runs(input, slowdown, mode);
     mode->rounds = expected.rounds;
     mode->is_meeting = is_meeting(input, &expected);
     if (!mode->is_meeting && is_postcopy)

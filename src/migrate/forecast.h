@@ -9,9 +9,11 @@
  * the engine (migrate/predict.h). Then:
  * - throttled, the guest does in a time t what it does in t * (1 - slowdown) otherwise; the least
  *   slowdown is looked for with which the budgets are met;
- * - post-copy sends rounds while each is short and much smaller than the one before; then the
- *   blackout has the device state and the list of what is missing, and the rest follows at the
- *   link's rate while accesses to it wait for a fault each.
+ * - post-copy begins after a round when the engine would give up hope, by its very rule, and within
+ *   the first round when that hardly helps: when the guest has dirtied half as much as the round
+ *   has to send, and half of what is sent comes again. Then what the destination has of it is
+ *   discarded, the blackout has the device state and the list of what is missing, and the rest
+ *   follows at the link's rate while accesses to it wait for a fault each.
  * A guest with a rhythm (migrate/rhythm.h) is stopped in a quiet moment when that is worth a wait.
  * The error bar comes from playing it again with link and guest both better and both worse by their
  * doubt.
@@ -45,6 +47,10 @@ struct forecast_input {
     uint64_t first_past_ns;   /* since when what is dirtied waits for the next round */
     uint64_t first_before_ns; /* in which its pages were dirtied; 0: it is all that is used */
     uint32_t n_vcpus;         /* 0: unknown, taken as one */
+    bool is_postcopy_asked;   /* nothing else is tried first */
+    /* Of the rhythm, when the migration begins, or now that it is under way; unknown: any. */
+    bool is_phase_known;
+    uint64_t phase_ns;
     /* budgets, 0: none */
     uint64_t max_blackout_ns, max_time_ns, max_bandwidth_bytes;
     uint32_t max_slowdown_permille;
@@ -66,6 +72,10 @@ struct forecast_run {
 struct forecast_run forecast_precopy(const struct forecast_input *input,
                                      uint32_t slowdown_permille);
 struct forecast_run forecast_postcopy(const struct forecast_input *input);
+
+/* Does pre-copy, after the first round or the one in flight, not end even if everything is better
+ * than expected, or take longer than anybody waits for it? */
+bool forecast_is_hopeless(const struct forecast_input *input);
 
 /* Of pre-copy only, and without what would do: for a migration under way. */
 void forecast_ranges(const struct forecast_input *input, struct gw_range *total_ns,

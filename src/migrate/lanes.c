@@ -419,13 +419,38 @@ void lanes_drop_coming(struct lanes *lanes, struct gw_page_set *pages)
     }
 }
 
-void lanes_abandon_round(struct lanes *lanes)
+/* Lets no lane take a chunk any more. Returns how many were taken, or passed over as empty. */
+static uint64_t stop_taking(struct lanes *lanes)
 {
+    uint64_t n_taken;
+
     pthread_mutex_lock(&lanes->lock);
     /* Half of the range: far behind every chunk, and no fetch_add wraps it. */
-    __atomic_store_n(&lanes->work.next_chunk, UINT64_MAX / 2, __ATOMIC_RELAXED);
+    n_taken = __atomic_exchange_n(&lanes->work.next_chunk, UINT64_MAX / 2, __ATOMIC_RELAXED);
     pthread_cond_broadcast(&lanes->changed);
     pthread_mutex_unlock(&lanes->lock);
+    return n_taken;
+}
+
+void lanes_abandon_round(struct lanes *lanes)
+{
+    stop_taking(lanes);
+}
+
+void lanes_cut_round(struct lanes *lanes, struct gw_page_set *pages)
+{
+    struct round_work *work = &lanes->work;
+    uint64_t n_taken = stop_taking(lanes);
+
+    for (uint32_t i = 0; i < gw_memory_n_blocks(work->memory); i++) {
+        uint64_t n_pages = gw_memory_block(work->memory, i)->n_pages, n;
+        uint64_t n_chunks = (n_pages + CHUNK_PAGES - 1) / CHUNK_PAGES;
+        uint64_t page = MIN(MIN(n_taken, n_chunks) * CHUNK_PAGES, n_pages);
+
+        for (; gw_page_set_next_run(work->set, i, &page, &n, UINT64_MAX); page += n)
+            gw_page_set_add(pages, i, page, n);
+        n_taken -= MIN(n_taken, n_chunks);
+    }
 }
 
 bool lanes_wait_idle(struct lanes *lanes, uint64_t deadline_ns)

@@ -54,6 +54,9 @@ void lanes_drop_coming(struct lanes *lanes, struct gw_page_set *pages);
 void lanes_set_active(struct lanes *lanes, uint32_t n_active);
 /* The lanes end the round early: what they had not taken is not sent. */
 void lanes_abandon_round(struct lanes *lanes);
+/* The same of a round that is acknowledged all the same: what is not sent goes into pages, which
+ * has the blocks of the round's. */
+void lanes_cut_round(struct lanes *lanes, struct gw_page_set *pages);
 /* Waits until no lane sends, at most until the deadline; false: some lane still does. */
 bool lanes_wait_idle(struct lanes *lanes, uint64_t deadline_ns);
 void lanes_get_counters(struct lanes *lanes, struct lanes_counters *counters);

@@ -309,6 +309,7 @@ static void look_ahead(struct gw_plan *plan, struct gw_plan_status *status)
         .setup_ns = plan->setup_ns ? plan->setup_ns : GUESS_SETUP_NS,
         .first_bytes = plan->sample.used_bytes - plan->sample.zero_bytes,
         .zero_bytes = plan->sample.zero_bytes,
+        .is_postcopy_asked = params->mode == GW_MODE_POSTCOPY,
         .max_blackout_ns = params->max_blackout_ns,
         .max_time_ns = params->max_time_ns,
         .max_bandwidth_bytes = params->max_bandwidth_bytes,
@@ -338,7 +339,7 @@ static void publish_guest(struct gw_plan *plan, struct gw_plan_status *status)
     status->zero_bytes = sample->zero_bytes;
     status->dirty_bytes_per_s =
         (uint64_t)dirty_model_pages(&sample->dirty, (double)NS_PER_S) * GW_PAGE_SIZE;
-    status->hot_bytes = (uint64_t)sample->dirty.hot * GW_PAGE_SIZE;
+    status->hot_bytes = (uint64_t)MAX(sample->dirty.hot, 0) * GW_PAGE_SIZE;
     status->period_ns = sample->rhythm.n * RHYTHM_BIN_NS;
     status->quiet_permille = sample->rhythm.n ? rhythm_quiet_permille(&sample->rhythm) : 0;
     status->sampling_cost_permille = sample->cost_permille;

@@ -80,6 +80,22 @@ bool predict_is_tedious(const struct predict *predict, uint64_t remaining_bytes,
            (left_ns == PREDICT_UNKNOWN || left_ns / PREDICT_PATIENCE > drain_ns);
 }
 
+void predict_note_hope(struct predict *predict, uint64_t remaining_bytes, uint64_t budget_ns,
+                       bool is_tedious)
+{
+    /* A set that is written over and over is left by every round, at whatever rate. */
+    bool is_shrinking =
+        predict->left_before == 0 || remaining_bytes <= predict->left_before / 4 * 3;
+    /* Over a long round a page counts once however often it is written: what is left of a guest
+     * that is too fast comes out near what the link took. */
+    bool has_hope = remaining_bytes <= predict_allowance_bytes(predict, budget_ns) ||
+                    (predict_blackout_ns(predict, 0) < budget_ns && is_shrinking && !is_tedious &&
+                     predict->dirty_bytes_per_s < predict->bytes_per_s / 16 * 15);
+
+    predict->left_before = remaining_bytes;
+    predict->n_hopeless = has_hope ? 0 : predict->n_hopeless + 1;
+}
+
 static uint64_t fixed_ns(const struct predict *predict)
 {
     uint64_t ns = predict->stop_ns;

@@ -41,6 +41,13 @@
 /* See predict_is_tedious. */
 #define PREDICT_PATIENCE         3u
 #define PREDICT_TEDIOUS_NS       UINT64_C(500000000)
+/* Without hope, before post-copy begins by itself. One will do when the forecast sees no end even
+ * if everything is better than expected, or none worth waiting for. */
+#define PREDICT_HOPELESS_ROUNDS  2u
+/* See forecast.h: a round is cut when the guest has dirtied, since it began, so much of what it has
+ * to send, and so much of what it sends comes again. */
+#define PREDICT_VAIN_SHARE       0.5
+#define PREDICT_VAIN_NS          UINT64_C(200000000) /* over which that is seen */
 
 struct predict {
     uint64_t stop_ns, fetch_ns, flush_ns, save_ns, load_ns, resume_ns, round_trip_ns;
@@ -55,6 +62,8 @@ struct predict {
     uint64_t next_doubt_ns;     /* the same, of predict_doubt; 0: not asked yet */
     uint32_t n_failed;
     uint32_t n_extra_rounds; /* since the budget is met: see predict_wants_round */
+    uint64_t left_before;    /* bytes that the round before left; 0: there was none */
+    uint32_t n_hopeless;     /* rounds in a row after which predict_note_hope saw none */
 };
 
 void predict_init(struct predict *predict);
@@ -73,6 +82,10 @@ bool predict_wants_round(struct predict *predict, uint64_t remaining_bytes);
  * PREDICT_PATIENCE times what the remaining bytes take now: who need not wait for it does not.
  * Where those take less than PREDICT_TEDIOUS_NS, nobody is in a hurry. */
 bool predict_is_tedious(const struct predict *predict, uint64_t remaining_bytes, uint64_t left_ns);
+/* A round has left so much, and is_tedious says that more would take too long: is there hope that
+ * rounds come to meet the budget? Counts those in a row that gave none. */
+void predict_note_hope(struct predict *predict, uint64_t remaining_bytes, uint64_t budget_ns,
+                       bool is_tedious);
 /* Time to send n_bytes, PREDICT_UNKNOWN when no rate is known. */
 uint64_t predict_drain_ns(const struct predict *predict, uint64_t n_bytes);
 /* Bytes that may remain at the switchover within the budget; 0 when even none would be too many. */

@@ -7,15 +7,17 @@
 #include "base/digest.h"
 #include "wire/cursor.h"
 
-#define FIRST_BYTES  (64u << 10) /* of the first records; they are also the first window */
-#define FIRST_WINDOW (UINT64_C(128) << 10)
-#define MAX_WINDOW   (UINT64_C(16) << 20)
-#define MAX_ACKS     (WIRE_MAX_PROBE_BYTES / FIRST_BYTES + 1)
-#define N_PARTS      4u
-#define MIN_DOUBT    0.02
-#define FEW_BYTES    (UINT64_C(1) << 20) /* less says little: latency and bursts dominate */
-#define FEW_DOUBT    0.3
-#define GOODBYE_NS   (200 * NS_PER_MS)
+#define FIRST_BYTES      (64u << 10) /* of the first records; they are also the first window */
+#define FIRST_WINDOW     (UINT64_C(128) << 10)
+#define MAX_WINDOW       (UINT64_C(16) << 20)
+/* In which a connection comes to its speed: it doubles in each. */
+#define SLOW_START_TRIPS 20u
+#define MAX_ACKS         (WIRE_MAX_PROBE_BYTES / FIRST_BYTES + 1)
+#define N_PARTS          4u
+#define MIN_DOUBT        0.02
+#define FEW_BYTES        (UINT64_C(1) << 20) /* less says little: latency and bursts dominate */
+#define FEW_DOUBT        0.3
+#define GOODBYE_NS       (200 * NS_PER_MS)
 
 uint64_t probe_digest(const void *bytes, size_t n_bytes)
 {
@@ -80,8 +82,39 @@ static bool ping(struct wire_stream *stream, int64_t deadline_ns, struct probe_r
     return true;
 }
 
-bool probe_rate(const uint64_t *times_ns, const uint64_t *n_bytes, uint32_t n, double *bytes_per_s,
-                double *doubt)
+/* The slope from b to c is no less than that from a to b. */
+static bool is_below(const uint64_t *times_ns, const uint64_t *n_bytes, uint32_t a, uint32_t b,
+                     uint32_t c)
+{
+    return (double)(n_bytes[c] - n_bytes[b]) * (double)(times_ns[b] - times_ns[a]) >=
+           (double)(n_bytes[b] - n_bytes[a]) * (double)(times_ns[c] - times_ns[b]);
+}
+
+/* Bytes per ns. What was lost on the way and comes again holds up what is behind it, which then is
+ * acknowledged all at once: acknowledgements come when the bytes did, or later. So the link is as
+ * fast as the line that touches them from above; of several, the one over the middle. Where that is
+ * a gap it is still as fast as all of them were on average. */
+static double slope_above(const uint64_t *times_ns, const uint64_t *n_bytes, uint32_t n)
+{
+    g_autofree uint32_t *hull = g_new(uint32_t, n);
+    uint64_t middle_ns = times_ns[0] + (times_ns[n - 1] - times_ns[0]) / 2;
+    uint32_t n_hull = 0, edge = 1;
+
+    for (uint32_t i = 0; i < n; i++) {
+        while (n_hull > 1 && is_below(times_ns, n_bytes, hull[n_hull - 2], hull[n_hull - 1], i))
+            n_hull--;
+        hull[n_hull++] = i;
+    }
+    while (edge + 1 < n_hull && times_ns[hull[edge]] < middle_ns)
+        edge++;
+    return fmax((double)(n_bytes[hull[edge]] - n_bytes[hull[edge - 1]]) /
+                    (double)MAX(times_ns[hull[edge]] - times_ns[hull[edge - 1]], 1),
+                (double)(n_bytes[n - 1] - n_bytes[0]) /
+                    (double)MAX(times_ns[n - 1] - times_ns[0], 1));
+}
+
+bool probe_rate(const uint64_t *times_ns, const uint64_t *n_bytes, uint32_t n,
+                uint64_t round_trip_ns, double *bytes_per_s, double *doubt)
 {
     uint64_t from_ns, part_ns;
     uint32_t first = 0, at;
@@ -89,11 +122,11 @@ bool probe_rate(const uint64_t *times_ns, const uint64_t *n_bytes, uint32_t n, d
 
     if (n < 2 || times_ns[n - 1] <= times_ns[0])
         return false;
-    from_ns = times_ns[0] + (times_ns[n - 1] - times_ns[0]) / 3;
+    from_ns =
+        times_ns[0] + MIN((times_ns[n - 1] - times_ns[0]) / 3, SLOW_START_TRIPS * round_trip_ns);
     while (first + 2 < n && times_ns[first] < from_ns)
         first++;
-    *bytes_per_s = (double)(n_bytes[n - 1] - n_bytes[first]) * 1e9 /
-                   (double)(MAX(times_ns[n - 1] - times_ns[first], 1));
+    *bytes_per_s = slope_above(times_ns + first, n_bytes + first, n - first) * 1e9;
     part_ns = (times_ns[n - 1] - times_ns[first]) / N_PARTS;
     at = first;
     for (unsigned part = 1; part <= N_PARTS; part++) {
@@ -196,7 +229,7 @@ static bool fly(struct wire_stream *stream, int64_t deadline_ns, struct probe_re
     }
     result->n_bytes = flight->acked;
     result->is_measured = probe_rate(flight->times_ns, flight->n_bytes, flight->n,
-                                     &result->bytes_per_s, &result->doubt);
+                                     result->round_trip_ns, &result->bytes_per_s, &result->doubt);
     return true;
 }
 

@@ -3,9 +3,10 @@
  * A probe of the link: both ends of the channel that measures it (docs/wire-format.md section 15).
  *
  * Model: the source fills the link for half a second at most and the destination says how much has
- * come by when, on its own clock. The rate is taken from the later two thirds of that, when slow
- * start is over; how far parts of it differ is the doubt. What is not acknowledged is bounded by
- * what has been, so that a slow link is not left with seconds of data in its queues.
+ * come by when, on its own clock. The rate is taken from what is left of that when slow start is
+ * over, the later two thirds at least; how far parts of it differ is the doubt. What is not
+ * acknowledged is bounded by what has been, so that a slow link is not left with seconds of data in
+ * its queues.
  *
  * One channel is measured. Where one connection cannot fill the link a migration with several is
  * faster than that.
@@ -44,8 +45,8 @@ bool probe_measure(struct wire_stream *stream, const struct wire_hello *hello,
 /* Of the bulk of a PROBE. */
 uint64_t probe_digest(const void *bytes, size_t n_bytes);
 /* The rate in acknowledgements: pure, for tests. times_ns ascending. */
-bool probe_rate(const uint64_t *times_ns, const uint64_t *n_bytes, uint32_t n, double *bytes_per_s,
-                double *doubt);
+bool probe_rate(const uint64_t *times_ns, const uint64_t *n_bytes, uint32_t n,
+                uint64_t round_trip_ns, double *bytes_per_s, double *doubt);
 
 /* What the destination is asked, and answers. */
 struct probe_question {

@@ -192,6 +192,35 @@ bool rhythm_wants_wait(const struct rhythm_profile *profile, uint64_t *limit_ns,
     return now_ns < *limit_ns && rhythm_wait_ns(profile, now_ns, window_ns) > 0;
 }
 
+uint64_t rhythm_phase_ns(const struct rhythm_profile *profile, uint64_t now_ns)
+{
+    uint64_t origin_ns = profile->origin * RHYTHM_BIN_NS;
+
+    return profile->n && now_ns > origin_ns ? (now_ns - origin_ns) % (profile->n * RHYTHM_BIN_NS)
+                                            : 0;
+}
+
+/* The same since the beginning of a period. */
+static double even_since(const struct rhythm_profile *profile, double mean, double ns)
+{
+    double bins = ns / (double)RHYTHM_BIN_NS;
+    double periods = floor(bins / profile->n), pages = 0;
+
+    bins -= periods * profile->n;
+    for (uint32_t i = 0; i < profile->n && i < bins; i++)
+        pages += profile->pages[i] * fmin(bins - i, 1);
+    return (periods * profile->n + pages / mean) * (double)RHYTHM_BIN_NS;
+}
+
+double rhythm_even_ns(const struct rhythm_profile *profile, double from_ns, double to_ns)
+{
+    double mean = mean_of(profile->pages, profile->n);
+
+    if (mean <= 0) /* no period among others */
+        return to_ns - from_ns;
+    return even_since(profile, mean, to_ns) - even_since(profile, mean, from_ns);
+}
+
 uint32_t rhythm_quiet_permille(const struct rhythm_profile *profile)
 {
     uint32_t n = MAX(profile->n / 4, 1);

@@ -54,6 +54,11 @@ double rhythm_quiet_pages(const struct rhythm_profile *profile, uint64_t window_
 bool rhythm_wants_wait(const struct rhythm_profile *profile, uint64_t *limit_ns, uint64_t now_ns,
                        uint64_t window_ns, uint64_t left_pages, uint64_t left_ns,
                        uint64_t blackout_ns);
+/* Since the beginning of the period, at such a moment after the profile was made. 0: no period. */
+uint64_t rhythm_phase_ns(const struct rhythm_profile *profile, uint64_t now_ns);
+/* How long a guest that always dirtied at the mean rate would take for what this one dirties from
+ * one moment to another; both count from the beginning of a period, and may be before it. */
+double rhythm_even_ns(const struct rhythm_profile *profile, double from_ns, double to_ns);
 /* Of the mean rate, how much is left in the quietest quarter of the period. */
 uint32_t rhythm_quiet_permille(const struct rhythm_profile *profile);
 

@@ -25,6 +25,7 @@ struct sampler {
     struct dirty_windows *windows;
     struct rhythm rhythm;
     uint64_t n_slots, collect_ns, n_collected;
+    uint64_t least_collect_ns; /* what one takes; more is what else the host does */
 };
 
 struct sampler *sampler_new(struct gw_memory *memory, uint64_t length_ns)
@@ -33,6 +34,7 @@ struct sampler *sampler_new(struct gw_memory *memory, uint64_t length_ns)
 
     sampler->memory = memory;
     sampler->length_ns = length_ns;
+    sampler->least_collect_ns = UINT64_MAX;
     pthread_mutex_init(&sampler->lock, NULL);
     cond_init_mono(&sampler->changed);
     return sampler;
@@ -88,6 +90,16 @@ uint64_t sampler_slot_ns(const struct dirty_model *model, uint64_t collect_ns)
     return slot_ns;
 }
 
+uint64_t sampler_next_slot_ns(const struct dirty_model *model, uint64_t collect_ns,
+                              uint64_t last_ns, double last_pages)
+{
+    double cost = (last_pages * SAMPLER_COST_NS + (double)collect_ns) / (double)MAX(last_ns, 1);
+    double most = SAMPLER_MAX_PERMILLE / 1000.0;
+    uint64_t most_ns = cost > most ? 2 * last_ns : cost > most / 4 ? last_ns : last_ns / 2;
+
+    return MIN(sampler_slot_ns(model, collect_ns), MAX(most_ns, DIRTY_UNIT_NS));
+}
+
 /* False: cancelled. */
 static bool wait_until(struct sampler *sampler, uint64_t deadline_ns)
 {
@@ -127,8 +139,10 @@ static bool watch(struct sampler *sampler, uint64_t end_ns, GError **error)
             sampler->n_slots++;
             sampler->n_collected += slot->n_set;
             sampler->collect_ns += to_ns - from_ns;
-            dirty_windows_get(sampler->windows, &model);
-            slot_ns = sampler_slot_ns(&model, to_ns - from_ns);
+            sampler->least_collect_ns = MIN(sampler->least_collect_ns, to_ns - from_ns);
+            dirty_windows_get(sampler->windows, true, &model);
+            slot_ns = sampler_next_slot_ns(&model, sampler->least_collect_ns, from_ns - since_ns,
+                                           (double)slot->n_set);
             since_ns = from_ns;
             gw_page_set_clear(slot);
         }
@@ -182,8 +196,8 @@ static uint64_t used_bytes(const struct gw_memory *memory)
 
 static void summarize(struct sampler *sampler, uint64_t spent_ns, struct sampler_result *result)
 {
-    dirty_windows_get(sampler->windows, &result->dirty);
     rhythm_profile(&sampler->rhythm, &result->rhythm);
+    dirty_windows_get(sampler->windows, result->rhythm.n == 0, &result->dirty);
     result->fetch_ns = sampler->n_slots ? sampler->collect_ns / sampler->n_slots : 0;
     result->cost_permille = (uint32_t)MIN(
         (sampler->n_collected * SAMPLER_COST_NS + sampler->collect_ns) * 1000 / MAX(spent_ns, 1),

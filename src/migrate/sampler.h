@@ -48,5 +48,10 @@ uint64_t sampler_elapsed_ns(struct sampler *sampler);
 /* How long the next slot has to be for a guest like this, when it takes collect_ns to collect: a
  * doubling of 10 ms. Pure. */
 uint64_t sampler_slot_ns(const struct dirty_model *model, uint64_t collect_ns);
+/* The same when the last slot took last_ns and had so many pages: slots get longer step by step,
+ * and only while they cost too much. A guest that has just had its burst needs no long ones, though
+ * the curve looks like that of one that writes the same over and over. */
+uint64_t sampler_next_slot_ns(const struct dirty_model *model, uint64_t collect_ns,
+                              uint64_t last_ns, double last_pages);
 
 #endif

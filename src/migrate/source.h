@@ -45,8 +45,8 @@ struct source_share {
     char *why_not;
 };
 
-#define SOURCE_POSTCOPY_ROUNDS  3u  /* without hope, before post-copy begins by itself */
-#define SOURCE_THROTTLED_ROUNDS 12u /* the same where slowing the guest is tried first */
+/* Without hope, before post-copy begins by itself where slowing the guest is tried first. */
+#define SOURCE_THROTTLED_ROUNDS 12u
 
 /* The guest's pages after the guest (source_postcopy.c), and links that are replaced
  * (source_reconnect.c). Owned by the control thread, but for what is said. */
@@ -54,14 +54,13 @@ struct source_postcopy {
     struct link *urgent; /* NULL: none */
     bool is_attempt;     /* this attempt's pages come after COMMIT; stays set from there */
     bool is_pushing;
-    bool has_lost_pages;           /* a page channel ended between COMMIT and RUNNING */
-    bool is_time_up;               /* max-time is spent, and post-copy is what to do then */
-    bool is_voided;                /* since the last round with pages there was a void one */
-    uint64_t n_voided;             /* pages in it */
-    uint32_t n_hopeless;           /* times in a row that rounds did not converge */
-    uint64_t left_before;          /* bytes that the round before left; 0: there was none */
-    struct gw_page_set *left;      /* what the destination lacked when that was last agreed */
-    struct push *push;             /* made with the first urgent channel */
+    bool has_lost_pages;        /* a page channel ended between COMMIT and RUNNING */
+    bool is_time_up;            /* max-time is spent, and post-copy is what to do then */
+    bool has_given_up;          /* a round was cut: more of them come to no end */
+    struct gw_page_set *voided; /* in void rounds since the last one with pages; NULL: none yet */
+    uint64_t n_last_voided;     /* pages in the last of them */
+    struct gw_page_set *left;   /* what the destination lacked when that was last agreed */
+    struct push *push;          /* made with the first urgent channel */
     struct wire_pages_out *packet; /* likewise; used by the urgent channel's reader */
     uint32_t is_serving;           /* atomic: the guest is at rest, requests are answered */
     uint64_t n_requested;          /* atomic: pages */
@@ -146,7 +145,8 @@ struct gw_source {
     uint32_t round;
     bool is_round_open; /* sent, not acknowledged by all lanes */
     bool is_void_round;
-    uint32_t n_acked; /* lanes of this round */
+    bool is_round_cut; /* what was still to be sent of it is in pending */
+    uint32_t n_acked;  /* lanes of this round */
     uint64_t round_start_ns, round_bytes;
     uint32_t saved_permille; /* of the last round's bytes, by encoding them */
     uint64_t last_collect_ns;
@@ -263,6 +263,8 @@ void source_close_urgent(struct gw_source *source);
 /* A guest that is to move before its pages: whether a void round goes before, which has been begun
  * then. */
 bool source_void_stale(struct gw_source *source);
+/* A void round is about to begin: takes out of it what is void already. */
+void source_void_only_stale(struct gw_source *source);
 /* What the destination will take to discard what it has of the pages that are named next. */
 uint64_t source_discard_ns(struct gw_source *source);
 /* The guest is at rest, pending is what the destination lacks: it is named, not sent. */
@@ -286,6 +288,10 @@ void source_reconnect(struct gw_source *source);
 bool source_may_reconnect(const struct gw_source *source);
 void source_try_reconnect(struct gw_source *source);
 
+/* Within a round, with the rate that it has had so far: post-copy is what it will come to, by
+ * itself, and nothing else is to be tried first. */
+bool source_gives_up(struct gw_source *source, uint64_t early_rate);
+
 /* source_forecast.c */
 /* Collects the dirty log into pending, and learns from it. *n_new: pages that were not there. */
 bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError **error);
@@ -296,6 +302,11 @@ void source_forecast_round(struct gw_source *source);
 /* Time until the guest runs there, by the rates of the rounds, or by early_rate before there are
  * any. UINT64_MAX: never, or not known. */
 struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_rate);
+/* The same: is there no hope for pre-copy after the round in flight (forecast.h)? */
+bool source_forecast_is_hopeless(struct gw_source *source, uint64_t early_rate);
+/* Does what the round in flight sends come again as fast as it goes? It has been long enough for
+ * that to be a habit, and no chance. */
+bool source_forecast_is_vain(struct gw_source *source);
 /* The guest could be stopped now: is it better to wait for the quiet part of its rhythm? Says so
  * for one period at most in a migration. */
 bool source_forecast_awaits_quiet(struct gw_source *source, uint64_t remaining_bytes);

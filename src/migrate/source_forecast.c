@@ -15,6 +15,13 @@
 #define EARLY_DOUBT  0.15                        /* of a rate that nobody has acknowledged */
 #define ROUNDS_DOUBT 0.05
 
+/* What the last stretch of the round in flight has brought. */
+struct vain {
+    uint32_t round;
+    uint64_t from_ns, sent_pages, pending_pages; /* when the stretch under way began */
+    bool is_so;
+};
+
 struct source_forecast {
     struct gw_page_set *slot;
     struct gw_page_set *dirtied;  /* since the round began, whether it will carry them or not */
@@ -23,11 +30,14 @@ struct source_forecast {
     struct dirty_windows *windows;
     struct rhythm rhythm;
     struct rhythm_profile profile;
+    struct vain vain;
     uint64_t since_ns;     /* the last collection; 0: none yet */
+    uint64_t collect_ns;   /* that the shortest one took */
     uint64_t next_look_ns; /* within a round */
     uint64_t quiet_limit_ns;
     uint64_t made_ns;
     struct gw_range left_ns, blackout_ns;
+    bool is_hopeless; /* of what comes after the round in flight */
 };
 
 static struct source_forecast *forecast_of(struct gw_source *source)
@@ -39,6 +49,7 @@ static struct source_forecast *forecast_of(struct gw_source *source)
         forecast->slot = gw_page_set_new(source->vm.memory);
         forecast->dirtied = gw_page_set_new(source->vm.memory);
         forecast->windows = dirty_windows_new(source->vm.memory);
+        forecast->collect_ns = UINT64_MAX;
     }
     return forecast;
 }
@@ -72,27 +83,66 @@ static uint64_t count_dirtied(struct gw_source *source)
     return forecast->dirtied->n_set - n_before;
 }
 
+/* A stretch of the round is over: of what it sent, how much has to be sent again? And has the guest
+ * dirtied as much since the round began as the round has to send? A burst, or a set that is written
+ * over and over, has only the one or the other. */
+static void look_for_vain(struct gw_source *source, uint64_t now_ns)
+{
+    struct vain *vain = &source->forecast->vain;
+    struct lanes_counters counters;
+    uint64_t n_sent, n_again;
+
+    if (!source->is_round_open || source->is_void_round)
+        return;
+    lanes_get_counters(source->lanes, &counters);
+    if (vain->round == source->round && now_ns < vain->from_ns + PREDICT_VAIN_NS)
+        return;
+    n_sent = counters.round_pages - vain->sent_pages;
+    n_again = source->pending->n_set - MIN(vain->pending_pages, source->pending->n_set);
+    *vain = (struct vain){
+        .is_so = vain->round == source->round &&
+                 (double)n_again >= PREDICT_VAIN_SHARE * (double)n_sent &&
+                 (double)source->forecast->dirtied->n_set >=
+                     PREDICT_VAIN_SHARE * (double)source->sending->n_set,
+        .round = source->round,
+        .from_ns = now_ns,
+        .sent_pages = counters.round_pages,
+        .pending_pages = source->pending->n_set,
+    };
+}
+
+bool source_forecast_is_vain(struct gw_source *source)
+{
+    return source->forecast && source->forecast->vain.is_so &&
+           source->forecast->vain.round == source->round;
+}
+
 bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError **error)
 {
     struct source_forecast *forecast = forecast_of(source);
-    uint64_t now_ns = clock_mono_ns(), spent_ns;
+    uint64_t now_ns = clock_mono_ns(), spent_ns, slot_ns;
     struct dirty_model model;
     bool is_ok = gw_memory_log_collect(source->vm.memory, forecast->slot, NULL, error);
 
     spent_ns = clock_mono_ns() - now_ns;
+    forecast->collect_ns = MIN(forecast->collect_ns, spent_ns);
     *n_new = count_dirtied(source);
     if (is_ok && forecast->since_ns && source->round > 0) {
         dirty_windows_add(forecast->windows, forecast->slot, now_ns - forecast->since_ns);
         rhythm_add(&forecast->rhythm, forecast->since_ns, now_ns, (double)forecast->slot->n_set);
     }
+    dirty_windows_get(forecast->windows, true, &model);
+    slot_ns = forecast->since_ns ? now_ns - forecast->since_ns : RHYTHM_BIN_NS;
+    slot_ns =
+        sampler_next_slot_ns(&model, forecast->collect_ns, slot_ns, (double)forecast->slot->n_set);
+    forecast->next_look_ns = now_ns + MAX(slot_ns, RHYTHM_BIN_NS);
     forecast->since_ns = now_ns;
-    dirty_windows_get(forecast->windows, &model);
-    forecast->next_look_ns = now_ns + MAX(sampler_slot_ns(&model, spent_ns), RHYTHM_BIN_NS);
     /* A page that the round has still to read goes out as it is now: once is enough. */
     if (source->is_round_open && !source->is_void_round)
         lanes_drop_coming(source->lanes, forecast->slot);
     gw_page_set_or(source->pending, forecast->slot);
     gw_page_set_clear(forecast->slot);
+    look_for_vain(source, now_ns);
     return is_ok;
 }
 
@@ -117,7 +167,7 @@ static void split_remaining(struct gw_source *source, struct forecast_input *inp
     double zero_share;
 
     lanes_get_counters(source->lanes, &counters);
-    if (source->is_round_open && !source->is_void_round)
+    if (source->is_round_open && !source->is_void_round && !source->is_round_cut)
         n_pages = source->sending->n_set > counters.round_pages
                       ? source->sending->n_set - counters.round_pages
                       : 0;
@@ -141,7 +191,8 @@ static uint64_t dirtied_in_ns(const struct gw_source *source)
                                                     : source->round_start_ns - forecast->began_ns;
 }
 
-static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t max_blackout_ns)
+static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t max_blackout_ns,
+                       uint64_t max_time_ns)
 {
     struct source_forecast *forecast = forecast_of(source);
     struct dirty_model model;
@@ -155,12 +206,16 @@ static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t m
         .first_past_ns = source->is_round_open ? clock_mono_ns() - source->round_start_ns : 0,
         .first_before_ns = dirtied_in_ns(source),
         .max_blackout_ns = max_blackout_ns,
+        .max_time_ns = max_time_ns,
     };
 
-    dirty_windows_get(forecast->windows, &model);
     rhythm_profile(&forecast->rhythm, &forecast->profile);
+    dirty_windows_get(forecast->windows, forecast->profile.n == 0, &model);
+    input.phase_ns = rhythm_phase_ns(&forecast->profile, clock_mono_ns());
+    input.is_phase_known = true;
     split_remaining(source, &input);
     forecast_ranges(&input, &forecast->left_ns, &forecast->blackout_ns);
+    forecast->is_hopeless = forecast_is_hopeless(&input);
     forecast->made_ns = clock_mono_ns();
 }
 
@@ -192,7 +247,7 @@ void source_forecast_round(struct gw_source *source)
         source->predict.bytes_per_s == 0)
         return;
     source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
-    look_ahead(source, 0, max_blackout_ns);
+    look_ahead(source, 0, max_blackout_ns, max_time_ns);
     record(source);
 }
 
@@ -209,7 +264,7 @@ struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_ra
     }
     if (!source->forecast || clock_mono_ns() >= source->forecast->made_ns + REFRESH_NS) {
         source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
-        look_ahead(source, early_rate, max_blackout_ns);
+        look_ahead(source, early_rate, max_blackout_ns, max_time_ns);
     }
     left = source->forecast->left_ns;
     age_ns = clock_mono_ns() - source->forecast->made_ns;
@@ -217,6 +272,12 @@ struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_ra
     left.expected -= left.expected == UINT64_MAX ? 0 : MIN(left.expected, age_ns);
     left.high -= left.high == UINT64_MAX ? 0 : MIN(left.high, age_ns);
     return left;
+}
+
+bool source_forecast_is_hopeless(struct gw_source *source, uint64_t early_rate)
+{
+    source_forecast_left(source, early_rate);
+    return source->forecast && source->forecast->made_ns && source->forecast->is_hopeless;
 }
 
 /* ---- the moment --------------------------------------------------------------------------------

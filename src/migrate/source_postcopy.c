@@ -57,25 +57,25 @@ bool source_postcopy_offered(const struct gw_source *source)
 }
 
 /* Nobody has said how long it may take, and it would take too long. */
-static bool is_tedious(struct gw_source *source)
+static bool is_tedious(struct gw_source *source, uint64_t remaining_bytes)
 {
     uint64_t max_blackout_ns, max_time_ns;
 
     source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
     return !max_time_ns && !source->status.max_slowdown_permille && source->predict.bytes_per_s &&
-           predict_is_tedious(&source->predict, source->pending->n_set * GW_PAGE_SIZE,
+           predict_is_tedious(&source->predict, remaining_bytes,
                               source_forecast_left(source, 0).expected);
 }
 
-/* Post-copy by itself: after so many rounds that leave what they found. One will do when the
- * forecast sees no end even if everything is better than expected, or none worth waiting for. */
+/* Post-copy by itself: after so many rounds that give no hope. */
 static unsigned hopeless_limit(struct gw_source *source)
 {
     if (source->status.max_slowdown_permille)
         return SOURCE_THROTTLED_ROUNDS;
-    return source_forecast_left(source, 0).low == UINT64_MAX || is_tedious(source)
+    return source_forecast_left(source, 0).low == UINT64_MAX ||
+                   is_tedious(source, source->pending->n_set * GW_PAGE_SIZE)
                ? 1
-               : SOURCE_POSTCOPY_ROUNDS;
+               : PREDICT_HOPELESS_ROUNDS;
 }
 
 bool source_wants_postcopy(struct gw_source *source)
@@ -89,27 +89,27 @@ bool source_wants_postcopy(struct gw_source *source)
         return false;
     if (!source_can_postcopy(source) || clock_mono_ns() < source->predict.not_before_ns)
         return false;
-    if (is_asked || source->postcopy.is_time_up || source->params.mode == GW_MODE_POSTCOPY)
+    if (is_asked || source->postcopy.is_time_up || source->postcopy.has_given_up ||
+        source->params.mode == GW_MODE_POSTCOPY)
         return true;
-    return source->predict.bytes_per_s && source->postcopy.n_hopeless > 0 &&
-           source->postcopy.n_hopeless >= hopeless_limit(source);
+    return source->predict.bytes_per_s && source->predict.n_hopeless > 0 &&
+           source->predict.n_hopeless >= hopeless_limit(source);
 }
 
 void source_note_hope(struct gw_source *source, uint64_t remaining_bytes, uint64_t max_blackout_ns)
 {
-    const struct predict *predict = &source->predict;
-    /* A set that is written over and over is left by every round, at whatever rate. */
-    bool is_shrinking = source->postcopy.left_before == 0 ||
-                        remaining_bytes <= source->postcopy.left_before / 4 * 3;
-    /* Over a long round a page counts once however often it is written: what is left of a guest
-     * that is too fast comes out near what the link took. */
-    bool has_hope =
-        remaining_bytes <= predict_allowance_bytes(predict, max_blackout_ns) ||
-        (predict_blackout_ns(predict, 0) < max_blackout_ns && is_shrinking &&
-         predict->dirty_bytes_per_s < predict->bytes_per_s / 16 * 15 && !is_tedious(source));
+    predict_note_hope(&source->predict, remaining_bytes, max_blackout_ns,
+                      is_tedious(source, remaining_bytes));
+}
 
-    source->postcopy.left_before = remaining_bytes;
-    source->postcopy.n_hopeless = has_hope ? 0 : source->postcopy.n_hopeless + 1;
+bool source_gives_up(struct gw_source *source, uint64_t early_rate)
+{
+    if (source->params.mode == GW_MODE_PRECOPY || !source_can_postcopy(source) ||
+        clock_mono_ns() < source->predict.not_before_ns)
+        return false;
+    return source->params.mode == GW_MODE_POSTCOPY ||
+           (!source->status.max_slowdown_permille &&
+            source_forecast_is_hopeless(source, early_rate));
 }
 
 bool source_check_mode(struct gw_source *source)
@@ -235,6 +235,7 @@ void source_postcopy_free(struct gw_source *source)
     struct source_postcopy *postcopy = &source->postcopy;
 
     g_clear_pointer(&postcopy->left, gw_page_set_free);
+    g_clear_pointer(&postcopy->voided, gw_page_set_free);
     g_clear_pointer(&postcopy->push, push_free);
     g_clear_pointer(&postcopy->packet, wire_pages_out_free);
     g_clear_pointer(&postcopy->uri, g_free);
@@ -253,14 +254,18 @@ static uint64_t max_runs(struct gw_source *source)
     return MAX(max_blackout_ns / DISCARD_SHARE / DISCARD_NS, MIN_RUNS);
 }
 
-/* Pages that may stand at the destination and are to be discarded. */
+static uint64_t n_voided(const struct gw_source *source)
+{
+    return source->postcopy.voided ? source->postcopy.voided->n_set : 0;
+}
+
+/* Pages that may stand at the destination and are to be discarded. What is void stays in pending
+ * until a round with pages. */
 static uint64_t n_stale(const struct gw_source *source)
 {
-    uint64_t n_pages = source->pending->n_set;
-
     if (source->round == 0 || source->predict.bytes_per_s == 0) /* nothing is there yet */
         return 0;
-    return source->postcopy.is_voided ? n_pages - MIN(source->postcopy.n_voided, n_pages) : n_pages;
+    return source->pending->n_set - MIN(n_voided(source), source->pending->n_set);
 }
 
 uint64_t source_discard_ns(struct gw_source *source)
@@ -273,15 +278,33 @@ uint64_t source_discard_ns(struct gw_source *source)
 bool source_void_stale(struct gw_source *source)
 {
     struct source_postcopy *postcopy = &source->postcopy;
+    uint64_t n_pages = n_stale(source);
 
-    if (postcopy->is_voided || source_discard_ns(source) < MIN_VOID_NS ||
+    /* What the guest dirties during a void round is stale in its turn; another round is short, and
+     * worth it as long as it finds much less. */
+    if (source_discard_ns(source) < MIN_VOID_NS ||
+        (n_voided(source) > 0 && n_pages > postcopy->n_last_voided / 2) ||
         !(source->peer.features >> WIRE_FEATURE_VOID_ROUNDS & 1))
         return false;
     encoding_forget(source->encoding);
-    postcopy->n_voided = source->pending->n_set;
     source_start_round(source, WIRE_ROUND_VOID);
-    postcopy->is_voided = true;
     return true;
+}
+
+void source_void_only_stale(struct gw_source *source)
+{
+    struct source_postcopy *postcopy = &source->postcopy;
+
+    if (!postcopy->voided)
+        postcopy->voided = gw_page_set_new(source->vm.memory);
+    for (uint32_t i = 0; i < gw_memory_n_blocks(source->vm.memory); i++) {
+        uint64_t page = 0, n;
+
+        for (; gw_page_set_next_run(postcopy->voided, i, &page, &n, UINT64_MAX); page += n)
+            gw_page_set_remove(source->sending, i, page, n);
+    }
+    postcopy->n_last_voided = source->sending->n_set;
+    gw_page_set_or(postcopy->voided, source->sending);
 }
 
 void source_name_missing(struct gw_source *source)

@@ -69,17 +69,20 @@ uint32_t source_number_round(struct gw_source *source)
 void source_start_round(struct gw_source *source, uint32_t flags)
 {
     struct gw_page_set *set = source->pending;
-    struct wire_round_begin begin = {
-        .round = source_number_round(source), .flags = flags, .n_pages = set->n_set};
+    struct wire_round_begin begin = {.round = source_number_round(source), .flags = flags};
 
     source->pending = source->sending;
     source->sending = set;
     gw_page_set_clear(source->pending);
     source->is_void_round = flags & WIRE_ROUND_VOID;
-    if (source->is_void_round)
+    source->is_round_cut = false;
+    if (source->is_void_round) {
         gw_page_set_or(source->pending, source->sending);
-    else
-        source->postcopy.is_voided = false;
+        source_void_only_stale(source);
+    } else if (source->postcopy.voided) {
+        gw_page_set_clear(source->postcopy.voided);
+    }
+    begin.n_pages = source->sending->n_set;
     source->is_round_open = true;
     source->n_acked = 0;
     source->round_bytes = 0;
@@ -175,6 +178,62 @@ static bool source_fetch(struct gw_source *source, uint64_t *n_new)
     return false;
 }
 
+/* Until a round is acknowledged: what goes out per second, which is all that is known. */
+static uint64_t sent_per_s(const struct gw_source *source, uint64_t n_bytes)
+{
+    uint64_t ns = clock_mono_ns() - source->round_start_ns;
+
+    return source->round_start_ns && ns > 10 * NS_PER_MS
+               ? (uint64_t)((__uint128_t)n_bytes * NS_PER_S / ns)
+               : 0;
+}
+
+static uint64_t sent_on_pages(struct gw_source *source)
+{
+    uint64_t n_bytes = 0;
+
+    for (guint i = 0; i < source->page_links->len; i++) {
+        struct wire_counters link;
+
+        wire_stream_counters(link_stream(g_ptr_array_index(source->page_links, i)), &link);
+        n_bytes += link.bytes_out;
+    }
+    return n_bytes;
+}
+
+static uint64_t early_rate(struct gw_source *source)
+{
+    struct wire_counters control = {0};
+    uint64_t page_bytes = sent_on_pages(source);
+
+    if (source->control)
+        wire_stream_counters(link_stream(source->control), &control);
+    return sent_per_s(source, page_bytes ? page_bytes : control.bytes_out);
+}
+
+/* Pages of this round that no lane has sent, and those that wait for the next one. */
+static uint64_t remaining_bytes_of(struct gw_source *source, const struct lanes_counters *counters)
+{
+    uint64_t n_pages = source->pending->n_set;
+
+    if (source->is_round_open && !source->is_void_round && !source->is_round_cut &&
+        source->sending->n_set > counters->round_pages)
+        n_pages += source->sending->n_set - counters->round_pages;
+    return n_pages * GW_PAGE_SIZE;
+}
+
+/* The rest of a round that does not help is not waited for: all that is left follows the guest. The
+ * lanes end with what they have taken. */
+static void source_cut_round(struct gw_source *source)
+{
+    if (source->is_round_cut || source->is_void_round || !source_forecast_is_vain(source) ||
+        !source_gives_up(source, early_rate(source)))
+        return;
+    source->is_round_cut = true;
+    source->postcopy.has_given_up = true;
+    lanes_cut_round(source->lanes, source->pending);
+}
+
 /* Over a long round a page counts once however often it is written: what the guest dirties then
  * looks like what the link took. The first moments of a round tell how fast it really is. */
 void source_sample_dirty(struct gw_source *source)
@@ -186,6 +245,7 @@ void source_sample_dirty(struct gw_source *source)
         !source_fetch(source, &n_new))
         return;
     source->n_sampled += n_new;
+    source_cut_round(source);
     if (source->is_sampled || now_ns < source->last_collect_ns + SOURCE_SAMPLE_NS)
         return;
     source->is_sampled = true;
@@ -261,6 +321,8 @@ void source_put_back_round(struct gw_source *source, uint32_t acked_round,
     }
     source->is_round_open = false;
     gw_page_set_clear(source->sending);
+    if (source->postcopy.voided) /* perhaps it is not */
+        gw_page_set_clear(source->postcopy.voided);
     source->next_look_ns = 0;
 }
 
@@ -338,40 +400,6 @@ void source_next_round(struct gw_source *source)
         source_start_round(source, 0);
 }
 
-/* Until a round is acknowledged: what goes out per second, which is all that is known. */
-static uint64_t sent_per_s(const struct gw_source *source, uint64_t n_bytes)
-{
-    uint64_t ns = clock_mono_ns() - source->round_start_ns;
-
-    return source->round_start_ns && ns > 10 * NS_PER_MS
-               ? (uint64_t)((__uint128_t)n_bytes * NS_PER_S / ns)
-               : 0;
-}
-
-/* Pages of this round that no lane has sent, and those that wait for the next one. */
-static uint64_t remaining_bytes_of(struct gw_source *source, const struct lanes_counters *counters)
-{
-    uint64_t n_pages = source->pending->n_set;
-
-    if (source->is_round_open && !source->is_void_round &&
-        source->sending->n_set > counters->round_pages)
-        n_pages += source->sending->n_set - counters->round_pages;
-    return n_pages * GW_PAGE_SIZE;
-}
-
-static uint64_t sent_on_pages(struct gw_source *source)
-{
-    uint64_t n_bytes = 0;
-
-    for (guint i = 0; i < source->page_links->len; i++) {
-        struct wire_counters link;
-
-        wire_stream_counters(link_stream(g_ptr_array_index(source->page_links, i)), &link);
-        n_bytes += link.bytes_out;
-    }
-    return n_bytes;
-}
-
 static struct gw_encode_status encode_status(const struct wire_encode_count *count)
 {
     return (struct gw_encode_status){
@@ -411,7 +439,7 @@ void source_publish_progress(struct gw_source *source)
     struct gw_source_status *status = &source->status;
     struct lanes_counters counters = {0};
     struct wire_counters control = {0};
-    uint64_t remaining_bytes, page_bytes, early_rate;
+    uint64_t remaining_bytes, page_bytes, first_rate;
     struct gw_range left_ns = {UINT64_MAX, 0, UINT64_MAX};
     uint64_t cpu_ns = source_cpu_ns(source);
 
@@ -422,9 +450,9 @@ void source_publish_progress(struct gw_source *source)
     page_bytes = sent_on_pages(source);
     if (source->control)
         wire_stream_counters(link_stream(source->control), &control);
-    early_rate = sent_per_s(source, page_bytes ? page_bytes : control.bytes_out);
+    first_rate = early_rate(source);
     if (source->round > 0)
-        left_ns = source_forecast_left(source, early_rate);
+        left_ns = source_forecast_left(source, first_rate);
     pthread_mutex_lock(&source->lock);
     status->cpu_ns = cpu_ns;
     status->n_active_channels = MIN(source->tune.n_active, status->n_channels);
@@ -442,7 +470,7 @@ void source_publish_progress(struct gw_source *source)
         status->predicted_blackout_ns = predict_blackout_ns(predict, remaining_bytes);
         status->is_converging = left_ns.expected != UINT64_MAX;
     } else {
-        status->bandwidth_bytes_per_s = early_rate;
+        status->bandwidth_bytes_per_s = first_rate;
         status->is_converging = true;
     }
     status->expected_left_ns = left_ns.expected;

@@ -14,6 +14,8 @@ static void on_source_event(void *opaque, enum gw_migrate_event event, uint32_t 
 
     if (event == GW_MIGRATE_EVENT_ROUND) {
         atomic_fetch_add(&move->n_rounds, 1);
+        if (move->on_round)
+            move->on_round(move, value);
         return;
     }
     atomic_fetch_or(&move->seen_states, 1u << value);

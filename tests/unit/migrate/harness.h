@@ -27,6 +27,7 @@ struct move {
     bool was_cancel_taken;
     atomic_uint seen_states; /* bit per gw_source_state */
     atomic_int n_rounds;
+    void (*on_round)(struct move *move, uint32_t round); /* it has just begun; NULL: nothing */
 
     /* the source's wrap: channels from this number on are refused; 0: never */
     int refuse_from;

@@ -419,18 +419,31 @@ static void the_rate_is_that_of_the_later_part(void **state)
         times_ns[i] = 1000 + i * 5 * NS_PER_MS;
         n_bytes[i] = i < 20 ? 1000 * i + 1 : n_bytes[i - 1] + 500000;
     }
-    assert_true(probe_rate(times_ns, n_bytes, 100, &rate, &doubt));
+    assert_true(probe_rate(times_ns, n_bytes, 100, NS_PER_S, &rate, &doubt));
     assert_true(rate > 99e6 && rate < 101e6);
     assert_true(doubt < 0.05);
+    /* What is held up on the way and then acknowledged at once was no faster; with a short round
+     * trip all of it counts. */
+    for (uint32_t i = 0; i < 100; i++)
+        n_bytes[i] = (uint64_t)(i - i % 20 + i % 20 / 2) * 500000 + 1;
+    for (uint64_t round_trip_ns = 0; round_trip_ns <= NS_PER_S; round_trip_ns += NS_PER_S) {
+        assert_true(probe_rate(times_ns, n_bytes, 100, round_trip_ns, &rate, &doubt));
+        assert_true(rate > 97e6 && rate < 103e6);
+    }
+    /* Nor does a gap at the end make a link that was fast before a slow one. */
+    for (uint32_t i = 0; i < 100; i++)
+        n_bytes[i] = (uint64_t)MIN(i, 40) * 500000 + 1 + i;
+    assert_true(probe_rate(times_ns, n_bytes, 100, 0, &rate, &doubt));
+    assert_true(rate > 39e6);
     /* A link that falls to a half in the middle of it is doubtful. */
-    for (uint32_t i = 70; i < 100; i++)
-        n_bytes[i] = n_bytes[i - 1] + 250000;
-    assert_true(probe_rate(times_ns, n_bytes, 100, &rate, &doubt));
+    for (uint32_t i = 1; i < 100; i++)
+        n_bytes[i] = n_bytes[i - 1] + (i < 70 ? 500000 : 250000);
+    assert_true(probe_rate(times_ns, n_bytes, 100, NS_PER_S, &rate, &doubt));
     assert_true(doubt > 0.2);
-    assert_false(probe_rate(times_ns, n_bytes, 1, &rate, &doubt));
+    assert_false(probe_rate(times_ns, n_bytes, 1, NS_PER_S, &rate, &doubt));
     for (uint32_t i = 0; i < 100; i++)
         times_ns[i] = 7;
-    assert_false(probe_rate(times_ns, n_bytes, 100, &rate, &doubt));
+    assert_false(probe_rate(times_ns, n_bytes, 100, NS_PER_S, &rate, &doubt));
 }
 
 /* Distinct pages of a guest that writes at this rate all over a set, in windows of 10 ms to 2.56 s.
@@ -449,6 +462,19 @@ static struct dirty_model model_of(double pages_per_s, double n_pages)
     }
     dirty_model_fit(&model);
     return model;
+}
+
+/* Slots get longer while they cost too much, and not for what was before. */
+static void slots_grow_step_by_step(void **state)
+{
+    struct dirty_model model = model_of(1e5, 5000);
+
+    assert_int_equal(sampler_slot_ns(&model, 0), 32 * DIRTY_UNIT_NS);
+    assert_int_equal(sampler_next_slot_ns(&model, 0, DIRTY_UNIT_NS, 900), 2 * DIRTY_UNIT_NS);
+    assert_int_equal(sampler_next_slot_ns(&model, 0, 32 * DIRTY_UNIT_NS, 5000), 32 * DIRTY_UNIT_NS);
+    assert_int_equal(sampler_next_slot_ns(&model, 0, 4 * DIRTY_UNIT_NS, 500), 4 * DIRTY_UNIT_NS);
+    assert_int_equal(sampler_next_slot_ns(&model, 0, 4 * DIRTY_UNIT_NS, 10), 2 * DIRTY_UNIT_NS);
+    assert_int_equal(sampler_next_slot_ns(&model, 0, DIRTY_UNIT_NS, 0), DIRTY_UNIT_NS);
 }
 
 static double cost_of(const struct dirty_model *model, uint64_t slot_ns)
@@ -499,6 +525,7 @@ int main(void)
         cmocka_unit_test(what_is_no_probe_is_refused),
         cmocka_unit_test(a_destination_ends_under_a_probe),
         cmocka_unit_test(the_rate_is_that_of_the_later_part),
+        cmocka_unit_test(slots_grow_step_by_step),
         cmocka_unit_test(watching_is_bounded),
     };
 

@@ -3,26 +3,35 @@
  */
 #include "harness.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "memory/faults.h"
 
 /* Slow enough that pages are under way for a while when the guest has moved. */
-#define SLOW_BYTES_PER_S (UINT64_C(24) << 20)
-#define PLAIN_PAGES      2048u
+#define SLOW_BYTES_PER_S    (UINT64_C(24) << 20)
+#define PLAIN_PAGES         2048u
+/* So slow that all memory takes two seconds. */
+#define TEDIOUS_BYTES_PER_S UINT64_C(4000000)
+#define FEWER_PAGES         440.0 /* which take a little less than half a second */
 
 static char *faulty_uri(struct move *move, const char *spec)
 {
     return g_strdup_printf("fault:%s,%s", spec, move->pair.uri);
 }
 
-static void init(struct move *move, enum gw_migrate_mode mode)
+static void init_sparse(struct move *move, enum gw_migrate_mode mode, unsigned stride)
 {
     if (!faults_are_possible(FAULTS_MISSING, NULL))
         skip();
-    move_init(move);
+    move_init_sparse(move, stride);
     move->source_params.mode = mode;
     move->source_params.channels = 2;
+}
+
+static void init(struct move *move, enum gw_migrate_mode mode)
+{
+    init_sparse(move, mode, 1);
 }
 
 static void await_source(struct move *move, enum gw_source_state state)
@@ -216,6 +225,99 @@ static void auto_does_without_it_when_rounds_help(void **state)
     assert_false(has_been(&move, GW_SOURCE_POSTCOPY));
     assert_false(source_status_of(&move).is_postcopy);
     check_one_owner(&move);
+    move_clear(&move);
+}
+
+/* Pages that no encoding makes smaller, so that the link's rate is one of pages. */
+static void fill(struct move *move, unsigned stride)
+{
+    struct gw_ram_block *block = gw_memory_block(move->pair.source.memory, 0);
+    uint64_t random = 88172645463325252;
+
+    move->source_params.zstd = move->source_params.delta = GW_ENCODE_OFF;
+    for (uint64_t page = 0; page < block->n_pages; page += stride)
+        for (uint64_t at = 0; at < GW_PAGE_SIZE; at += 8) {
+            random = random * 6364136223846793005 + 1442695040888963407;
+            fake_vm_store(block->host + page * GW_PAGE_SIZE + at, random);
+        }
+}
+
+/* Half of the memory is written over and over: rounds would go on for ever, in steps of a second.
+ * The first one is enough to know. */
+static void auto_has_no_patience_for_long_rounds(void **state)
+{
+    struct move move;
+
+    init(&move, GW_MODE_AUTO);
+    fill(&move, 1);
+    move.source_params.max_blackout_ns = 300 * NS_PER_MS;
+    move.source_params.max_bandwidth_bytes = TEDIOUS_BYTES_PER_S;
+    move.pair.source.stride = 2;
+    move.pair.source.writes_per_ms = 200;
+    move_start_destination(&move);
+    move_start_source(&move);
+    check_moved(&move);
+    /* The first, the void one, the stopped one, and what follows. */
+    assert_int_equal(source_status_of(&move).round, 4);
+    move_clear(&move);
+}
+
+/* In each of four rounds the guest writes other pages than the round has, and 22 % fewer. */
+static void write_fewer(struct move *move, uint32_t round)
+{
+    struct gw_ram_block *block = gw_memory_block(move->pair.source.memory, 0);
+    double n_pages = FEWER_PAGES;
+
+    if (round > 4 || has_been(move, GW_SOURCE_BLACKOUT))
+        return;
+    for (uint32_t i = 1; i < round; i++)
+        n_pages *= 0.78;
+    for (uint64_t i = 0; i < (uint64_t)n_pages; i++) {
+        uint64_t page = 4 * i + 1 + 2 * (round % 2);
+
+        for (uint64_t at = 0; at < GW_PAGE_SIZE; at += 8)
+            fake_vm_store(block->host + page * GW_PAGE_SIZE + at, page * GW_PAGE_SIZE + at + round);
+        gw_memory_note_write(block, page * GW_PAGE_SIZE, GW_PAGE_SIZE);
+    }
+}
+
+/* Each is short enough, and the guest is slower than the link: only that they do not help shows. */
+static void auto_has_no_patience_for_rounds_that_hardly_shrink(void **state)
+{
+    struct move move;
+
+    init_sparse(&move, GW_MODE_AUTO, 2);
+    fill(&move, 2);
+    move.on_round = write_fewer;
+    move.source_params.max_blackout_ns = 20 * NS_PER_MS;
+    move.source_params.max_bandwidth_bytes = TEDIOUS_BYTES_PER_S;
+    move.pair.source.writes_per_ms = 0;
+    move_start_destination(&move);
+    move_start_source(&move);
+    check_moved(&move);
+    move_clear(&move);
+}
+
+/* All memory is written again many times while the first round goes through it: most of it is not
+ * sent before the guest goes. Nothing of it is lost. */
+static void a_round_that_does_not_help_is_cut(void **state)
+{
+    struct move move;
+    struct gw_source_status status;
+
+    init(&move, GW_MODE_AUTO);
+    fill(&move, 1);
+    move.source_params.max_blackout_ns = 300 * NS_PER_MS;
+    move.source_params.max_bandwidth_bytes = TEDIOUS_BYTES_PER_S;
+    move.pair.source.writes_per_ms = 200;
+    move_start_destination(&move);
+    move_start_source(&move);
+    check_moved(&move);
+    status = source_status_of(&move);
+    print_message("# %" PRIu64 " pages sent of %" PRIu64 "\n", status.pages_plain,
+                  FAKE_RAM_BYTES / GW_PAGE_SIZE);
+    assert_in_range(status.pages_plain, FAKE_RAM_BYTES / GW_PAGE_SIZE,
+                    FAKE_RAM_BYTES / GW_PAGE_SIZE * 7 / 4);
     move_clear(&move);
 }
 
@@ -561,6 +663,9 @@ int main(void)
         cmocka_unit_test(who_waited_is_told_to_the_source),
         cmocka_unit_test(auto_takes_it_when_rounds_do_not_help),
         cmocka_unit_test(auto_does_without_it_when_rounds_help),
+        cmocka_unit_test(auto_has_no_patience_for_long_rounds),
+        cmocka_unit_test(auto_has_no_patience_for_rounds_that_hardly_shrink),
+        cmocka_unit_test(a_round_that_does_not_help_is_cut),
         cmocka_unit_test(user_asks_for_it),
         cmocka_unit_test(either_side_can_forbid_it),
         cmocka_unit_test(time_that_is_up_leads_to_it),

@@ -132,6 +132,32 @@ static void patience_depends_on_what_is_left(void **state)
     assert_false(predict_is_tedious(&predict, 100 * MIB, PREDICT_UNKNOWN));
 }
 
+/* What gives hope: little is left, or less and less of a guest that is slower than the link. */
+static void hope_needs_rounds_that_help(void **state)
+{
+    struct predict predict = with_rate(100 * MIB);
+    const uint64_t budget_ns = 300 * NS_PER_MS;
+
+    predict.dirty_bytes_per_s = 90 * MIB;
+    predict_note_hope(&predict, 400 * MIB, budget_ns, false);
+    predict_note_hope(&predict, 300 * MIB, budget_ns, false);
+    assert_int_equal(predict.n_hopeless, 0);
+    predict_note_hope(&predict, 226 * MIB, budget_ns, false); /* hardly shrunk */
+    assert_int_equal(predict.n_hopeless, 1);
+    predict_note_hope(&predict, 100 * MIB, budget_ns, false);
+    assert_int_equal(predict.n_hopeless, 0);
+    predict_note_hope(&predict, 50 * MIB, budget_ns, true);
+    assert_int_equal(predict.n_hopeless, 1);
+    predict.dirty_bytes_per_s = 95 * MIB;
+    predict_note_hope(&predict, 35 * MIB, budget_ns, false);
+    assert_int_equal(predict.n_hopeless, 2);
+    predict_note_hope(&predict, 29 * MIB, budget_ns, true); /* the budget is met */
+    assert_int_equal(predict.n_hopeless, 0);
+    predict.dirty_bytes_per_s = MIB;
+    predict_note_hope(&predict, 10 * MIB, 0, false); /* and this cannot be */
+    assert_int_equal(predict.n_hopeless, 1);
+}
+
 static void allowance_is_the_inverse(void **state)
 {
     struct predict predict = with_rate(64 * MIB);
@@ -240,6 +266,7 @@ int main(void)
         cmocka_unit_test(what_a_small_round_held_goes_as_quickly_again),
         cmocka_unit_test(a_round_more_must_halve_what_is_left),
         cmocka_unit_test(patience_depends_on_what_is_left),
+        cmocka_unit_test(hope_needs_rounds_that_help),
         cmocka_unit_test(allowance_is_the_inverse),
         cmocka_unit_test(small_rounds_do_not_count),
         cmocka_unit_test(backoff_grows_and_is_bounded),

@@ -157,6 +157,32 @@ static void patience_ends(void **state)
     assert_int_equal(limit_ns, 0);
 }
 
+/* Whole periods count for what they take, a burst for more, the rest for less. */
+static void a_burst_counts_for_more_time(void **state)
+{
+    struct rhythm_profile profile = {.n = 10, .origin = 7};
+    double period_ns = 10.0 * RHYTHM_BIN_NS;
+
+    profile.pages[0] = 90;
+    profile.pages[1] = 10;
+    for (int k = -2; k <= 2; k++) {
+        double at_ns = k * period_ns;
+
+        assert_float_equal(rhythm_even_ns(&profile, at_ns, at_ns + 3 * period_ns), 3 * period_ns,
+                           1);
+        assert_float_equal(rhythm_even_ns(&profile, at_ns, at_ns + 0.1 * period_ns),
+                           0.9 * period_ns, 1);
+        assert_float_equal(rhythm_even_ns(&profile, at_ns + 0.05 * period_ns, at_ns + period_ns),
+                           0.55 * period_ns, 1);
+        assert_float_equal(rhythm_even_ns(&profile, at_ns + 0.2 * period_ns, at_ns + period_ns), 0,
+                           1);
+    }
+    assert_int_equal(rhythm_phase_ns(&profile, 38 * RHYTHM_BIN_NS + 5), RHYTHM_BIN_NS + 5);
+    profile.n = 0;
+    assert_float_equal(rhythm_even_ns(&profile, 5, 8), 3, 0.001);
+    assert_int_equal(rhythm_phase_ns(&profile, 38 * RHYTHM_BIN_NS), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +192,7 @@ int main(void)
         cmocka_unit_test(gaps_start_anew),
         cmocka_unit_test(waits_are_bounded),
         cmocka_unit_test(patience_ends),
+        cmocka_unit_test(a_burst_counts_for_more_time),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
