@@ -12,6 +12,8 @@
 #define MADV_COLLAPSE 25
 #endif
 
+#define MAX_TRIES 3 /* a page may be in somebody's hands for a moment */
+
 bool memory_can_be_huge(const struct gw_ram_block *block)
 {
     const struct memory_block *self = memory_block_of_const(block);
@@ -33,7 +35,15 @@ bool memory_make_huge(struct gw_ram_block *block, uint64_t first, uint64_t n_pag
             return false;
         }
     }
-    return madvise(at, len, MADV_COLLAPSE) == 0;
+    for (unsigned i = 0; i < MAX_TRIES; i++) {
+        if (madvise(at, len, MADV_COLLAPSE) == 0) {
+            return true;
+        }
+        if (errno != EAGAIN) {
+            return false;
+        }
+    }
+    return false;
 }
 
 bool memory_is_hole(const struct gw_ram_block *block, uint64_t first, uint64_t n_pages)

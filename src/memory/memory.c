@@ -323,6 +323,10 @@ bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *pa
     if (*page >= block->n_pages) {
         return false;
     }
+    if (__atomic_load_n(&memory_block_of_const(block)->is_present, __ATOMIC_RELAXED)) {
+        *n_pages = block->n_pages - *page; /* to ask would cost by its length */
+        return true;
+    }
     if (block->fd < 0) {
         return memory_adopted_next_run(memory_block_of_const(block), page, n_pages);
     }
@@ -421,6 +425,8 @@ bool gw_memory_populate(struct gw_ram_block *block, uint64_t offset, uint64_t le
     }
     if (len == block->size_bytes) {
         __atomic_store_n(&memory_block_of(block)->is_populated, true, __ATOMIC_RELAXED);
+        __atomic_store_n(&memory_block_of(block)->is_present, !memory_block_of(block)->is_adopted,
+                         __ATOMIC_RELAXED);
     }
     return true;
 }
@@ -446,6 +452,7 @@ bool gw_memory_discard(struct gw_ram_block *block, uint64_t offset, uint64_t len
     if (memory_block_of(block)->is_adopted) {
         return memory_adopted_discard(memory_block_of(block), offset, len, error);
     }
+    __atomic_store_n(&memory_block_of(block)->is_present, false, __ATOMIC_RELAXED);
     /* What was never touched stays as it is. A page that is written between the look and the punch
      * marks itself. */
     uint64_t first = offset >> GW_PAGE_SHIFT;

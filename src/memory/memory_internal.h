@@ -48,6 +48,7 @@ struct memory_block {
     off_t home_offset; /* where in it the block begins */
     bool is_lent;      /* atomic: the memory is another process's, or is about to be */
     bool is_populated; /* atomic: all of it was made present once */
+    bool is_present;   /* atomic: and nothing was discarded since; never of adopted blocks */
 
     pthread_mutex_t place_lock; /* held by who writes to fd; a leaf */
 

@@ -140,6 +140,7 @@ static bool put_in_place(struct memory_block *self, int fd, off_t offset, int pr
         g_error("RAM block %s: descriptor %d: %s", block->name, block->fd, g_strerror(errno));
     }
     self->fd_offset = offset;
+    __atomic_store_n(&self->is_present, false, __ATOMIC_RELAXED);
     memory_place_init(self);
     return true;
 }

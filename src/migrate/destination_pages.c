@@ -81,17 +81,34 @@ static bool clear_pages(struct gw_ram_block *block, uint64_t first, uint64_t end
     return true;
 }
 
-/* Whatever our memory holds outside of what the source declares allocated must read as zero: the
- * source does not send it. What lies inside comes in the first round. */
-static bool discard_hole(struct gw_ram_block *block, uint64_t first, uint64_t end, GError **error)
+static uint64_t extent_end(const struct wire_extent *extent)
 {
-    uint64_t page = first, n_pages;
+    return extent->first_page + extent->n_pages;
+}
 
-    while (page < end && gw_memory_next_allocated_run(block, &page, &n_pages) && page < end) {
-        n_pages = MIN(n_pages, end - page);
-        if (!clear_pages(block, page, page + n_pages, error))
+/* Pages that our memory holds. Outside of what the source declares allocated they must read as
+ * zero: it does not send them. What lies inside comes in the first round. *next: the first extent
+ * that may matter. */
+static bool prepare_run(struct gw_ram_block *block, const struct wire_ram_block *map,
+                        uint32_t *next, uint64_t page, uint64_t end, uint64_t *written,
+                        GError **error)
+{
+    while (page < end) {
+        const struct wire_extent *extent;
+        uint64_t stop = end;
+        bool is_inside;
+
+        while (*next < map->n_extents && extent_end(&map->extents[*next]) <= page)
+            ++*next;
+        extent = *next < map->n_extents ? &map->extents[*next] : NULL;
+        is_inside = extent && extent->first_page <= page;
+        if (extent)
+            stop = MIN(end, is_inside ? extent_end(extent) : extent->first_page);
+        if (!is_inside && !clear_pages(block, page, stop, error))
             return false;
-        page += n_pages;
+        if (is_inside || memory_was_populated(block))
+            bitmap_set_range(written, page, stop - page);
+        page = stop;
     }
     return true;
 }
@@ -99,21 +116,16 @@ static bool discard_hole(struct gw_ram_block *block, uint64_t first, uint64_t en
 bool destination_prepare_memory(struct gw_destination *destination, GError **error)
 {
     for (uint32_t i = 0; i < destination->ram_map.n_blocks; i++) {
-        const struct wire_ram_block *map = &destination->ram_map.blocks[i];
         struct gw_ram_block *block =
             gw_memory_block(destination->vm.memory, destination->blocks[i]->index);
-        uint64_t page = 0;
+        uint32_t next = 0;
 
-        for (uint32_t j = 0; j < map->n_extents; j++) {
-            if (!discard_hole(block, page, map->extents[j].first_page, error))
-                return false;
-            page = map->extents[j].first_page + map->extents[j].n_pages;
-        }
-        if (!discard_hole(block, page, block->n_pages, error))
-            return false;
+        /* Each run is looked for once: to find its end costs by its length. */
         for (uint64_t first = 0, n_pages; gw_memory_next_allocated_run(block, &first, &n_pages);
              first += n_pages)
-            bitmap_set_range(destination->written_words[i], first, n_pages);
+            if (!prepare_run(block, &destination->ram_map.blocks[i], &next, first, first + n_pages,
+                             destination->written_words[i], error))
+                return false;
     }
     return true;
 }

@@ -14,6 +14,8 @@
 #include "wire/snapshot.h"
 #include "wire/stream_impl.h"
 
+#define AHEAD_BYTES 256u /* of the next page: where the processor sees by itself how it goes on */
+
 struct wire_pages_out {
     uint32_t round;
     uint32_t block;
@@ -134,6 +136,11 @@ static bool add_page(struct wire_pages_out *packet, uint64_t page, const uint8_t
 
 bool wire_pages_add(struct wire_pages_out *packet, uint64_t page, const uint8_t *host)
 {
+    /* Nothing but us looks ahead over the end of a page, and most likely the next one follows. What
+     * is not there is not touched by this. */
+    for (unsigned i = 0; i < AHEAD_BYTES; i += 64) {
+        __builtin_prefetch(host + WIRE_PAGE_BYTES + i);
+    }
     return add_page(packet, page, page_is_zero(host) ? NULL : host);
 }
 

@@ -394,6 +394,23 @@ static void untouched_memory_costs_nothing(void **state)
     gw_memory_free(memory);
 }
 
+static void what_is_present_as_a_whole_is_known(void **state)
+{
+    struct gw_memory *memory = sample();
+    struct gw_ram_block *ram = gw_memory_block_by_name(memory, "ram");
+    uint64_t page = 7, n_pages = 0;
+
+    assert_true(gw_memory_populate(ram, 0, ram->size_bytes, NULL));
+    assert_true(gw_memory_next_allocated_run(ram, &page, &n_pages));
+    assert_int_equal(page, 7);
+    assert_int_equal(n_pages, ram->n_pages - 7);
+    page = ram->n_pages;
+    assert_false(gw_memory_next_allocated_run(ram, &page, &n_pages));
+    assert_true(gw_memory_discard(ram, 9 * GW_PAGE_SIZE, 3 * GW_PAGE_SIZE, NULL));
+    assert_int_equal(allocated_pages(ram), ram->n_pages - 3);
+    gw_memory_free(memory);
+}
+
 static void huge_pages_keep_what_stands_there(void **state)
 {
     struct gw_memory *memory = gw_memory_new();
@@ -534,6 +551,7 @@ int main(void)
         cmocka_unit_test(a_failed_collection_loses_nothing),
         cmocka_unit_test(watchers_hear_of_watched_pages_once),
         cmocka_unit_test(untouched_memory_costs_nothing),
+        cmocka_unit_test(what_is_present_as_a_whole_is_known),
         cmocka_unit_test(huge_pages_keep_what_stands_there),
         cmocka_unit_test(holes_are_told_unread_and_discarding_them_is_no_write),
         cmocka_unit_test(no_write_falls_between_two_rounds),
