@@ -576,6 +576,7 @@ static void a_source_that_has_ended_may_be_freed_late(void **state)
         g_strdup_printf("fault:cut@type=RAM_MAP@channel=control-0,%s", move->pair.uri);
     share_finish(&share);
     expect_source_state(move, GW_SOURCE_FAILED);
+    check_share(&share); /* the destination has got over it, too */
     last = g_steal_pointer(&move->source);
     observer.opaque = &last;
     move->source = gw_source_start(&move->pair.source.vm, move->pair.uri, &move->source_params,
