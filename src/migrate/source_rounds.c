@@ -251,7 +251,7 @@ void source_sample_dirty(struct gw_source *source)
     source->is_sampled = true;
     source->burst_bytes_per_s = source->n_sampled * GW_PAGE_SIZE * 1000 /
                                 MAX((now_ns - source->last_collect_ns) / NS_PER_MS, 1);
-    source_throttle_measure(source, n_new * GW_PAGE_SIZE);
+    source_throttle_measure(source, source->n_sampled * GW_PAGE_SIZE);
 }
 
 void source_tune(struct gw_source *source)
@@ -279,7 +279,7 @@ static bool source_collect(struct gw_source *source)
     if (source->is_sampled)
         source_throttle_begin(source); /* this round was measured already */
     else
-        source_throttle_measure(source, n_new * GW_PAGE_SIZE);
+        source_throttle_measure(source, (n_new + source->n_sampled) * GW_PAGE_SIZE);
     if (!source->is_sampled)
         source->burst_bytes_per_s = 0;
     source->is_sampled = false;
