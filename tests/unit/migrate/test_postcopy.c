@@ -104,7 +104,10 @@ static void check_told(struct move *move, const char *name)
     }
     assert_true(was_seen);
     assert_int_equal(gw_source_get_fault_waits(move->source, told, 0), 0);
-    assert_in_range(here.requests_served, 1, here.pages_requested);
+    /* On a busy machine the background may be faster than a request. */
+    assert_in_range(here.requests_served, 0, here.pages_requested);
+    if (here.requests_served == 0)
+        return;
     assert_in_range(here.serve_p50_ns, 1, here.serve_p99_ns);
     assert_in_range(here.serve_p99_ns, here.serve_p50_ns, here.serve_max_ns);
 }
@@ -115,7 +118,7 @@ static void who_needs_a_page_gets_it(void **state)
     struct vcpu vcpu;
 
     init(&move, GW_MODE_POSTCOPY);
-    move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S;
+    move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S / 4; /* much is missing */
     move_start_destination(&move);
     vcpu_start(&vcpu, &move, 1, false);
     move_start_source(&move);
@@ -123,6 +126,7 @@ static void who_needs_a_page_gets_it(void **state)
     vcpu_end(&vcpu);
     check_moved(&move);
     assert_true(source_status_of(&move).pages_requested > 0);
+    assert_true(source_status_of(&move).requests_served > 0);
     assert_true(destination_status_of(&move).faults > 0);
     assert_true(destination_status_of(&move).fault_max_ns >=
                 destination_status_of(&move).fault_p50_ns);
@@ -150,7 +154,7 @@ static void who_waited_is_told_to_the_source(void **state)
     struct vcpu vcpu;
 
     init(&move, GW_MODE_POSTCOPY);
-    move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S;
+    move.source_params.max_bandwidth_bytes = SLOW_BYTES_PER_S / 4; /* much is missing */
     move.pair.source.vm.released = touch_late;
     move_start_destination(&move);
     vcpu_start(&vcpu, &move, 1, false);
