@@ -468,6 +468,9 @@ void source_publish_served(struct gw_source *source)
         return;
     histogram_snapshot(&source->postcopy.served, &served);
     pthread_mutex_lock(&source->lock);
+    /* Looked at after what was served of them. */
+    source->status.pages_requested =
+        __atomic_load_n(&source->postcopy.n_requested, __ATOMIC_RELAXED);
     source->status.requests_served = served.count;
     source->status.serve_p50_ns = served.p50;
     source->status.serve_p99_ns = served.p99;
@@ -485,8 +488,6 @@ void source_publish_postcopy(struct gw_source *source)
     source_publish_served(source);
     pthread_mutex_lock(&source->lock);
     source->status.is_postcopy = is_after;
-    source->status.pages_requested =
-        __atomic_load_n(&source->postcopy.n_requested, __ATOMIC_RELAXED);
     source->status.pages_left =
         is_after && source->postcopy.push ? push_n_left(source->postcopy.push) : 0;
     g_strlcpy(source->status.postcopy_lack, why ? why : "", sizeof source->status.postcopy_lack);

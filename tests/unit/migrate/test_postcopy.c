@@ -104,10 +104,7 @@ static void check_told(struct move *move, const char *name)
     }
     assert_true(was_seen);
     assert_int_equal(gw_source_get_fault_waits(move->source, told, 0), 0);
-    /* On a busy machine the background may be faster than a request. */
-    assert_in_range(here.requests_served, 0, here.pages_requested);
-    if (here.requests_served == 0)
-        return;
+    assert_in_range(here.requests_served, 1, here.pages_requested);
     assert_in_range(here.serve_p50_ns, 1, here.serve_p99_ns);
     assert_in_range(here.serve_p99_ns, here.serve_p50_ns, here.serve_max_ns);
 }
@@ -126,7 +123,6 @@ static void who_needs_a_page_gets_it(void **state)
     vcpu_end(&vcpu);
     check_moved(&move);
     assert_true(source_status_of(&move).pages_requested > 0);
-    assert_true(source_status_of(&move).requests_served > 0);
     assert_true(destination_status_of(&move).faults > 0);
     assert_true(destination_status_of(&move).fault_max_ns >=
                 destination_status_of(&move).fault_p50_ns);
