@@ -252,8 +252,10 @@ static void auto_has_no_patience_for_long_rounds(void **state)
     fill(&move, 1);
     move.source_params.max_blackout_ns = 300 * NS_PER_MS;
     move.source_params.max_bandwidth_bytes = TEDIOUS_BYTES_PER_S;
+    fake_vm_park(&move.pair.source);
     move.pair.source.stride = 2;
     move.pair.source.writes_per_ms = 200;
+    fake_vm_run(&move.pair.source);
     move_start_destination(&move);
     move_start_source(&move);
     check_moved(&move);
