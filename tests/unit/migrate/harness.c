@@ -2,6 +2,7 @@
 /* One move of a fake pair, with what a test wants to happen on the way. */
 #include "harness.h"
 
+#include <sched.h>
 #include <string.h>
 
 #include "migrate/engine.h"
@@ -19,8 +20,14 @@ static void on_source_event(void *opaque, enum gw_migrate_event event, uint32_t 
         return;
     }
     atomic_fetch_or(&move->seen_states, 1u << value);
-    if (move->cancel_at && value == move->cancel_at && move->source)
-        move->was_cancel_taken = gw_source_cancel(move->source);
+    if (move->cancel_at && value == move->cancel_at) {
+        struct gw_source *source;
+
+        /* It may be quicker than gw_source_start. */
+        while (!(source = __atomic_load_n(&move->source, __ATOMIC_ACQUIRE)))
+            sched_yield();
+        move->was_cancel_taken = gw_source_cancel(source);
+    }
 }
 
 static struct gw_channel *on_source_channel(void *opaque, struct gw_channel *channel,
@@ -73,13 +80,15 @@ void move_start_source(struct move *move)
 {
     g_autoptr(GError) error = NULL;
     struct gw_migrate_observer observer = {.event = on_source_event, .opaque = move};
+    struct gw_source *source;
 
     atomic_store(&move->seen_states, 0);
-    move->source =
+    source =
         gw_source_start(&move->pair.source.vm, move->source_uri ? move->source_uri : move->pair.uri,
                         &move->source_params, &observer, &error);
-    if (!move->source)
+    if (!source)
         fail_msg("%s", error->message);
+    __atomic_store_n(&move->source, source, __ATOMIC_RELEASE);
 }
 
 void move_finish(struct move *move)
