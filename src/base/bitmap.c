@@ -154,3 +154,10 @@ uint64_t bitmap_set_atomic(uint64_t *words, uint64_t first, uint64_t n)
     }
     return n_new;
 }
+
+void bitmap_clear_atomic(uint64_t *words, uint64_t first, uint64_t n)
+{
+    for (uint64_t w = first / BITMAP_WORD_BITS; w * BITMAP_WORD_BITS < first + n; w++) {
+        __atomic_fetch_and(&words[w], ~bitmap_range_mask(w, first, n), __ATOMIC_SEQ_CST);
+    }
+}

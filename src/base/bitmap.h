@@ -5,7 +5,7 @@
  * Counting, unions and searches go at memory speed (base/simd.h). Bitmaps that are large and mostly
  * empty carry a summary: base/summary.h.
  *
- * Threads: none of these is atomic, except bitmap_set_atomic.
+ * Threads: none of these is atomic, except bitmap_set_atomic and bitmap_clear_atomic.
  */
 #ifndef BASE_BITMAP_H
 #define BASE_BITMAP_H
@@ -60,4 +60,6 @@ bool bitmap_next_run(const uint64_t *words, uint64_t n_bits, uint64_t *first, ui
 /* Atomic, sequentially consistent: sets [first, first + n); returns how many of these bits this
  * call has set, so that of several threads that set one bit exactly one counts it. */
 uint64_t bitmap_set_atomic(uint64_t *words, uint64_t first, uint64_t n);
+/* Atomic likewise: clears [first, first + n). */
+void bitmap_clear_atomic(uint64_t *words, uint64_t first, uint64_t n);
 #endif

@@ -16,7 +16,8 @@
 
 #include "godwit/memory.h"
 
-#define MEMORY_HUGE_PAGES UINT64_C(512) /* pages in a huge page */
+#define MEMORY_HUGE_PAGES UINT64_C(512) /* of 4 KiB in a huge page, on any processor */
+#define MEMORY_HUGE_BYTES (MEMORY_HUGE_PAGES << GW_PAGE_SHIFT)
 
 /* Whether the block's memory is such that a huge page can lie at each multiple of its size. */
 bool memory_can_be_huge(const struct gw_ram_block *block);

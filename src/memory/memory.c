@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "base/cond.h"
 #include "base/summary.h"
+#include "memory/huge.h"
 
 uint64_t *memory_lazy_words_new(uint64_t n_bits)
 {

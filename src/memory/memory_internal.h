@@ -11,8 +11,6 @@
 
 #define MEMORY_MAX_WATCHERS  4
 #define MEMORY_MAX_PRODUCERS 16
-#define MEMORY_HUGE_BYTES                                                                          \
-    (UINT64_C(2) << 20) /* of the huge page of 4 KiB pages, on any processor */
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23

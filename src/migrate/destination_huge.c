@@ -15,8 +15,6 @@
  */
 #include "migrate/destination.h"
 
-#include <string.h>
-
 #include "base/bitmap.h"
 #include "memory/huge.h"
 
@@ -96,8 +94,7 @@ static void make_group(struct gw_destination *destination, uint32_t number, uint
     else
         huge->n_failures++;
     /* Only now: until then who comes for one of them waits. */
-    for (uint64_t i = at; i < at + n; i++)
-        __atomic_fetch_and(&words[i / 64], ~(UINT64_C(1) << i % 64), __ATOMIC_RELAXED);
+    bitmap_clear_atomic(words, at, n);
 }
 
 /* The pages of a run are about to come. */

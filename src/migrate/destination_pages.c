@@ -222,14 +222,11 @@ static bool void_pages(struct page_lane *lane, struct wire_record *record, GErro
     }
     for (uint32_t i = 0; i < packet->n_runs; i++) {
         const struct wire_page_run *run = &packet->runs[i];
-        uint64_t end = run->first_page + run->n_pages;
 
-        if (!discard(block, run->first_page, end, error))
+        if (!discard(block, run->first_page, run->first_page + run->n_pages, error))
             return false;
-        for (uint64_t w = run->first_page / 64; w * 64 < end; w++)
-            __atomic_fetch_and(&destination->written_words[packet->block][w],
-                               ~bitmap_range_mask(w, run->first_page, run->n_pages),
-                               __ATOMIC_RELAXED);
+        bitmap_clear_atomic(destination->written_words[packet->block], run->first_page,
+                            run->n_pages);
     }
     return true;
 }

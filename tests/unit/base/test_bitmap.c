@@ -59,6 +59,11 @@ static void atomic_ranges_match_plain_ones(void **state)
             assert_int_equal(bitmap_set_atomic(atomic, first, n), n);
             assert_memory_equal(plain, atomic, sizeof(plain));
             assert_int_equal(bitmap_set_atomic(atomic, first, n), 0); /* nothing is new */
+            uint64_t holey[4] = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};
+            bitmap_clear_atomic(holey, first, n);
+            for (unsigned i = 0; i < 4; i++) {
+                assert_int_equal(holey[i], ~plain[i]);
+            }
         }
     }
 }
