@@ -250,7 +250,15 @@ static void play_rounds(struct play *play, struct forecast_run *run, double *ns,
     }
 }
 
-/* From such a round on, pre-copy takes longer than anybody waits for it. */
+/* Did the rounds that were played take longer than anybody waits for them? left: before them. */
+static bool is_tedious_end(const struct play *play, const struct forecast_run *run, double left,
+                           double ns)
+{
+    return predict_is_tedious(&play->predict, (uint64_t)left,
+                              run->is_ending ? to_ns(ns) : PREDICT_UNKNOWN);
+}
+
+/* From such a round on, will they? */
 static bool is_tedious(const struct play *play, double left, double last_ns, double now_ns)
 {
     struct play rest = *play;
@@ -259,18 +267,18 @@ static bool is_tedious(const struct play *play, double left, double last_ns, dou
 
     rest.predict.n_extra_rounds = 0;
     play_rounds(&rest, &run, &ns, left, last_ns);
-    return predict_is_tedious(&rest.predict, (uint64_t)left,
-                              run.is_ending ? to_ns(ns - now_ns) : PREDICT_UNKNOWN);
+    return is_tedious_end(&rest, &run, left, ns - now_ns);
 }
 
 static struct forecast_run play_precopy(struct play *play)
 {
     struct forecast_run run = {0};
-    double ns = (double)play->input->setup_ns, last, left;
+    double ns = (double)play->input->setup_ns, first_ns, last, left;
 
     left = first_round(play, &run, &ns, &last);
-    run.is_tedious = is_tedious(play, left, last, ns);
+    first_ns = ns;
     play_rounds(play, &run, &ns, left, last);
+    run.is_tedious = is_tedious_end(play, &run, left, ns - first_ns);
     run.slowdown_permille = (uint32_t)lround((1 - play->keep) * 1000);
     run.total_ns = run.is_ending ? to_ns(ns) : FORECAST_NEVER;
     return run;
@@ -292,10 +300,11 @@ static void play_push(struct play *play, struct forecast_run *run, double *ns, d
 /* After a round that has left so much: does the engine go over to post-copy? */
 static bool gives_up(struct play *play, double left, double last_ns, double now_ns)
 {
-    bool is_long = is_tedious(play, left, last_ns, now_ns);
+    bool is_long;
 
     if (play->input->is_postcopy_asked || is_due(play, left, last_ns, now_ns) || left < PAGE)
         return true;
+    is_long = is_tedious(play, left, last_ns, now_ns);
     predict_note_hope(&play->predict, (uint64_t)left, play->max_blackout_ns, is_long);
     return play->predict.n_hopeless > 0 &&
            (is_long || play->is_hopeless || play->predict.n_hopeless >= PREDICT_HOPELESS_ROUNDS);
