@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Joins runs of pages: see page_runs.h. */
+/* See page_runs.h. */
 #include "migrate/page_runs.h"
 
 /* Counts runs, and by their length the gaps between two of a block. */
@@ -45,4 +45,14 @@ uint64_t page_runs_join(struct gw_page_set *set, uint64_t max_runs)
     while (n_runs > max_runs && longest < PAGE_RUNS_MAX_GAP)
         n_runs -= n_gaps[++longest];
     return longest ? fill_gaps(set, longest) : 0;
+}
+
+void page_runs_remove(struct gw_page_set *set, const struct gw_page_set *other)
+{
+    for (uint32_t block = 0; block < gw_memory_n_blocks(set->memory); block++) {
+        uint64_t page = 0, n;
+
+        for (; gw_page_set_next_run(other, block, &page, &n, UINT64_MAX); page += n)
+            gw_page_set_remove(set, block, page, n);
+    }
 }

@@ -243,6 +243,10 @@ void source_sample_dirty(struct gw_source *source);
 /* Looks whether fewer lanes would do. */
 void source_tune(struct gw_source *source);
 void source_publish_progress(struct gw_source *source);
+/* A round is in flight that goes on to send pages: neither void nor cut. */
+bool source_round_has_pages(const struct gw_source *source);
+/* Of such a round, how many no lane has sent yet; 0 else. */
+uint64_t source_unsent_pages(const struct gw_source *source, const struct lanes_counters *counters);
 /* The link broke in a round; the destination has acknowledged rounds up to this one, and of the
  * next one it has the pages of the set. What else was in it is pending again. */
 void source_put_back_round(struct gw_source *source, uint32_t acked_round,

@@ -167,10 +167,8 @@ static void split_remaining(struct gw_source *source, struct forecast_input *inp
     double zero_share;
 
     lanes_get_counters(source->lanes, &counters);
-    if (source->is_round_open && !source->is_void_round && !source->is_round_cut)
-        n_pages = source->sending->n_set > counters.round_pages
-                      ? source->sending->n_set - counters.round_pages
-                      : 0;
+    if (source_round_has_pages(source))
+        n_pages = source_unsent_pages(source, &counters);
     zero_share = source->round <= 1 ? (double)counters.pages_zero /
                                           (double)MAX(counters.pages_zero + counters.pages_plain, 1)
                                     : 0;

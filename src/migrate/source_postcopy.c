@@ -297,12 +297,7 @@ void source_void_only_stale(struct gw_source *source)
 
     if (!postcopy->voided)
         postcopy->voided = gw_page_set_new(source->vm.memory);
-    for (uint32_t i = 0; i < gw_memory_n_blocks(source->vm.memory); i++) {
-        uint64_t page = 0, n;
-
-        for (; gw_page_set_next_run(postcopy->voided, i, &page, &n, UINT64_MAX); page += n)
-            gw_page_set_remove(source->sending, i, page, n);
-    }
+    page_runs_remove(source->sending, postcopy->voided);
     postcopy->n_last_voided = source->sending->n_set;
     gw_page_set_or(postcopy->voided, source->sending);
 }

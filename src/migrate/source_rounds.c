@@ -15,6 +15,8 @@
  */
 #include "migrate/source.h"
 
+#include "migrate/page_runs.h"
+
 bool source_log_start(struct gw_source *source, GError **error)
 {
     if (!gw_memory_log_start(source->vm.memory, error)) {
@@ -178,16 +180,6 @@ static bool source_fetch(struct gw_source *source, uint64_t *n_new)
     return false;
 }
 
-/* Until a round is acknowledged: what goes out per second, which is all that is known. */
-static uint64_t sent_per_s(const struct gw_source *source, uint64_t n_bytes)
-{
-    uint64_t ns = clock_mono_ns() - source->round_start_ns;
-
-    return source->round_start_ns && ns > 10 * NS_PER_MS
-               ? (uint64_t)((__uint128_t)n_bytes * NS_PER_S / ns)
-               : 0;
-}
-
 static uint64_t sent_on_pages(struct gw_source *source)
 {
     uint64_t n_bytes = 0;
@@ -201,25 +193,37 @@ static uint64_t sent_on_pages(struct gw_source *source)
     return n_bytes;
 }
 
-static uint64_t early_rate(struct gw_source *source)
+static uint64_t sent_on_control(struct gw_source *source)
 {
     struct wire_counters control = {0};
-    uint64_t page_bytes = sent_on_pages(source);
 
     if (source->control)
         wire_stream_counters(link_stream(source->control), &control);
-    return sent_per_s(source, page_bytes ? page_bytes : control.bytes_out);
+    return control.bytes_out;
 }
 
-/* Pages of this round that no lane has sent, and those that wait for the next one. */
-static uint64_t remaining_bytes_of(struct gw_source *source, const struct lanes_counters *counters)
+/* Until a round is acknowledged: what goes out per second, which is all that is known. */
+static uint64_t early_rate(const struct gw_source *source, uint64_t page_bytes,
+                           uint64_t control_bytes)
 {
-    uint64_t n_pages = source->pending->n_set;
+    uint64_t n_bytes = page_bytes ? page_bytes : control_bytes;
+    uint64_t ns = clock_mono_ns() - source->round_start_ns;
 
-    if (source->is_round_open && !source->is_void_round && !source->is_round_cut &&
-        source->sending->n_set > counters->round_pages)
-        n_pages += source->sending->n_set - counters->round_pages;
-    return n_pages * GW_PAGE_SIZE;
+    return source->round_start_ns && ns > 10 * NS_PER_MS
+               ? (uint64_t)((__uint128_t)n_bytes * NS_PER_S / ns)
+               : 0;
+}
+
+bool source_round_has_pages(const struct gw_source *source)
+{
+    return source->is_round_open && !source->is_void_round && !source->is_round_cut;
+}
+
+uint64_t source_unsent_pages(const struct gw_source *source, const struct lanes_counters *counters)
+{
+    return source_round_has_pages(source) && source->sending->n_set > counters->round_pages
+               ? source->sending->n_set - counters->round_pages
+               : 0;
 }
 
 /* The rest of a round that does not help is not waited for: all that is left follows the guest. The
@@ -227,7 +231,8 @@ static uint64_t remaining_bytes_of(struct gw_source *source, const struct lanes_
 static void source_cut_round(struct gw_source *source)
 {
     if (source->is_round_cut || source->is_void_round || !source_forecast_is_vain(source) ||
-        !source_gives_up(source, early_rate(source)))
+        !source_gives_up(source,
+                         early_rate(source, sent_on_pages(source), sent_on_control(source))))
         return;
     source->is_round_cut = true;
     source->postcopy.has_given_up = true;
@@ -311,12 +316,7 @@ void source_put_back_round(struct gw_source *source, uint32_t acked_round,
                            const struct gw_page_set *received)
 {
     if (source->is_round_open && acked_round < source->round) {
-        for (uint32_t i = 0; i < gw_memory_n_blocks(source->vm.memory); i++) {
-            uint64_t page = 0, n_pages;
-
-            for (; gw_page_set_next_run(received, i, &page, &n_pages, UINT64_MAX); page += n_pages)
-                gw_page_set_remove(source->sending, i, page, n_pages);
-        }
+        page_runs_remove(source->sending, received);
         gw_page_set_or(source->pending, source->sending);
     }
     source->is_round_open = false;
@@ -438,25 +438,24 @@ void source_publish_progress(struct gw_source *source)
     const struct predict *predict = &source->predict;
     struct gw_source_status *status = &source->status;
     struct lanes_counters counters = {0};
-    struct wire_counters control = {0};
-    uint64_t remaining_bytes, page_bytes, first_rate;
+    uint64_t remaining_bytes, page_bytes, control_bytes, first_rate;
     struct gw_range left_ns = {UINT64_MAX, 0, UINT64_MAX};
     uint64_t cpu_ns = source_cpu_ns(source);
 
     if (!source->lanes || gw_source_state_is_final((enum gw_source_state)source_state(source)))
         return;
     lanes_get_counters(source->lanes, &counters);
-    remaining_bytes = remaining_bytes_of(source, &counters);
+    remaining_bytes =
+        (source->pending->n_set + source_unsent_pages(source, &counters)) * GW_PAGE_SIZE;
     page_bytes = sent_on_pages(source);
-    if (source->control)
-        wire_stream_counters(link_stream(source->control), &control);
-    first_rate = early_rate(source);
+    control_bytes = sent_on_control(source);
+    first_rate = early_rate(source, page_bytes, control_bytes);
     if (source->round > 0)
         left_ns = source_forecast_left(source, first_rate);
     pthread_mutex_lock(&source->lock);
     status->cpu_ns = cpu_ns;
     status->n_active_channels = MIN(source->tune.n_active, status->n_channels);
-    status->bytes_sent = control.bytes_out + page_bytes;
+    status->bytes_sent = control_bytes + page_bytes;
     status->page_bytes_sent = page_bytes;
     status->pages_plain = counters.pages_plain;
     status->pages_zero = counters.pages_zero;
