@@ -242,6 +242,18 @@ static void fill(struct move *move, unsigned stride)
         }
 }
 
+/* Moves a guest that writes so much, over a link on which every round takes long. */
+static void check_moved_tediously(struct move *move, uint64_t max_blackout_ns,
+                                  uint32_t writes_per_ms)
+{
+    move->source_params.max_blackout_ns = max_blackout_ns;
+    move->source_params.max_bandwidth_bytes = TEDIOUS_BYTES_PER_S;
+    move->pair.source.writes_per_ms = writes_per_ms;
+    move_start_destination(move);
+    move_start_source(move);
+    check_moved(move);
+}
+
 /* Half of the memory is written over and over: rounds would go on for ever, in steps of a second.
  * The first one is enough to know. */
 static void auto_has_no_patience_for_long_rounds(void **state)
@@ -250,15 +262,10 @@ static void auto_has_no_patience_for_long_rounds(void **state)
 
     init(&move, GW_MODE_AUTO);
     fill(&move, 1);
-    move.source_params.max_blackout_ns = 300 * NS_PER_MS;
-    move.source_params.max_bandwidth_bytes = TEDIOUS_BYTES_PER_S;
     fake_vm_park(&move.pair.source);
     move.pair.source.stride = 2;
-    move.pair.source.writes_per_ms = 200;
     fake_vm_run(&move.pair.source);
-    move_start_destination(&move);
-    move_start_source(&move);
-    check_moved(&move);
+    check_moved_tediously(&move, 300 * NS_PER_MS, 200);
     /* The first, the void one, the stopped one, and what follows. */
     assert_int_equal(source_status_of(&move).round, 4);
     move_clear(&move);
@@ -291,12 +298,7 @@ static void auto_has_no_patience_for_rounds_that_hardly_shrink(void **state)
     init_sparse(&move, GW_MODE_AUTO, 2);
     fill(&move, 2);
     move.on_round = write_fewer;
-    move.source_params.max_blackout_ns = 20 * NS_PER_MS;
-    move.source_params.max_bandwidth_bytes = TEDIOUS_BYTES_PER_S;
-    move.pair.source.writes_per_ms = 0;
-    move_start_destination(&move);
-    move_start_source(&move);
-    check_moved(&move);
+    check_moved_tediously(&move, 20 * NS_PER_MS, 0);
     move_clear(&move);
 }
 
@@ -309,12 +311,7 @@ static void a_round_that_does_not_help_is_cut(void **state)
 
     init(&move, GW_MODE_AUTO);
     fill(&move, 1);
-    move.source_params.max_blackout_ns = 300 * NS_PER_MS;
-    move.source_params.max_bandwidth_bytes = TEDIOUS_BYTES_PER_S;
-    move.pair.source.writes_per_ms = 200;
-    move_start_destination(&move);
-    move_start_source(&move);
-    check_moved(&move);
+    check_moved_tediously(&move, 300 * NS_PER_MS, 200);
     status = source_status_of(&move);
     print_message("# %" PRIu64 " pages sent of %" PRIu64 "\n", status.pages_plain,
                   FAKE_RAM_BYTES / GW_PAGE_SIZE);
