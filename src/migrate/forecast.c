@@ -222,6 +222,7 @@ static void play_rounds(struct play *play, struct forecast_run *run, double *ns,
     run->least_blackout_ns = FORECAST_NEVER;
     run->blackout_ns = FORECAST_NEVER;
     for (; run->rounds < FORECAST_MAX_ROUNDS && n_stalls < MAX_STALLS; run->rounds++) {
+        uint64_t blackout_ns;
         double next;
 
         while (is_due(play, left, last_ns, *ns)) {
@@ -239,13 +240,15 @@ static void play_rounds(struct play *play, struct forecast_run *run, double *ns,
             last_ns += IDLE_NS;
             left = dirtied_bytes(play, *ns - last_ns, *ns);
         }
-        run->least_blackout_ns =
-            MIN(run->least_blackout_ns, predict_blackout_ns(&play->predict, (uint64_t)left));
+        blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
+        run->least_blackout_ns = MIN(run->least_blackout_ns, blackout_ns);
         next = left_after(play, left, last_ns, *ns, *ns + round_ns(play, left));
         last_ns = round_ns(play, left);
         *ns += last_ns;
         run->n_bytes += (uint64_t)(left * RECORD_OVERHEAD);
-        n_stalls = next >= left * PROGRESS ? n_stalls + 1 : 0;
+        /* A round that is only to make the blackout shorter need not: it ends all the same. */
+        n_stalls =
+            blackout_ns > play->max_blackout_ns && next >= left * PROGRESS ? n_stalls + 1 : 0;
         left = next;
     }
 }

@@ -539,6 +539,37 @@ static void a_migration_begins_anywhere_in_a_period(void **state)
     }
 }
 
+/* A first round that takes half a period has the burst in it, or none of it. */
+static void a_short_round_has_the_burst_or_none_of_it(void **state)
+{
+    struct guest guest;
+    struct dirty_model model;
+    struct rhythm_profile rhythm;
+    struct forecast_input input;
+    uint64_t least = UINT64_MAX, most = 0;
+
+    guest_init(&guest, PERIODIC, 0.5);
+    sample(&guest, &model, &rhythm);
+    input = input_of(&model, &rhythm);
+    input.first_bytes = (uint64_t)(LINK_BYTES * PERIOD_NS / 1e9 / 2);
+    input.is_phase_known = true;
+    for (unsigned i = 0; i < 8; i++) {
+        struct forecast_run run;
+
+        input.phase_ns = i * PERIOD_NS / 8;
+        run = forecast_precopy(&input, 0);
+        assert_true(run.is_ending);
+        least = MIN(least, run.n_bytes);
+        most = MAX(most, run.n_bytes);
+    }
+    print_message("# %.2f or %.2f times what the round has\n",
+                  (double)least / (double)input.first_bytes,
+                  (double)most / (double)input.first_bytes);
+    assert_true((double)least < 1.1 * (double)input.first_bytes);
+    assert_true((double)most > 1.4 * (double)input.first_bytes);
+    gw_memory_free(guest.memory);
+}
+
 static void post_copy_always_ends(void **state)
 {
     struct dirty_model model = {0};
@@ -571,6 +602,7 @@ int main(void)
         cmocka_unit_test(budgets_that_would_do_do),
         cmocka_unit_test(the_error_bar_holds_the_outcome),
         cmocka_unit_test(a_migration_begins_anywhere_in_a_period),
+        cmocka_unit_test(a_short_round_has_the_burst_or_none_of_it),
         cmocka_unit_test(post_copy_always_ends),
     };
 
