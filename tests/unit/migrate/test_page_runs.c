@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs of pages that are joined. */
+/* Runs of pages that are joined, or taken out. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -91,12 +91,36 @@ static void blocks_and_long_gaps_stay_apart(void **state)
     clear(&f);
 }
 
+/* Of each block what the other set has, whether it is in the set or not. */
+static void what_another_set_has_is_taken_out(void **state)
+{
+    struct fixture f;
+    struct gw_page_set *other;
+
+    init(&f);
+    other = gw_page_set_new(f.memory);
+    gw_page_set_add(f.set, 0, 0, N_PAGES);
+    gw_page_set_add(f.set, 1, 10, 10);
+    gw_page_set_add(other, 0, 100, 1000);
+    gw_page_set_add(other, 0, N_PAGES - 1, 1);
+    gw_page_set_add(other, 1, 0, 15);
+    page_runs_remove(f.set, other);
+    assert_int_equal(f.set->n_set, N_PAGES - 1001 + 5);
+    assert_int_equal(n_runs(f.set), 3);
+    assert_false(gw_page_set_test(f.set, 0, 100) || gw_page_set_test(f.set, 1, 14));
+    assert_true(gw_page_set_test(f.set, 0, 99) && gw_page_set_test(f.set, 1, 15));
+    assert_int_equal(other->n_set, 1016);
+    gw_page_set_free(other);
+    clear(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(few_runs_stay_as_they_are),
         cmocka_unit_test(the_shortest_gaps_are_filled_first),
         cmocka_unit_test(blocks_and_long_gaps_stay_apart),
+        cmocka_unit_test(what_another_set_has_is_taken_out),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
