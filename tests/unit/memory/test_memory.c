@@ -14,6 +14,7 @@
 #include "godwit/memory.h"
 #include "memory/huge.h"
 #include "memory/place.h"
+#include "memory/share.h"
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -476,6 +477,68 @@ static void holes_are_told_unread_and_discarding_them_is_no_write(void **state)
     gw_memory_free(memory);
 }
 
+/* Runs that end within what is looked at by one call, at its end, behind it; in the page tables, or
+ * only in the file. */
+static void allocated_runs_are_found_whole(void **state)
+{
+    static const struct run {
+        uint64_t first, n_pages;
+        bool is_unmapped;
+    } runs[] = {
+        {0, 1, false},      {2, 127, false}, {130, 128, true},   {300, 4096 + 64, false},
+        {5000, 129, false}, {5129, 1, true}, {5130, 70, false},  {5201, 300, true},
+        {6000, 1, true},    {6002, 9000},    {15999, 385, true},
+    };
+    struct gw_memory *memory = gw_memory_new();
+    struct gw_ram_block *ram = gw_memory_add_block(memory, "ram", 0, 64 * MIB, NULL);
+    uint64_t page = 0, n_pages = 0;
+
+    assert_non_null(ram);
+    assert_int_equal(madvise(ram->host, ram->size_bytes, MADV_NOHUGEPAGE), 0);
+    for (unsigned i = 0; i < G_N_ELEMENTS(runs); i++)
+        for (uint64_t at = runs[i].first; at < runs[i].first + runs[i].n_pages; at++) {
+            ram->host[at * GW_PAGE_SIZE] = 1;
+            if (runs[i].is_unmapped)
+                assert_int_equal(
+                    madvise(ram->host + at * GW_PAGE_SIZE, GW_PAGE_SIZE, MADV_DONTNEED), 0);
+        }
+    for (unsigned i = 0; i < G_N_ELEMENTS(runs); i++) {
+        uint64_t end = runs[i].first + runs[i].n_pages;
+
+        for (; i + 1 < G_N_ELEMENTS(runs) && runs[i + 1].first == end; i++)
+            end += runs[i + 1].n_pages;
+        assert_true(gw_memory_next_allocated_run(ram, &page, &n_pages));
+        assert_int_equal(page + n_pages, end);
+        page += n_pages;
+    }
+    assert_int_equal(page, ram->n_pages);
+    assert_false(gw_memory_next_allocated_run(ram, &page, &n_pages));
+    gw_memory_free(memory);
+}
+
+/* Memory that another process gave us, in which the block does not begin at 0. */
+static void pages_of_a_larger_file_are_given_back(void **state)
+{
+    struct gw_memory *memory = gw_memory_new();
+    struct gw_memory *theirs = gw_memory_new();
+    struct gw_ram_block *ram = gw_memory_add_block(memory, "ram", 0, 4 * MIB, NULL);
+    struct gw_ram_block *file = gw_memory_add_block(theirs, "all", 0, 16 * MIB, NULL);
+
+    assert_true(ram && file);
+    memset(file->host, 7, file->size_bytes);
+    assert_true(memory_share_prepare(ram, false, NULL));
+    assert_true(memory_share_view(ram, dup(file->fd), 8 * MIB, NULL));
+    assert_true(memory_share_take(ram, dup(file->fd), NULL));
+    assert_int_equal(allocated_pages(ram), ram->n_pages);
+    assert_true(gw_memory_discard(ram, MIB, MIB, NULL));
+    assert_int_equal(allocated_pages(ram), ram->n_pages - MIB / GW_PAGE_SIZE);
+    for (uint64_t at = 0; at < file->size_bytes; at += GW_PAGE_SIZE)
+        assert_int_equal(file->host[at], at >= 9 * MIB && at < 10 * MIB ? 0 : 7);
+    memory_share_settle(ram);
+    gw_memory_free(memory);
+    gw_memory_free(theirs);
+}
+
 /* ---- devices write while the log is collected ---- */
 
 #define N_WRITERS 2
@@ -554,6 +617,8 @@ int main(void)
         cmocka_unit_test(what_is_present_as_a_whole_is_known),
         cmocka_unit_test(huge_pages_keep_what_stands_there),
         cmocka_unit_test(holes_are_told_unread_and_discarding_them_is_no_write),
+        cmocka_unit_test(allocated_runs_are_found_whole),
+        cmocka_unit_test(pages_of_a_larger_file_are_given_back),
         cmocka_unit_test(no_write_falls_between_two_rounds),
     };
 
