@@ -168,7 +168,7 @@ def measure(folder, repeat):
         sides[1].limits.clear()
     for side in sides:
         found = results[f"{side.name}, flood"] = flood(side, repeat or FLOOD_MOVES)
-        print(f"{FLOOD_PER_S} pings/s through {repeat or FLOOD_MOVES} moves, {side.name}: "
+        print(f"up to {FLOOD_PER_S} pings/s through {repeat or FLOOD_MOVES} moves, {side.name}: "
               f"{found['lost']} of {found['sent']} lost, {found['twice']} answered twice, "
               f"{found['out_of_order']} out of order", flush=True)
     return results

@@ -19,7 +19,7 @@ from gwlab.vm import wait_until
 
 from measure.beats import Beats
 from measure.pairs import godwit_pair, qemu_pair
-from measure.slowlink import shape, unshape
+from measure.shaping import shape, unshape
 
 RATE = "1gbit"
 LINK_MIB_PER_S = 1e9 / 8 / 2**20

@@ -2,11 +2,9 @@
 """A 100 Mb/s link (tbf), a guest whose pages compress and are dirtied again: time and bytes, beside
 raw pages and beside QEMU raw, with xbzrle and with multifd and zstd."""
 import statistics
-import subprocess
-
-from gwlab import LabError, net
 
 from measure.pairs import godwit_pair, qemu_pair
+from measure.shaping import shape, unshape
 
 MIB = 96
 MEMORY = "256M"
@@ -16,20 +14,6 @@ CASES = {  # name: what the guest does
     "sparse": f"mib={MIB} rate=4 fill=sparse pattern=hot",
 }
 ROW = "{:<34} {:>9} {:>9} {:>9} {:>9}"
-
-
-def shape(rate=RATE):
-    """The loopback device of our namespace becomes a slow wire with ordinary frames."""
-    net.ip("link", "set", "lo", "up", "mtu", "1500")
-    done = subprocess.run(["tc", "qdisc", "replace", "dev", "lo", "root", "tbf", "rate", rate,
-                           "burst", "32kb", "latency", "50ms"], stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise LabError(f"tc: {done.stderr.strip()}")
-
-
-def unshape():
-    subprocess.run(["tc", "qdisc", "del", "dev", "lo", "root"], check=False)
-    net.ip("link", "set", "lo", "mtu", "65536")
 
 
 def godwit(folder, append, *options):
@@ -57,7 +41,7 @@ RUNS = {
 
 def measure(folder, repeat):
     results = {"mib": MIB, "link": RATE, "runs": {}}
-    shape()
+    shape(RATE)
     try:
         for case, append in CASES.items():
             print(ROW.format(f"{case}: {append}", "seconds", "MiB sent", "of raw", "of QEMU raw"))

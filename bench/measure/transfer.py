@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Total time of moving a bare-metal guest with 2 GiB of random data over loopback TCP, beside the
-least program that moves memory (bench/limit.c), iperf3 and QEMU; a guest that is mostly holes; and
-how the bandwidth limit is kept.
+least program that moves memory (bench/limit.c), iperf3 and QEMU; a guest that is mostly holes; what
+is had of a slow link; and how the bandwidth limit is kept.
 
 A virtual host may have given its free memory back to the host below, and who is first to touch it
 again pays for that. So the memory that a move will take is touched and freed right before it, for
@@ -17,6 +17,8 @@ from gwlab.parts import part
 from gwlab.qemu import Qemu
 from gwlab.vm import Vm
 
+from measure.shaping import shape, unshape
+
 MIB = 2048
 MEMORY = "2304M"
 WARM_MIB = 2 * MIB + 512  # the limit program fills its source as well
@@ -25,6 +27,7 @@ APPEND = f"mib={MIB} rate=1 fill=random"
 ROW = "{:<34} {:>9} {:>9} {:>9} {:>9} {:>16}"
 HOLES_MEMORY, HOLES_MIB = "4096M", 400
 LIMITED_MIB, LIMIT_BYTES = 512, 200 * 2**20
+LINK, LINK_BITS = "1gbit", 1e9
 
 
 def iperf3_gbits():
@@ -89,6 +92,19 @@ def holes(folder, repeat):
     times = [move(folder, HOLES_MEMORY, HOLES_MIB)["total_ms"] / 1e3 for _ in range(repeat)]
     print(f"{HOLES_MEMORY} with {HOLES_MIB} MiB touched: {statistics.median(times):.3f} s")
     return {"seconds": times, "mib_touched": HOLES_MIB}
+
+
+def shaped(folder, repeat):
+    """An idle guest over a link of known rate: how much of the link its pages got, of all the time
+    that the move took."""
+    shape(LINK)
+    try:
+        seconds = [move(folder, "768M", LIMITED_MIB)["total_ms"] / 1e3 for _ in range(repeat)]
+    finally:
+        unshape()
+    ratio = LIMITED_MIB * 2**20 * 8 / statistics.median(seconds) / LINK_BITS
+    print(f"{LINK} link (tbf): {ratio:.3f} of it")
+    return {"link_bits_per_s": LINK_BITS, "seconds": seconds, "of_link": ratio}
 
 
 def limited(folder):
@@ -158,5 +174,6 @@ def measure(folder, repeat):
                              costs[-1]), flush=True)
         results["ratios"][state] = ratios(results["runs"], state)
     results["holes"] = holes(folder, repeat)
+    results["shaped"] = shaped(folder, repeat)
     results["limited"] = limited(folder)
     return results
