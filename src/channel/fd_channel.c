@@ -9,6 +9,11 @@
  * temporary name and takes its own when it is finished, so that a failed snapshot never replaces
  * a good one.
  *
+ * Sends copy. MSG_ZEROCOPY leaves the bytes where they are until the peer's kernel has them: what a
+ * running guest writes there meanwhile would go out under a digest of what was there before, and
+ * sent again they would be others. Over loopback the kernel copies them after all, and takes 1.4
+ * times as long for 2 GiB (Linux 6.18).
+ *
  * SIGPIPE: sockets use MSG_NOSIGNAL; around a write to a pipe the signal is blocked in this
  * thread, and taken from the queue if the write has caused it.
  */

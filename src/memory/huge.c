@@ -45,18 +45,3 @@ bool memory_make_huge(struct gw_ram_block *block, uint64_t first, uint64_t n_pag
     }
     return false;
 }
-
-bool memory_is_hole(const struct gw_ram_block *block, uint64_t first, uint64_t n_pages)
-{
-    off_t start = memory_block_of_const(block)->fd_offset;
-    off_t data;
-
-    if (block->fd < 0) {
-        return true; /* private pages are let go, huge or not */
-    }
-    data = lseek(block->fd, start + (off_t)(first << GW_PAGE_SHIFT), SEEK_DATA);
-    if (data < 0) {
-        return errno == ENXIO;
-    }
-    return (uint64_t)(data - start) >> GW_PAGE_SHIFT >= first + n_pages;
-}

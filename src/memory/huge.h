@@ -26,7 +26,4 @@ bool memory_can_be_huge(const struct gw_ram_block *block);
  * thread. */
 bool memory_make_huge(struct gw_ram_block *block, uint64_t first, uint64_t n_pages);
 
-/* Whether a discard has left nothing there, so that the next access to any of it faults. */
-bool memory_is_hole(const struct gw_ram_block *block, uint64_t first, uint64_t n_pages);
-
 #endif

@@ -4,6 +4,10 @@
 
 #include <math.h>
 
+#define LEAST_PACE       0.4 /* a guest that seems slower has changed */
+#define MIN_PACE_WINDOWS 8u
+#define MIN_PACE_PAGES   64.0
+
 /* ---- windows ----------------------------------------------------------------------------------
  */
 
@@ -212,6 +216,32 @@ double dirty_model_pages(const struct dirty_model *model, double ns)
     while (i + 2 < n && w[i + 1].length_ns < ns)
         i++;
     return clamp(model, between(&w[i], &w[i + 1], ns));
+}
+
+double dirty_model_pace(const struct dirty_model *slowed, const struct dirty_model *usual)
+{
+    const struct dirty_window *window = slowed->windows;
+    double low = LEAST_PACE, high = 1;
+    uint32_t n = slowed->n_windows;
+
+    /* What is read off a curve below its own shortest window is a guess. */
+    while (n > 0 && usual->n_windows > 0 &&
+           window->length_ns < LEAST_PACE * usual->windows[0].length_ns) {
+        window++;
+        n--;
+    }
+    if (n == 0 || window->n < MIN_PACE_WINDOWS || window->pages < MIN_PACE_PAGES ||
+        dirty_model_pages(usual, window->length_ns) <= window->pages)
+        return 1;
+    while (high - low > 0.01) {
+        double pace = (low + high) / 2;
+
+        if (dirty_model_pages(usual, pace * window->length_ns) < window->pages)
+            low = pace;
+        else
+            high = pace;
+    }
+    return high;
 }
 
 double dirty_model_doubt(const struct dirty_model *model, double ns)

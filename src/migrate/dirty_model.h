@@ -48,6 +48,10 @@ struct dirty_model {
 double dirty_model_pages(const struct dirty_model *model, double ns);
 /* How sure that is: the share by which it may be wrong. */
 double dirty_model_doubt(const struct dirty_model *model, double ns);
+/* At what share of its speed the guest dirties as `slowed` says, if it usually dirties as `usual`
+ * does: 1 where that is not to be seen. Told by the shortest window, in which next to nothing comes
+ * again. */
+double dirty_model_pace(const struct dirty_model *slowed, const struct dirty_model *usual);
 /* Works out what holds beyond the longest window. */
 void dirty_model_fit(struct dirty_model *model);
 

@@ -12,7 +12,7 @@
 #define PROGRESS        0.97  /* a round as large as this share of the one before is none */
 #define MAX_STALLS      4u
 #define RUN_BYTES       12.0   /* of one run in the list of missing pages */
-#define RUN_NS          1000.0 /* which the destination looks at in the blackout */
+#define RUN_NS          400.0  /* which the destination looks at in the blackout */
 #define VOID_RUN_NS     4500.0 /* and has discarded before */
 #define N_PHASES        8u     /* of a rhythm, that a migration may begin in */
 #define MAX_STRETCHES   200.0  /* of the first round, after which it may be cut */
@@ -31,7 +31,8 @@
 struct play {
     const struct forecast_input *input;
     struct predict predict;
-    double link, dirty_factor, keep; /* keep: share of its speed that the guest keeps */
+    double link, dirty_factor, keep; /* keep: share of its speed that it is not slowed down by */
+    double pace;                     /* and share of that which the host leaves to it */
     double fault_ns;
     double phase_ns; /* of the rhythm, at its beginning */
     uint64_t max_blackout_ns;
@@ -68,6 +69,7 @@ static struct play play_init(const struct forecast_input *input, double doubt, u
     struct play play = {.input = input,
                         .predict = input->costs,
                         .keep = 1 - MIN(slowdown, 1000u) / 1000.0,
+                        .pace = input->pace > 0 ? input->pace : 1,
                         .fault_ns = FORECAST_FAULT_NS * pow(FORECAST_FAULT_DOUBT, doubt),
                         .phase_ns = (double)input->phase_ns,
                         .max_blackout_ns =
@@ -91,7 +93,7 @@ static double dirtied_bytes(const struct play *play, double from_ns, double to_n
 
     if (has_rhythm(play->input))
         ns = rhythm_even_ns(play->input->rhythm, play->phase_ns + from_ns, play->phase_ns + to_ns);
-    ns *= play->keep;
+    ns *= play->keep * play->pace;
     doubt = fmax(dirty_model_doubt(dirty, ns), FORECAST_MIN_DOUBT);
     factor = fmax(1 + play->dirty_factor * doubt, 0);
     return fmin(dirty_model_pages(dirty, ns) * factor, dirty->max_pages) * PAGE;
@@ -193,10 +195,13 @@ static bool cut_round(const struct play *play, struct forecast_run *run, double 
 
 static bool is_due(struct play *play, double left, double last_ns, double now_ns)
 {
+    double round_ns = (double)predict_round_ns(&play->predict, (uint64_t)left);
+
     play->predict.dirty_bytes_per_s =
         (uint64_t)(dirtied_bytes(play, now_ns - last_ns, now_ns) / fmax(last_ns, 1) * NS);
     return predict_blackout_ns(&play->predict, (uint64_t)left) <= play->max_blackout_ns &&
-           !predict_wants_round(&play->predict, (uint64_t)left);
+           !predict_wants_round(&play->predict, (uint64_t)left,
+                                (uint64_t)dirtied_bytes(play, now_ns, now_ns + round_ns));
 }
 
 /* The guest could be stopped: would the engine rather wait for a quieter moment? */
@@ -321,6 +326,14 @@ static double runs_of(const struct forecast_input *input, double n_bytes)
     return n_bytes / PAGE * (1 - fmin(n_bytes / all, 1));
 }
 
+/* What the guest dirties meanwhile of pages that are not among those that are left. */
+static double dirtied_new(const struct play *play, double left, double from_ns, double to_ns)
+{
+    double all = fmax((double)(play->input->first_bytes + play->input->zero_bytes), 1);
+
+    return dirtied_bytes(play, from_ns, to_ns) * fmax(1 - left / all, 0);
+}
+
 static struct forecast_run play_postcopy(struct play *play)
 {
     struct forecast_run run = {.is_ending = true};
@@ -338,6 +351,7 @@ static struct forecast_run play_postcopy(struct play *play)
         }
     }
     n_runs = runs_of(play->input, left);
+    left += dirtied_new(play, left, ns, ns + n_runs * VOID_RUN_NS);
     ns += n_runs * VOID_RUN_NS;
     run.blackout_ns = to_ns(fixed_ns(play) + n_runs * (RUN_BYTES / play->link * NS + RUN_NS));
     run.least_blackout_ns = run.blackout_ns;

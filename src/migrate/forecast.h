@@ -46,6 +46,8 @@ struct forecast_input {
     uint64_t zero_bytes;      /* pages of zeroes in it */
     uint64_t first_past_ns;   /* since when what is dirtied waits for the next round */
     uint64_t first_before_ns; /* in which its pages were dirtied; 0: it is all that is used */
+    double pace;              /* share of its speed that the host leaves to the guest while the link
+                               * is full; 0: all of it, or the dirty model knows */
     uint32_t n_vcpus;         /* 0: unknown, taken as one */
     bool is_postcopy_asked;   /* nothing else is tried first */
     /* Of the rhythm, when the migration begins, or now that it is under way; unknown: any. */

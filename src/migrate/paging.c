@@ -36,7 +36,7 @@
 #include "base/clock.h"
 #include "base/summary.h"
 #include "memory/faults.h"
-#include "memory/huge.h"
+#include "memory/presence.h"
 
 #define MAX_WAITS    256u
 #define MAX_DISCARDS 3u
@@ -406,8 +406,8 @@ struct gw_page_set *paging_missing_copy(struct paging *paging)
 
 /* ---- life ---- */
 
-/* The run of allocated pages that was found last. To find the end of one costs by its length, so it
- * is done once for each; what is discarded within it does not matter, as nobody looks back. */
+/* Allocated pages that were found last. What is discarded within them does not matter, as nobody
+ * looks back. */
 struct allocated {
     uint64_t first, end;
 };
@@ -416,15 +416,8 @@ struct allocated {
 static uint64_t next_allocated(struct allocated *run, const struct gw_ram_block *block,
                                uint64_t from)
 {
-    uint64_t n_pages;
-
-    if (from >= run->end) {
-        run->first = from;
-        if (gw_memory_next_allocated_run(block, &run->first, &n_pages))
-            run->end = run->first + n_pages;
-        else
-            run->first = run->end = UINT64_MAX;
-    }
+    if (from >= run->end)
+        run->first = memory_next_allocated(block, from, &run->end);
     return MAX(from, run->first);
 }
 

@@ -4,8 +4,9 @@
  * would be like. godwit/migrate.h is its header.
  *
  * Model: one thread does one after the other: the probe first (half a second), so that what it
- * takes from the host is over when the guest is watched. What cannot be found out is left out with
- * a sentence; a plan fails only where the guest cannot be watched.
+ * takes from the host is over when the guest is watched. What it does take is seen by a second
+ * thread, which watches the guest meanwhile: so much slower will it be while it moves. What cannot
+ * be found out is left out with a sentence; a plan fails only where the guest cannot be watched.
  *
  * Locks: plan.lock is a leaf.
  */
@@ -30,6 +31,7 @@ struct gw_plan {
     pthread_t thread;
     int wake_fd; /* eventfd: readable when cancelled */
     struct sampler *sampler;
+    struct sampler *loaded; /* watches while the link is measured */
 
     /* guarded by lock */
     pthread_mutex_t lock;
@@ -40,7 +42,7 @@ struct gw_plan {
 
     /* of the thread */
     struct probe_result probe;
-    struct sampler_result sample;
+    struct sampler_result sample, load_sample;
     uint64_t setup_ns;
     char note[256];
 };
@@ -162,6 +164,29 @@ static struct wire_ram_map plan_ram_map(const struct gw_plan *plan)
     return map;
 }
 
+/* Beside a full link: what the host then has left for the guest. */
+static void *watch_loaded(void *opaque)
+{
+    struct gw_plan *plan = opaque;
+
+    sampler_run(plan->loaded, &plan->load_sample, NULL); /* else there is nothing in it */
+    return NULL;
+}
+
+static bool fill_link(struct gw_plan *plan, struct wire_stream *stream,
+                      const struct wire_hello *hello, const GByteArray *schema,
+                      const struct wire_ram_map *map, int64_t deadline_ns, GError **error)
+{
+    pthread_t watcher;
+    bool is_measured;
+
+    engine_thread_start(&watcher, "gw-plan-load", watch_loaded, plan);
+    is_measured = probe_measure(stream, hello, schema, map, deadline_ns, &plan->probe, error);
+    sampler_finish(plan->loaded);
+    pthread_join(watcher, NULL);
+    return is_measured;
+}
+
 static bool measure(struct gw_plan *plan, GError **error)
 {
     uint64_t start_ns = clock_mono_ns();
@@ -177,8 +202,7 @@ static bool measure(struct gw_plan *plan, GError **error)
         g_autoptr(GByteArray) encoded = gw_schema_encode(schema);
 
         plan->setup_ns = clock_mono_ns() - start_ns;
-        is_measured =
-            probe_measure(stream, &hello, encoded, &map, deadline_ns, &plan->probe, error);
+        is_measured = fill_link(plan, stream, &hello, encoded, &map, deadline_ns, error);
         gw_schema_free(schema);
         wire_message_clear(WIRE_RAM_MAP, &map);
         wire_message_clear(WIRE_HELLO, &hello);
@@ -296,6 +320,14 @@ static void set_possible(const struct gw_plan *plan, struct gw_plan_status *stat
                   sizeof status->modes[GW_PLAN_PRECOPY].why);
 }
 
+/* Half a second of a guest with a rhythm may have been its busy or its quiet part. */
+static double pace(const struct gw_plan *plan)
+{
+    return plan->probe.is_measured && plan->sample.rhythm.n == 0
+               ? dirty_model_pace(&plan->load_sample.dirty, &plan->sample.dirty)
+               : 1;
+}
+
 static void look_ahead(struct gw_plan *plan, struct gw_plan_status *status)
 {
     const struct gw_migrate_params *params = &plan->params.migrate;
@@ -306,6 +338,7 @@ static void look_ahead(struct gw_plan *plan, struct gw_plan_status *status)
         .link_bytes_per_s =
             plan->probe.is_measured ? plan->probe.bytes_per_s : (double)params->max_bandwidth_bytes,
         .link_doubt = plan->probe.doubt,
+        .pace = pace(plan),
         .setup_ns = plan->setup_ns ? plan->setup_ns : GUESS_SETUP_NS,
         .first_bytes = plan->sample.used_bytes - plan->sample.zero_bytes,
         .zero_bytes = plan->sample.zero_bytes,
@@ -420,6 +453,7 @@ struct gw_plan *gw_plan_start(const struct gw_vm *vm, const char *uri,
     cond_init_mono(&plan->changed);
     plan->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     plan->sampler = sampler_new(vm->memory, plan->params.sample_ns);
+    plan->loaded = sampler_new(vm->memory, budgets->silence_limit_ns);
     plan->status.state = GW_PLAN_SAMPLING;
     plan->status.sample_ns = plan->params.sample_ns;
     plan->status.ram_bytes = gw_memory_size_bytes(vm->memory);
@@ -444,6 +478,7 @@ void gw_plan_cancel(struct gw_plan *plan)
     if (plan->opening)
         gw_channel_wake(plan->opening);
     pthread_mutex_unlock(&plan->lock);
+    sampler_cancel(plan->loaded);
     sampler_cancel(plan->sampler);
     if (write(plan->wake_fd, &one, sizeof one) < 0)
         return; /* the counter is full: it is readable already */
@@ -467,6 +502,7 @@ void gw_plan_free(struct gw_plan *plan)
     gw_plan_cancel(plan);
     pthread_join(plan->thread, NULL);
     probe_result_clear(&plan->probe);
+    sampler_free(plan->loaded);
     sampler_free(plan->sampler);
     close(plan->wake_fd);
     pthread_cond_destroy(&plan->changed);

@@ -128,16 +128,18 @@ uint64_t predict_blackout_ns(const struct predict *predict, uint64_t remaining_b
     return saturating_add(fixed_ns(predict), last_pages_ns(predict, remaining_bytes));
 }
 
-bool predict_wants_round(struct predict *predict, uint64_t remaining_bytes)
+uint64_t predict_round_ns(const struct predict *predict, uint64_t remaining_bytes)
 {
-    __uint128_t round_ns, left;
+    if (predict->bytes_per_s == 0)
+        return PREDICT_UNKNOWN;
+    return saturating_add(last_pages_ns(predict, remaining_bytes), predict->round_trip_ns / 2);
+}
 
+bool predict_wants_round(struct predict *predict, uint64_t remaining_bytes, uint64_t left_bytes)
+{
     if (predict->n_extra_rounds >= PREDICT_MAX_EXTRA_ROUNDS || predict->bytes_per_s == 0 ||
-        remaining_bytes < PREDICT_MIN_WORTH_BYTES)
-        return false;
-    round_ns = saturating_add(last_pages_ns(predict, remaining_bytes), predict->round_trip_ns / 2);
-    left = round_ns * predict->dirty_bytes_per_s / NS_PER_S;
-    if (left > remaining_bytes / 2)
+        remaining_bytes < PREDICT_MIN_WORTH_BYTES ||
+        left_bytes > (__uint128_t)remaining_bytes * PREDICT_WORTH_PERCENT / 100)
         return false;
     predict->n_extra_rounds++;
     return true;

@@ -38,16 +38,19 @@
 /* What another round is not worth a millisecond of the guest's network for. */
 #define PREDICT_MIN_WORTH_BYTES  (UINT64_C(64) << 10)
 #define PREDICT_MAX_EXTRA_ROUNDS 8u
+#define PREDICT_WORTH_PERCENT                                                                      \
+    55u /* of what is to send: a round that leaves more is not worth it                            \
+         */
 /* See predict_is_tedious. */
-#define PREDICT_PATIENCE         3u
-#define PREDICT_TEDIOUS_NS       UINT64_C(500000000)
+#define PREDICT_PATIENCE        2u
+#define PREDICT_TEDIOUS_NS      UINT64_C(500000000)
 /* Without hope, before post-copy begins by itself. One will do when the forecast sees no end even
  * if everything is better than expected, or none worth waiting for. */
-#define PREDICT_HOPELESS_ROUNDS  2u
+#define PREDICT_HOPELESS_ROUNDS 2u
 /* See forecast.h: a round is cut when the guest has dirtied, since it began, so much of what it has
  * to send, and so much of what it sends comes again. */
-#define PREDICT_VAIN_SHARE       0.5
-#define PREDICT_VAIN_NS          UINT64_C(200000000) /* over which that is seen */
+#define PREDICT_VAIN_SHARE      0.5
+#define PREDICT_VAIN_NS         UINT64_C(200000000) /* over which that is seen */
 
 struct predict {
     uint64_t stop_ns, fetch_ns, flush_ns, save_ns, load_ns, resume_ns, round_trip_ns;
@@ -75,9 +78,13 @@ void predict_dirtied(struct predict *predict, uint64_t n_bytes, uint64_t interva
 /* Blackout if it switched over with remaining_bytes to go; PREDICT_UNKNOWN before the first
  * measured round. */
 uint64_t predict_blackout_ns(const struct predict *predict, uint64_t remaining_bytes);
-/* The budget is met: would a round more, with the guest running, leave at most half of what is to
- * send now? Counts how often it has said yes, which is PREDICT_MAX_EXTRA_ROUNDS times at most. */
-bool predict_wants_round(struct predict *predict, uint64_t remaining_bytes);
+/* What a round takes that sends so much while the guest runs; PREDICT_UNKNOWN when no rate is
+ * known. */
+uint64_t predict_round_ns(const struct predict *predict, uint64_t remaining_bytes);
+/* The budget is met: is a round more worth it, after which, with the guest running, left_bytes
+ * would be to send instead of remaining_bytes? It is if that is PREDICT_WORTH_PERCENT of it at
+ * most. Counts how often it has said yes, which is PREDICT_MAX_EXTRA_ROUNDS times at most. */
+bool predict_wants_round(struct predict *predict, uint64_t remaining_bytes, uint64_t left_bytes);
 /* More rounds would take left_ns (PREDICT_UNKNOWN: they come to no end), and that is
  * PREDICT_PATIENCE times what the remaining bytes take now: who need not wait for it does not.
  * Where those take less than PREDICT_TEDIOUS_NS, nobody is in a hurry. */

@@ -18,7 +18,7 @@ struct sampler {
     /* guarded by lock */
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool is_cancelled;
+    bool is_cancelled, is_finished;
     uint64_t start_ns, end_ns; /* 0: not yet */
 
     /* of the thread that runs */
@@ -54,6 +54,14 @@ void sampler_cancel(struct sampler *sampler)
 {
     pthread_mutex_lock(&sampler->lock);
     sampler->is_cancelled = true;
+    pthread_cond_broadcast(&sampler->changed);
+    pthread_mutex_unlock(&sampler->lock);
+}
+
+void sampler_finish(struct sampler *sampler)
+{
+    pthread_mutex_lock(&sampler->lock);
+    sampler->is_finished = true;
     pthread_cond_broadcast(&sampler->changed);
     pthread_mutex_unlock(&sampler->lock);
 }
@@ -100,16 +108,17 @@ uint64_t sampler_next_slot_ns(const struct dirty_model *model, uint64_t collect_
     return MIN(sampler_slot_ns(model, collect_ns), MAX(most_ns, DIRTY_UNIT_NS));
 }
 
-/* False: cancelled. */
-static bool wait_until(struct sampler *sampler, uint64_t deadline_ns)
+/* False: cancelled. *is_finished: it was told to end. */
+static bool wait_until(struct sampler *sampler, uint64_t deadline_ns, bool *is_finished)
 {
     bool is_cancelled;
 
     pthread_mutex_lock(&sampler->lock);
-    while (!sampler->is_cancelled &&
+    while (!sampler->is_cancelled && !sampler->is_finished &&
            cond_wait_until(&sampler->changed, &sampler->lock, deadline_ns))
         continue;
     is_cancelled = sampler->is_cancelled;
+    *is_finished = sampler->is_finished;
     pthread_mutex_unlock(&sampler->lock);
     return !is_cancelled;
 }
@@ -118,12 +127,12 @@ static bool watch(struct sampler *sampler, uint64_t end_ns, GError **error)
 {
     struct gw_page_set *slot = gw_page_set_new(sampler->memory);
     uint64_t since_ns = clock_mono_ns(), slot_ns = DIRTY_UNIT_NS;
-    bool is_ok = true;
+    bool is_ok = true, is_finished = false;
 
-    while (is_ok && since_ns < end_ns) {
+    while (is_ok && !is_finished && since_ns < end_ns) {
         uint64_t from_ns, to_ns;
 
-        if (!wait_until(sampler, since_ns + slot_ns)) {
+        if (!wait_until(sampler, since_ns + slot_ns, &is_finished)) {
             g_set_error_literal(error, GW_ERROR, GW_ERROR_CANCELLED, "cancelled");
             is_ok = false;
             break;

@@ -43,6 +43,8 @@ void sampler_free(struct sampler *sampler);
 /* False with error: CANCELLED, STATE (the log is in use), or what collecting failed with. */
 bool sampler_run(struct sampler *sampler, struct sampler_result *result, GError **error);
 void sampler_cancel(struct sampler *sampler); /* any thread */
+/* It has seen enough: sampler_run ends with what there is. Any thread. */
+void sampler_finish(struct sampler *sampler);
 uint64_t sampler_elapsed_ns(struct sampler *sampler);
 
 /* How long the next slot has to be for a guest like this, when it takes collect_ns to collect: a

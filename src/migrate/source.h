@@ -311,6 +311,8 @@ bool source_forecast_is_hopeless(struct gw_source *source, uint64_t early_rate);
 /* Does what the round in flight sends come again as fast as it goes? It has been long enough for
  * that to be a habit, and no chance. */
 bool source_forecast_is_vain(struct gw_source *source);
+/* Bytes of distinct pages that the guest will most likely dirty in the next ns. */
+uint64_t source_forecast_dirtied(struct gw_source *source, uint64_t ns);
 /* The guest could be stopped now: is it better to wait for the quiet part of its rhythm? Says so
  * for one period at most in a migration. */
 bool source_forecast_awaits_quiet(struct gw_source *source, uint64_t remaining_bytes);

@@ -189,6 +189,30 @@ static uint64_t dirtied_in_ns(const struct gw_source *source)
                                                     : source->round_start_ns - forecast->began_ns;
 }
 
+/* What is known of the guest by now; its rhythm is in the forecast's profile. */
+static void know_guest(struct source_forecast *forecast, struct dirty_model *model)
+{
+    rhythm_profile(&forecast->rhythm, &forecast->profile);
+    dirty_windows_get(forecast->windows, forecast->profile.n == 0, model);
+}
+
+uint64_t source_forecast_dirtied(struct gw_source *source, uint64_t ns)
+{
+    struct source_forecast *forecast = forecast_of(source);
+    struct dirty_model model;
+    double even_ns = (double)ns;
+
+    know_guest(forecast, &model);
+    if (model.n_windows == 0)
+        return (uint64_t)((double)source->predict.dirty_bytes_per_s * (double)ns / 1e9);
+    if (forecast->profile.n) {
+        double phase_ns = (double)rhythm_phase_ns(&forecast->profile, clock_mono_ns());
+
+        even_ns = rhythm_even_ns(&forecast->profile, phase_ns, phase_ns + (double)ns);
+    }
+    return (uint64_t)dirty_model_pages(&model, even_ns) * GW_PAGE_SIZE;
+}
+
 static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t max_blackout_ns,
                        uint64_t max_time_ns)
 {
@@ -207,8 +231,7 @@ static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t m
         .max_time_ns = max_time_ns,
     };
 
-    rhythm_profile(&forecast->rhythm, &forecast->profile);
-    dirty_windows_get(forecast->windows, forecast->profile.n == 0, &model);
+    know_guest(forecast, &model);
     input.phase_ns = rhythm_phase_ns(&forecast->profile, clock_mono_ns());
     input.is_phase_known = true;
     split_remaining(source, &input);

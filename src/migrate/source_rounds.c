@@ -4,7 +4,7 @@
  *
  * Algorithm: pending holds the pages that must still be sent. When no round is in flight it is
  * completed from the dirty log; if the predicted blackout for what is in it meets the budget (and
- * a back-off is over) and one more round would not halve it the switchover begins, otherwise
+ * a back-off is over) and one more round would leave most of it the switchover begins, otherwise
  * pending and sending change places and the lanes send the round. A round that was not acknowledged
  * is put back whole. While a round is sent the log is looked at now and then: what the guest has
  * dirtied and the round has still to read is not sent once more, which saves a guest that writes
@@ -372,7 +372,9 @@ void source_next_round(struct gw_source *source)
     }
     if (source->predicted_ns <= max_blackout_ns && now_ns >= source->predict.not_before_ns) {
         /* Short as it would be: rounds that leave less and less are shorter still. */
-        if (predict_wants_round(&source->predict, remaining_bytes)) {
+        if (predict_wants_round(&source->predict, remaining_bytes,
+                                source_forecast_dirtied(
+                                    source, predict_round_ns(&source->predict, remaining_bytes)))) {
             source_start_round(source, 0);
             return;
         }

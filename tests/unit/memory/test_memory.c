@@ -14,6 +14,7 @@
 #include "godwit/memory.h"
 #include "memory/huge.h"
 #include "memory/place.h"
+#include "memory/presence.h"
 #include "memory/share.h"
 
 #define MIB (UINT64_C(1) << 20)

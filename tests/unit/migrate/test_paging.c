@@ -21,6 +21,7 @@
 #include "base/cond.h"
 #include "memory/faults.h"
 #include "memory/huge.h"
+#include "memory/presence.h"
 #include "migrate/paging.h"
 
 #define N_PAGES     1024u

@@ -96,26 +96,33 @@ static void what_a_small_round_held_goes_as_quickly_again(void **state)
     assert_true(predict_blackout_ns(&predict, 800 << 10) > 300 * NS_PER_MS);
 }
 
-static void a_round_more_must_halve_what_is_left(void **state)
+static void a_round_more_must_be_worth_it(void **state)
 {
     struct predict predict = with_rate(100 * MIB);
 
-    predict_dirtied(&predict, 10 * MIB, NS_PER_S);
-    assert_true(predict_wants_round(&predict, 50 * MIB)); /* leaves 5 */
-    assert_true(predict_wants_round(&predict, 5 * MIB));
-    assert_false(predict_wants_round(&predict, PREDICT_MIN_WORTH_BYTES - 1));
-    predict_dirtied(&predict, 51 * MIB, NS_PER_S);
-    assert_false(predict_wants_round(&predict, 50 * MIB));
-    /* Small rounds cost their latency, in which the guest dirties. */
-    predict_dirtied(&predict, 10 * MIB, NS_PER_S);
-    predict_round(&predict, 4096, 100 * NS_PER_MS);
-    assert_false(predict_wants_round(&predict, MIB));
-    predict.small_round_ns = 0;
+    assert_true(predict_wants_round(&predict, 50 * MIB, 5 * MIB));
+    assert_true(predict_wants_round(&predict, 5 * MIB, MIB));
+    assert_false(predict_wants_round(&predict, PREDICT_MIN_WORTH_BYTES - 1, 0));
+    assert_true(predict_wants_round(&predict, 100 * MIB, PREDICT_WORTH_PERCENT * MIB));
+    assert_false(predict_wants_round(&predict, 100 * MIB, PREDICT_WORTH_PERCENT * MIB + 1));
     for (unsigned i = predict.n_extra_rounds; i < PREDICT_MAX_EXTRA_ROUNDS; i++)
-        assert_true(predict_wants_round(&predict, MIB));
-    assert_false(predict_wants_round(&predict, MIB)); /* not for ever */
+        assert_true(predict_wants_round(&predict, MIB, 0));
+    assert_false(predict_wants_round(&predict, MIB, 0)); /* not for ever */
     predict_put_off(&predict, 0);
-    assert_true(predict_wants_round(&predict, MIB));
+    assert_true(predict_wants_round(&predict, MIB, 0));
+}
+
+static void a_round_takes_what_its_bytes_and_its_answer_do(void **state)
+{
+    struct predict predict = with_rate(100 * MIB);
+
+    assert_true(predict_round_ns(&predict, 50 * MIB) >= NS_PER_S / 2);
+    assert_true(predict_round_ns(&predict, 50 * MIB) < NS_PER_S / 2 + 10 * NS_PER_MS);
+    /* Small rounds cost their latency. */
+    predict_round(&predict, 4096, 100 * NS_PER_MS);
+    assert_true(predict_round_ns(&predict, MIB) >= 100 * NS_PER_MS);
+    predict.bytes_per_s = 0;
+    assert_int_equal(predict_round_ns(&predict, MIB), PREDICT_UNKNOWN);
 }
 
 static void patience_depends_on_what_is_left(void **state)
@@ -123,8 +130,8 @@ static void patience_depends_on_what_is_left(void **state)
     struct predict predict = with_rate(100 * MIB);
 
     /* A second's worth. */
-    assert_false(predict_is_tedious(&predict, 100 * MIB, 3 * NS_PER_S));
-    assert_true(predict_is_tedious(&predict, 100 * MIB, 3 * NS_PER_S + 3));
+    assert_false(predict_is_tedious(&predict, 100 * MIB, 2 * NS_PER_S));
+    assert_true(predict_is_tedious(&predict, 100 * MIB, 2 * NS_PER_S + 2));
     assert_true(predict_is_tedious(&predict, 100 * MIB, PREDICT_UNKNOWN));
     /* A little less than half of one. */
     assert_false(predict_is_tedious(&predict, 49 * MIB, PREDICT_UNKNOWN));
@@ -264,7 +271,8 @@ int main(void)
         cmocka_unit_test(a_small_round_is_the_least_the_last_pages_take),
         cmocka_unit_test(a_larger_round_that_took_less_corrects_a_small_one),
         cmocka_unit_test(what_a_small_round_held_goes_as_quickly_again),
-        cmocka_unit_test(a_round_more_must_halve_what_is_left),
+        cmocka_unit_test(a_round_more_must_be_worth_it),
+        cmocka_unit_test(a_round_takes_what_its_bytes_and_its_answer_do),
         cmocka_unit_test(patience_depends_on_what_is_left),
         cmocka_unit_test(hope_needs_rounds_that_help),
         cmocka_unit_test(allowance_is_the_inverse),
