@@ -5,6 +5,7 @@
  * Model: three maps know about a page, and none has all of it. The page tables are the quickest to
  * read, but have only what was accessed through our mapping. The page cache (mincore asks it for
  * the rest) has what is in memory. The file has also what is swapped out, and is the slowest.
+ * Of a file that is not ours, and that we may not write, mincore says that all of it is present.
  */
 #include "memory/presence.h"
 

@@ -339,8 +339,8 @@ static enum outcome judge_dead_destination(struct play *play)
     return OUTCOME_OPERATOR;
 }
 
-/* Who has killed a source may come sooner than the destination sees that it is gone: it still serves
- * that migration, and says so. */
+/* Who has killed a source may come sooner than the destination sees that it is gone: it still
+ * serves that migration, and says so. */
 static bool is_too_early(struct play *play)
 {
     return state_of(play, &play->source) == GW_SOURCE_FAILED &&
