@@ -141,10 +141,12 @@ def test_it_pauses_recovers_and_answers_meanwhile(start_vm, mover, tmp_path):  #
     wait_ticks(new, 2)
 
 
-# A fault comes again with each connection that replaces one: the recovery breaks, too.
+# A fault comes again with each connection that replaces one: the recovery breaks, too. The stall
+# counts bytes, of which a void round has next to none: one that always stalls within it, before the
+# guest has moved, is rightly given up.
 @pytest.mark.parametrize("fault", [
     "cut@record=12@channel=page-0", "cut@type=RUNNING@in", "cut@record=20@channel=urgent-0",
-    "stall@record=12@channel=page-1", "cut@bytes=6000000@channel=page-0"])
+    "stall@bytes=2000000@channel=page-1", "cut@bytes=2000000@channel=page-0"])
 def test_a_lost_link_is_replaced_by_itself(start_vm, mover, fault):  # noqa: F811
     vm = start_vm("a", *memtick("mib=32 rate=0", "64M", 2))
     wait_ticks(vm)
