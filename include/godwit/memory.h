@@ -118,8 +118,7 @@ bool gw_memory_log_page_first(struct gw_ram_block *block, uint64_t page);
  * cost nothing; they need not be read to be known). false: none. Runs are what the kernel reports
  * for the memfd (data, as opposed to holes) or for private memory, so they may hold zero pages, one
  * may begin where another ends, and pages touched during the call may be missed: ask while a dirty
- * log runs. All of adopted shared
- * memory without a descriptor counts as touched. */
+ * log runs. All of adopted shared memory without a descriptor counts as touched. */
 bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *page,
                                   uint64_t *n_pages);
 /* Which of the n_pages (at most 64) pages from first on may hold anything but zeroes: bit i for

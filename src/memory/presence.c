@@ -62,6 +62,20 @@ static uint64_t allocated_end(const struct gw_ram_block *block, uint64_t first)
     return MAX(((uint64_t)(hole - start) + GW_PAGE_SIZE - 1) >> GW_PAGE_SHIFT, first + 1);
 }
 
+/* The first page at or after `from` that the file has; UINT64_MAX: none. A file whose holes cannot
+ * be told has all. */
+static uint64_t next_data(const struct gw_ram_block *block, uint64_t from)
+{
+    off_t start = memory_block_of_const(block)->fd_offset;
+    off_t data = lseek(block->fd, start + (off_t)(from << GW_PAGE_SHIFT), SEEK_DATA);
+
+    if (data < 0) {
+        return errno == ENXIO ? UINT64_MAX : from;
+    }
+    uint64_t page = (uint64_t)(data - start) >> GW_PAGE_SHIFT;
+    return page < block->n_pages ? page : UINT64_MAX;
+}
+
 bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *page,
                                   uint64_t *n_pages)
 {
@@ -75,55 +89,34 @@ bool gw_memory_next_allocated_run(const struct gw_ram_block *block, uint64_t *pa
     if (block->fd < 0) {
         return memory_adopted_next_run(memory_block_of_const(block), page, n_pages);
     }
-    off_t start = memory_block_of_const(block)->fd_offset;
-    off_t data = lseek(block->fd, start + (off_t)(*page << GW_PAGE_SHIFT), SEEK_DATA);
-    if (data < 0 && errno != ENXIO) {
-        *n_pages = block->n_pages - *page; /* holes cannot be told apart: all of it was touched */
-        return true;
-    }
-    if (data < 0 || data >= start + (off_t)block->size_bytes) {
+    uint64_t first = next_data(block, *page);
+    if (first == UINT64_MAX) {
         return false;
     }
-    *page = (uint64_t)(data - start) >> GW_PAGE_SHIFT;
-    *n_pages = allocated_end(block, *page) - *page;
+    *page = first;
+    *n_pages = allocated_end(block, first) - first;
     return true;
 }
 
 uint64_t memory_next_allocated(const struct gw_ram_block *block, uint64_t from, uint64_t *end)
 {
-    off_t start = memory_block_of_const(block)->fd_offset;
     uint64_t page = from, n_pages = 1;
-    bool is_there = from < block->n_pages;
 
-    if (block->fd < 0) {
-        is_there = gw_memory_next_allocated_run(block, &page, &n_pages);
-    } else if (is_there) {
-        off_t data = lseek(block->fd, start + (off_t)(from << GW_PAGE_SHIFT), SEEK_DATA);
-
-        if (data < 0 && errno != ENXIO) {
-            n_pages = block->n_pages - from; /* holes cannot be told apart */
-        } else {
-            is_there = data >= 0 && data < start + (off_t)block->size_bytes;
-            page = (uint64_t)(data - start) >> GW_PAGE_SHIFT;
-        }
+    if (from >= block->n_pages) {
+        page = UINT64_MAX;
+    } else if (block->fd >= 0) {
+        page = next_data(block, from);
+    } else if (!gw_memory_next_allocated_run(block, &page, &n_pages)) {
+        page = UINT64_MAX;
     }
-    *end = is_there ? page + n_pages : UINT64_MAX;
-    return is_there ? page : UINT64_MAX;
+    *end = page == UINT64_MAX ? UINT64_MAX : page + n_pages;
+    return page;
 }
 
 bool memory_is_hole(const struct gw_ram_block *block, uint64_t first, uint64_t n_pages)
 {
-    off_t start = memory_block_of_const(block)->fd_offset;
-    off_t data;
-
-    if (block->fd < 0) {
-        return true; /* private pages are let go, huge or not */
-    }
-    data = lseek(block->fd, start + (off_t)(first << GW_PAGE_SHIFT), SEEK_DATA);
-    if (data < 0) {
-        return errno == ENXIO;
-    }
-    return (uint64_t)(data - start) >> GW_PAGE_SHIFT >= first + n_pages;
+    /* Private pages are let go, huge or not. */
+    return block->fd < 0 || next_data(block, first) >= first + n_pages;
 }
 
 /* A page is present when it is mapped or in the page cache; one that is neither may still be
@@ -141,16 +134,11 @@ uint64_t gw_memory_touched_mask(const struct gw_ram_block *block, uint64_t first
     for (uint32_t i = 0; i < n_pages; i++) {
         mask |= (uint64_t)(present[i] & 1) << i;
     }
-    off_t start = memory_block_of_const(block)->fd_offset;
     for (uint32_t i = 0; i < n_pages; i++) {
         if (mask >> i & 1) {
             continue;
         }
-        off_t data = lseek(block->fd, start + (off_t)((first + i) << GW_PAGE_SHIFT), SEEK_DATA);
-        if (data < 0) {
-            return errno == ENXIO ? mask : all;
-        }
-        uint64_t next = (uint64_t)(data - start) >> GW_PAGE_SHIFT;
+        uint64_t next = next_data(block, first + i);
         if (next >= first + n_pages) {
             return mask;
         }

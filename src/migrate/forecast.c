@@ -318,26 +318,18 @@ static bool gives_up(struct play *play, double left, double last_ns, double now_
            (is_long || play->is_hopeless || play->predict.n_hopeless >= PREDICT_HOPELESS_ROUNDS);
 }
 
-/* Of pages that lie anywhere in the memory that is used. */
-static double runs_of(const struct forecast_input *input, double n_bytes)
+/* Of the memory that is used, the share that is not among so many bytes. */
+static double other_share(const struct forecast_input *input, double n_bytes)
 {
     double all = fmax((double)(input->first_bytes + input->zero_bytes), 1);
 
-    return n_bytes / PAGE * (1 - fmin(n_bytes / all, 1));
-}
-
-/* What the guest dirties meanwhile of pages that are not among those that are left. */
-static double dirtied_new(const struct play *play, double left, double from_ns, double to_ns)
-{
-    double all = fmax((double)(play->input->first_bytes + play->input->zero_bytes), 1);
-
-    return dirtied_bytes(play, from_ns, to_ns) * fmax(1 - left / all, 0);
+    return 1 - fmin(n_bytes / all, 1);
 }
 
 static struct forecast_run play_postcopy(struct play *play)
 {
     struct forecast_run run = {.is_ending = true};
-    double ns = (double)play->input->setup_ns, last, left, n_runs;
+    double ns = (double)play->input->setup_ns, last, left, other, n_runs;
 
     if (!cut_round(play, &run, &ns, &left)) {
         left = first_round(play, &run, &ns, &last);
@@ -350,8 +342,10 @@ static struct forecast_run play_postcopy(struct play *play)
             left = next;
         }
     }
-    n_runs = runs_of(play->input, left);
-    left += dirtied_new(play, left, ns, ns + n_runs * VOID_RUN_NS);
+    /* They lie anywhere, and the guest goes on while what there is of them is discarded. */
+    other = other_share(play->input, left);
+    n_runs = left / PAGE * other;
+    left += other * dirtied_bytes(play, ns, ns + n_runs * VOID_RUN_NS);
     ns += n_runs * VOID_RUN_NS;
     run.blackout_ns = to_ns(fixed_ns(play) + n_runs * (RUN_BYTES / play->link * NS + RUN_NS));
     run.least_blackout_ns = run.blackout_ns;

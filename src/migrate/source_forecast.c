@@ -200,17 +200,15 @@ uint64_t source_forecast_dirtied(struct gw_source *source, uint64_t ns)
 {
     struct source_forecast *forecast = forecast_of(source);
     struct dirty_model model;
-    double even_ns = (double)ns;
+    double phase_ns;
 
     know_guest(forecast, &model);
     if (model.n_windows == 0)
         return (uint64_t)((double)source->predict.dirty_bytes_per_s * (double)ns / 1e9);
-    if (forecast->profile.n) {
-        double phase_ns = (double)rhythm_phase_ns(&forecast->profile, clock_mono_ns());
-
-        even_ns = rhythm_even_ns(&forecast->profile, phase_ns, phase_ns + (double)ns);
-    }
-    return (uint64_t)dirty_model_pages(&model, even_ns) * GW_PAGE_SIZE;
+    phase_ns = (double)rhythm_phase_ns(&forecast->profile, clock_mono_ns());
+    return (uint64_t)dirty_model_pages(
+               &model, rhythm_even_ns(&forecast->profile, phase_ns, phase_ns + (double)ns)) *
+           GW_PAGE_SIZE;
 }
 
 static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t max_blackout_ns,
