@@ -411,6 +411,7 @@ static void *plan_main(void *opaque)
     *status = plan->status;
     pthread_mutex_unlock(&plan->lock);
     if (is_sampled) {
+        sampler_look_at_memory(plan->vm.memory, &plan->sample);
         publish_guest(plan, status);
         look_ahead(plan, status);
     }

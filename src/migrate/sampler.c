@@ -203,6 +203,12 @@ static uint64_t used_bytes(const struct gw_memory *memory)
     return n_used * GW_PAGE_SIZE;
 }
 
+void sampler_look_at_memory(const struct gw_memory *memory, struct sampler_result *result)
+{
+    result->used_bytes = used_bytes(memory);
+    look_for_zeroes(memory, result);
+}
+
 static void summarize(struct sampler *sampler, uint64_t spent_ns, struct sampler_result *result)
 {
     rhythm_profile(&sampler->rhythm, &result->rhythm);
@@ -211,8 +217,6 @@ static void summarize(struct sampler *sampler, uint64_t spent_ns, struct sampler
     result->cost_permille = (uint32_t)MIN(
         (sampler->n_collected * SAMPLER_COST_NS + sampler->collect_ns) * 1000 / MAX(spent_ns, 1),
         1000u);
-    result->used_bytes = used_bytes(sampler->memory);
-    look_for_zeroes(sampler->memory, result);
 }
 
 bool sampler_run(struct sampler *sampler, struct sampler_result *result, GError **error)

@@ -33,8 +33,9 @@ struct sampler_result {
     struct rhythm_profile rhythm;
     uint64_t fetch_ns;      /* of a collection, on average */
     uint32_t cost_permille; /* estimate of what it took from the guest */
-    uint64_t used_bytes;    /* pages that were ever touched */
-    uint64_t zero_bytes;    /* of them, estimated from SAMPLER_ZERO_LOOKS: only zeroes */
+    /* by sampler_look_at_memory */
+    uint64_t used_bytes; /* pages that were ever touched */
+    uint64_t zero_bytes; /* of them, estimated from SAMPLER_ZERO_LOOKS: only zeroes */
 };
 
 struct sampler;
@@ -42,6 +43,8 @@ struct sampler *sampler_new(struct gw_memory *memory, uint64_t length_ns);
 void sampler_free(struct sampler *sampler);
 /* False with error: CANCELLED, STATE (the log is in use), or what collecting failed with. */
 bool sampler_run(struct sampler *sampler, struct sampler_result *result, GError **error);
+/* What there is to send, beside what is dirtied. Takes by the size of the memory. */
+void sampler_look_at_memory(const struct gw_memory *memory, struct sampler_result *result);
 void sampler_cancel(struct sampler *sampler); /* any thread */
 /* It has seen enough: sampler_run ends with what there is. Any thread. */
 void sampler_finish(struct sampler *sampler);
