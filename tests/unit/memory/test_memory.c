@@ -524,6 +524,7 @@ static void pages_of_a_larger_file_are_given_back(void **state)
     struct gw_memory *theirs = gw_memory_new();
     struct gw_ram_block *ram = gw_memory_add_block(memory, "ram", 0, 4 * MIB, NULL);
     struct gw_ram_block *file = gw_memory_add_block(theirs, "all", 0, 16 * MIB, NULL);
+    uint64_t page, n_pages;
 
     assert_true(ram && file);
     memset(file->host, 7, file->size_bytes);
@@ -535,6 +536,13 @@ static void pages_of_a_larger_file_are_given_back(void **state)
     assert_int_equal(allocated_pages(ram), ram->n_pages - MIB / GW_PAGE_SIZE);
     for (uint64_t at = 0; at < file->size_bytes; at += GW_PAGE_SIZE)
         assert_int_equal(file->host[at], at >= 9 * MIB && at < 10 * MIB ? 0 : 7);
+    /* What the file has behind the block is none of it. */
+    assert_true(gw_memory_discard(ram, 3 * MIB, MIB, NULL));
+    page = 3 * MIB / GW_PAGE_SIZE;
+    assert_false(gw_memory_next_allocated_run(ram, &page, &n_pages));
+    assert_true(memory_next_allocated(ram, page, &n_pages) == UINT64_MAX);
+    assert_true(memory_is_hole(ram, page, MIB / GW_PAGE_SIZE));
+    assert_int_equal(file->host[12 * MIB], 7);
     memory_share_settle(ram);
     gw_memory_free(memory);
     gw_memory_free(theirs);

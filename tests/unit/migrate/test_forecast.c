@@ -621,6 +621,7 @@ static void a_short_round_has_the_burst_or_none_of_it(void **state)
     struct dirty_model model;
     struct rhythm_profile rhythm;
     struct forecast_input input;
+    struct gw_plan_forecast mode = {.mode = GW_PLAN_PRECOPY, .is_possible = true};
     uint64_t least = UINT64_MAX, most = 0;
 
     guest_init(&guest, PERIODIC, 0.5);
@@ -642,6 +643,10 @@ static void a_short_round_has_the_burst_or_none_of_it(void **state)
                   (double)most / (double)input.first_bytes);
     assert_true((double)least < 1.1 * (double)input.first_bytes);
     assert_true((double)most > 1.4 * (double)input.first_bytes);
+    /* Who does not know the moment says so. */
+    input.is_phase_known = false;
+    forecast_mode(&input, &mode);
+    assert_true(mode.n_bytes.low <= least && mode.n_bytes.high >= most);
     gw_memory_free(guest.memory);
 }
 
