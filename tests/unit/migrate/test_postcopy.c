@@ -556,6 +556,32 @@ static void a_lost_host_is_a_lost_guest(void **state)
 
 /* A link that breaks before COMMIT: the guest runs on, and what was acknowledged is not sent again.
  */
+/* The first round's pages have come when its link breaks, and nobody has acknowledged them. The
+ * guest hardly writes. What is counted is what the last connection has sent. */
+static void what_has_come_is_not_sent_again(void **state)
+{
+    static const char spec[] = "cut@type=ROUND_END@channel=page-0";
+    struct move move;
+    uint64_t n_pages;
+
+    init(&move, GW_MODE_PRECOPY);
+    move.source_params.reconnect_limit_ns = move.destination_params.reconnect_limit_ns =
+        30 * NS_PER_S;
+    move.pair.source.writes_per_ms = 1;
+    move.source_uri = faulty_uri(&move, spec);
+    move_start_destination(&move);
+    move_start_source(&move);
+    finish_elsewhere(&move, spec);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    assert_true(source_status_of(&move).reconnects >= 1);
+    n_pages = source_status_of(&move).pages_plain;
+    print_message("# %" PRIu64 " pages sent of %" PRIu64 "\n", n_pages,
+                  FAKE_RAM_BYTES / GW_PAGE_SIZE);
+    assert_true(n_pages < FAKE_RAM_BYTES / GW_PAGE_SIZE * 3 / 4);
+    check_one_owner(&move);
+    move_clear(&move);
+}
+
 static void rounds_go_on_over_another_link(void **state)
 {
     static const char *const specs[] = {
@@ -675,6 +701,7 @@ int main(void)
         cmocka_unit_test(cut_links_are_replaced),
         cmocka_unit_test(pause_and_recover),
         cmocka_unit_test(a_lost_host_is_a_lost_guest),
+        cmocka_unit_test(what_has_come_is_not_sent_again),
         cmocka_unit_test(rounds_go_on_over_another_link),
         cmocka_unit_test(what_a_lost_attempt_named_is_not_forgotten),
         cmocka_unit_test(links_that_carry_nothing_are_given_up),
