@@ -2,9 +2,11 @@
 /*
  * Reading a vCPU's state out of the kernel and putting it back.
  *
- * Model: the order of the calls matters to the kernel. System registers come before the APIC, since
- * they say where it is and in which mode; the APIC before the MSRs, since the deadline of its timer
- * is one of them; pending events before the state of who waits.
+ * Model: the order of the calls matters to the kernel. When it is asked who waits, it first does
+ * what has come for a waiting vCPU (INIT, SIPI), and when asked for pending events, it first does
+ * what an exception leaves in registers: both come before the registers are read. When set, system
+ * registers come before the APIC, since they say where it is and in which mode; the APIC before the
+ * MSRs, since the deadline of its timer is one of them.
  */
 #include <errno.h>
 #include <string.h>
@@ -103,9 +105,19 @@ static bool set_msrs(struct kvm_vcpu *vcpu, const struct kvm_vcpu_state *state, 
     return true;
 }
 
-/* ---- the rest: one row for each pair of calls ---- */
+/* ---- the rest ---- */
 
-static bool get_xsave(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state)
+static bool get(struct kvm_vcpu *vcpu, unsigned long request, void *value, const char *what,
+                GError **error)
+{
+    if (ioctl(vcpu->fd, request, value) == 0)
+        return true;
+    g_set_error(error, GW_ERROR, GW_ERROR_IO, "vCPU %u: KVM does not tell its %s: %s", vcpu->id,
+                what, g_strerror(errno));
+    return false;
+}
+
+static bool get_xsave(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **error)
 {
     uint32_t bytes = vcpu->cpu->host.xsave_bytes;
 
@@ -115,32 +127,20 @@ static bool get_xsave(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state)
         state->xsave_bytes = bytes;
     }
     unsigned long request = bytes > XSAVE_LEGACY_BYTES ? KVM_GET_XSAVE2 : KVM_GET_XSAVE;
-    return ioctl(vcpu->fd, request, state->xsave) == 0;
+    return get(vcpu, request, state->xsave, "vector registers", error);
 }
 
 bool kvm_vcpu_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **error)
 {
-    const struct {
-        const char *what;
-        bool is_ok;
-    } steps[] = {
-        {"registers", ioctl(vcpu->fd, KVM_GET_REGS, &state->regs) == 0},
-        {"system registers", ioctl(vcpu->fd, KVM_GET_SREGS2, &state->sregs) == 0},
-        {"local APIC", ioctl(vcpu->fd, KVM_GET_LAPIC, &state->lapic) == 0},
-        {"extended control registers", ioctl(vcpu->fd, KVM_GET_XCRS, &state->xcrs) == 0},
-        {"vector registers", get_xsave(vcpu, state)},
-        {"pending events", ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &state->events) == 0},
-        {"debug registers", ioctl(vcpu->fd, KVM_GET_DEBUGREGS, &state->debugregs) == 0},
-        {"wait state", ioctl(vcpu->fd, KVM_GET_MP_STATE, &state->mp_state) == 0},
-    };
-
-    for (size_t i = 0; i < G_N_ELEMENTS(steps); i++) {
-        if (steps[i].is_ok)
-            continue;
-        g_set_error(error, GW_ERROR, GW_ERROR_IO, "vCPU %u: KVM does not tell its %s", vcpu->id,
-                    steps[i].what);
+    if (!get(vcpu, KVM_GET_MP_STATE, &state->mp_state, "wait state", error) ||
+        !get(vcpu, KVM_GET_VCPU_EVENTS, &state->events, "pending events", error) ||
+        !get(vcpu, KVM_GET_REGS, &state->regs, "registers", error) ||
+        !get(vcpu, KVM_GET_SREGS2, &state->sregs, "system registers", error) ||
+        !get(vcpu, KVM_GET_LAPIC, &state->lapic, "local APIC", error) ||
+        !get(vcpu, KVM_GET_XCRS, &state->xcrs, "extended control registers", error) ||
+        !get_xsave(vcpu, state, error) ||
+        !get(vcpu, KVM_GET_DEBUGREGS, &state->debugregs, "debug registers", error))
         return false;
-    }
     get_msrs(vcpu, state->msrs, &state->n_msrs);
     return kvm_tsc_get(vcpu, state, error);
 }

@@ -479,6 +479,31 @@ static void a_moved_guest_counts_on(void **unused)
     pc_free(from);
 }
 
+/* INIT and the start-up message have come for a vCPU, and it has not looked at them yet. */
+static void a_vcpu_told_to_start_starts_where_it_was_moved_to(void **unused)
+{
+    NEED_KVM();
+    static const uint8_t second[] = {0xba, 0xf8, 0x03, 0xb0, '2', 0xee, 0xf4}; /* says 2; hlt */
+    const uint64_t apic_1 = 0xfee01000;
+    g_autoptr(GError) error = NULL;
+    struct tiny_pc *from = pc_new(2), *to = pc_new(2);
+
+    LOAD_REAL(from, 0xf4); /* hlt */
+    memcpy(from->ram->host + 0x9000, second, sizeof second);
+    cpu_kvm.start(from->cpu); /* only a vCPU that waits takes the start-up message */
+    cpu_kvm.stop(from->cpu);
+    kvm_send_msi(from->cpu, apic_1, 0x500); /* INIT */
+    kvm_send_msi(from->cpu, apic_1, 0x609); /* start at 0x9000 */
+    memcpy(to->ram->host, from->ram->host, RAM_BYTES);
+    if (!move_state(from, to, NULL, &error))
+        fail_msg("move: %s", error->message);
+    cpu_kvm.start(to->cpu);
+    WAIT_FOR(to, to->said->len == 1);
+    assert_string_equal(to->said->str, "2");
+    pc_free(from);
+    pc_free(to);
+}
+
 /* Paging without protection cannot be: the kernel refuses, and the machine is as before. */
 static void spoil_cr0(const char *id, struct gw_state_load *load, uint32_t device, GByteArray *data)
 {
@@ -737,6 +762,7 @@ int main(void)
         cmocka_unit_test(pins_and_eventfds_interrupt),
         cmocka_unit_test(routes_are_numbered_above_the_pins),
         cmocka_unit_test(a_moved_guest_counts_on),
+        cmocka_unit_test(a_vcpu_told_to_start_starts_where_it_was_moved_to),
         cmocka_unit_test(bad_state_is_refused_and_hurts_nothing),
         cmocka_unit_test(an_msr_that_cannot_be_set_is_named),
         cmocka_unit_test(bitmap_misses_no_write),
