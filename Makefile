@@ -12,7 +12,7 @@ MESON_ARGS := $(if $(SAN),-Db_sanitize=$(SAN) -Db_lundef=false)
 help:
 	@echo 'make build    set up the machine and build into $(BUILD)/'
 	@echo 'make demo     move a running Debian guest between two processes, back and forth; MACHINE=pc'
-	@echo 'make check    static checks, unit tests, system tests; SAN=address,undefined or SAN=thread'
+	@echo 'make check    static checks, unit and system tests, the laboratory; SAN=address,undefined or SAN=thread'
 	@echo 'make lab      build the laboratory, machines in which KVM works; lab-shell, lab-check; LAB=long'
 	@echo 'make fuzz     list the fuzz targets; FUZZ=NAME TIME=SECONDS runs one'
 	@echo 'make bench    measurements beside QEMU and iperf3; never part of the tests'

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A stock Debian amd64 on machine pc moves between two hosts with different processors."""
+import itertools
 import time
 import urllib.request
 
@@ -18,7 +19,11 @@ BAD = "BUG|Oops|WARNING|stall|unstable|clocksource: S|[Ll]ost|nobody cared|timed
 
 
 class Guest:
-    """The guest and where it is; every process has a TAP of its own on its host's bridge."""
+    """The guest and where it is; every process has a TAP of its own on its host's bridge.
+
+    No name of a TAP comes twice: the kernel lets go of one a while after its process was killed."""
+
+    _taps = itertools.count(1)
 
     def __init__(self, here, there, cpus):
         self.here, self.there = here, there
@@ -28,7 +33,7 @@ class Guest:
 
     def start(self, is_there, *options):
         self.count += 1
-        tap = f"tap{self.count}"
+        tap = f"tap{next(self._taps)}"
         run = far if is_there else (lambda *argv: net.ip(*argv[1:]))
         run("ip", "tuntap", "add", tap, "mode", "tap", "vnet_hdr")
         run("ip", "link", "set", tap, "master", "gwbr0", "up")

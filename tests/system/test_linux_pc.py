@@ -49,13 +49,13 @@ def test_debian_moves_ten_times_reboots_and_switches_off(start_vm, tmp_path, cpu
         status = agent.status()
         assert status["errors"] == 0 and status["running"] == 1
         agent.ask(f"disk-write /dev/vda {4 * i} 4 {i}")
-        for j in range(1, i + 1):
-            agent.ask(f"disk-check /dev/vda {4 * j} 4 {j}")
         agent.close()
     stream = Stream("127.0.0.1", echo)
     wait_until("lines", lambda: stream.lines > 20 or stream.error, BOOT_S)
     assert stream.close() > 20
     agent = Agent("127.0.0.1", control)
+    for i in range(1, ROUNDS + 1):
+        agent.ask(f"disk-check /dev/vda {4 * i} 4 {i}")
     agent.ask("verify")
     agent.ask(f"sh ! dmesg | tail -n +$(($(cat /tmp/lines) + 1)) | grep -E '{BAD}' "
               "| tee /dev/console | grep -q .")

@@ -72,13 +72,16 @@ def _command(name, descriptors, khz, memory, append):
         drop += ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
     command = ["setpriv", *drop, *emulator(f"/proc/self/fd/{qemu}"), "-nodefaults",
                "-no-user-config", "-nographic", "-name", f"lab-{name}", "-accel", "tcg,thread=multi",
-               "-cpu", f"{MODELS[name]},{PROCESSOR}", "-machine", "q35", "-m", memory, "-smp", "2", "-no-reboot",
+               # One processor, and below a timer that ticks: the emulator loses interrupts
+               # (docs/laboratory.md).
+               "-cpu", f"{MODELS[name]},{PROCESSOR}", "-machine", "q35", "-m", memory, "-smp", "1",
+               "-no-reboot",
                "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny",
                "-kernel", f"/proc/self/fd/{kernel}", "-initrd", f"/proc/self/fd/{image}",
                # All hosts share one counter, so all are told its frequency and none measures it. Nor
                # do they try whether timers tick, which a busy machine's do too late for them.
                "-append", "console=ttyS0 quiet panic=-1 oops=panic no_timer_check tsc=reliable "
-               f"hpet=disable pmtmr=0 tsc_early_khz={khz} cryptomgr.notests "
+               f"nohz=off highres=off hpet=disable pmtmr=0 tsc_early_khz={khz} cryptomgr.notests "
                f"initcall_blacklist=jent_mod_init lab.host={name} {append}"]
     if order is None:
         command += ["-serial", "mon:stdio"]
