@@ -16,13 +16,21 @@ class FarVm:
         self._run = Far("godwit", "run", "--name", name, "--qmp", self._monitor,
                         "--console", f"file:{self._console}", *options)
 
-    def status(self):
+    def _ask(self, question):
+        """The monitor's answer; None where there is none yet."""
         if not self._run.is_alive():
             raise LabError(f"{self.name} ended with {self._run.status}: {self._run.output}")
-        answer = Far("godwit", "qmp", self._monitor, "query-status")
+        answer = Far("godwit", "qmp", self._monitor, question)
         status, output = answer.wait(), answer.output
         answer.close()
-        return json.loads(output)["status"] if status == 0 else None
+        return json.loads(output) if status == 0 else None
+
+    def status(self):
+        answer = self._ask("query-status")
+        return answer and answer["status"]
+
+    def migration(self):
+        return self._ask("query-migrate")
 
     def console(self):
         return far("cat", self._console, check=False)

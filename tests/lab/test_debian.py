@@ -52,9 +52,9 @@ class Guest:
         wait_until("the destination to listen", new.status, WAIT_S, step=0.2)
         return new, uri
 
-    def move(self, to_there):
+    def move(self, to_there, *options):
         new, uri = self.listener(to_there)
-        self.vm.migrate(uri, "--max-blackout", "10s", timeout=WAIT_S)
+        self.vm.migrate(uri, "--max-blackout", "10s", *options, timeout=WAIT_S)
         wait_until("the destination to run", lambda: new.status() == "running", WAIT_S, step=0.2)
         assert self.vm.status() == "postmigrate"
         self.vm = new
@@ -86,6 +86,15 @@ class Clock:
         print(f"uptime {uptime - self._first[1]:+.3f} s, clock {wall - self._first[2]:+.3f} s, "
               f"read within {took:.3f} s", flush=True)
         assert abs(uptime - self._first[1]) < slack and abs(wall - self._first[2]) < slack
+
+
+def check_log(guest, agent):
+    """The guest's kernel has said nothing bad since its lines were counted into /tmp/lines."""
+    try:
+        agent.ask("sh ! dmesg | tail -n +$(($(cat /tmp/lines) + 1)) | tee /dev/console | "
+                  f"grep -qE '{BAD}'")
+    except LabError as error:
+        raise LabError(f"the guest's kernel logged: {guest.vm.console()[-3000:]}") from error
 
 
 def web_page():
@@ -121,17 +130,37 @@ def test_debian_moves_there_and_back_and_reboots(guest):
         assert web_page() == page
     assert stream.close() > 10
     agent.ask("verify")
-    try:
-        agent.ask("sh ! dmesg | tail -n +$(($(cat /tmp/lines) + 1)) | tee /dev/console | "
-                  f"grep -qE '{BAD}'")
-    except LabError as error:
-        raise LabError(f"the guest's kernel logged: {guest.vm.console()[-3000:]}") from error
+    check_log(guest, agent)
     start = len(guest.vm.console())
     agent.ask("reboot")
     agent.close()
     guest.vm.wait_console("GODWIT-READY", WAIT_S, start)
     guest.move(True)
     Agent(GUEST, timeout=WAIT_S).close()
+
+
+@pytest.mark.parametrize("guest", [2], indirect=True, ids=["2-cpus"])
+def test_debian_moves_before_its_memory(guest):
+    """Post-copy: vCPUs, devices and the kernel's KVM itself reach for pages that are not there yet."""
+    guest.boot()
+    agent = Agent(GUEST, timeout=WAIT_S)
+    agent.ask("sh dmesg | wc -l >/tmp/lines")
+    agent.ask("dirty 8@2")
+    stream = Stream(GUEST, timeout=WAIT_S)
+    for to_there in (True, False):
+        guest.move(to_there, "--mode", "postcopy", "--max-bandwidth", "16MiB/s")
+        moved = guest.vm.migration()
+        assert moved["postcopy"] is True and moved["pages-missing"] == 0
+        assert moved["faults"]["count"] > 0
+        lines = stream.lines
+        wait_until("the TCP connection to go on",
+                   lambda lines=lines: stream.error or stream.lines > lines + 5, WAIT_S)
+    assert stream.close() > 10
+    agent.ask("verify")
+    status = agent.status()
+    assert status["errors"] == 0 and status["running"] == 1
+    check_log(guest, agent)
+    agent.close()
 
 
 def test_a_better_hosts_guest_is_refused_by_name_and_goes_on(guest):

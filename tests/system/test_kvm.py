@@ -83,6 +83,24 @@ def test_a_guest_moves_between_kinds_of_dirty_log(start_vm, mover):
     assert "BAD" not in vm.console()
 
 
+@pytest.mark.parametrize("kind", ["bitmap", "ring"])
+def test_a_guest_moves_before_its_memory(start_vm, mover, tmp_path, kind):
+    vm = start_vm("a", *memtick("kib=256 rate=0 hz=20", 2, "--dirty-log", kind, "--initrd",
+                                tmp_path / "ballast"))
+    vm.wait_console("verify ok")
+    for _ in range(2):
+        new, _ = mover.move(vm, "--mode", "postcopy", "--max-bandwidth", "8MiB/s",
+                            like=("--cpus", 2, "--dirty-log", kind))
+        info = new.migration()
+        assert info["postcopy"] is True and info["pages-missing"] == 0
+        assert {t["name"] for t in info["faults"]["threads"]} & {"vcpu-0", "vcpu-1"}
+        wait_ticks(new)
+        new.wait_console("verify ok")
+        assert "BAD" not in new.console()
+        vm.close()
+        vm = new
+
+
 def test_rings_tell_what_each_vcpu_writes(start_vm, mover, tmp_path):
     vm = start_vm("a", *memtick(GUEST, 1, "--dirty-log", "ring", "--initrd", tmp_path / "ballast"))
     wait_ticks(vm)
