@@ -96,10 +96,12 @@ static struct cpu_backend *backend_create(const struct cpu_config *config, GErro
 /* The saved form is kept what the kernel has: a load that fails goes back to it. */
 static bool refresh(struct cpu_backend *cpu, GError **error)
 {
+    if (!kvm_clock_get(cpu, &cpu->clock, error)) /* first: counters are read with it */
+        return false;
     for (unsigned i = 0; i < cpu->n_vcpus; i++)
         if (!kvm_vcpu_get(&cpu->vcpus[i], &cpu->vcpus[i].state, error))
             return false;
-    return kvm_chips_get(cpu, &cpu->chips, error) && kvm_clock_get(cpu, &cpu->clock, error);
+    return kvm_chips_get(cpu, &cpu->chips, error);
 }
 
 static void backend_reset(struct cpu_backend *cpu)

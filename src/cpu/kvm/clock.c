@@ -42,21 +42,35 @@ static uint64_t elapsed_since(const struct cpu_backend *cpu, uint64_t real_ns)
 
 /* ---- kvmclock ---- */
 
-bool kvm_clock_get(struct cpu_backend *cpu, struct kvm_clock_state *clock, GError **error)
+static bool read_moment(struct cpu_backend *cpu, struct kvm_moment *moment, GError **error)
 {
+    const uint32_t whole = KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
     struct kvm_clock_data data = {0};
-    int khz = ioctl(cpu->vcpus[0].fd, KVM_GET_TSC_KHZ, 0);
 
     if (ioctl(cpu->vm_fd, KVM_GET_CLOCK, &data) < 0) {
         kvm_set_error(error, "read the guest's clock");
         return false;
     }
+    *moment = (struct kvm_moment){
+        .ns = data.clock,
+        .real_ns = data.flags & KVM_CLOCK_REALTIME ? data.realtime : clock_real_ns(),
+        .host_tsc = (data.flags & whole) == whole ? data.host_tsc : 0,
+    };
+    return true;
+}
+
+bool kvm_clock_get(struct cpu_backend *cpu, struct kvm_clock_state *clock, GError **error)
+{
+    int khz = ioctl(cpu->vcpus[0].fd, KVM_GET_TSC_KHZ, 0);
+
+    if (!read_moment(cpu, &clock->moment, error))
+        return false;
     if (khz <= 0) {
         kvm_set_error(error, "say how fast time stamp counters run");
         return false;
     }
-    clock->ns = data.clock;
-    clock->real_ns = data.flags & KVM_CLOCK_REALTIME ? data.realtime : clock_real_ns();
+    clock->ns = clock->moment.ns;
+    clock->real_ns = clock->moment.real_ns;
     clock->tsc_khz = (uint32_t)khz;
     return true;
 }
@@ -82,7 +96,7 @@ static bool set_frequency(struct cpu_backend *cpu, uint32_t khz, GError **error)
     return true;
 }
 
-bool kvm_clock_set(struct cpu_backend *cpu, const struct kvm_clock_state *clock, GError **error)
+bool kvm_clock_set(struct cpu_backend *cpu, struct kvm_clock_state *clock, GError **error)
 {
     struct kvm_clock_data data = {.clock = clock->ns + elapsed_since(cpu, clock->real_ns)};
 
@@ -98,7 +112,7 @@ bool kvm_clock_set(struct cpu_backend *cpu, const struct kvm_clock_state *clock,
         kvm_set_error(error, "set the guest's clock");
         return false;
     }
-    return true;
+    return read_moment(cpu, &clock->moment, error);
 }
 
 /* ---- time stamp counters ---- */
@@ -108,9 +122,22 @@ struct one_msr {
     struct kvm_msr_entry entry;
 };
 
+/* How far a vCPU's counter is ahead of the host's (SPEC: Linux, virt/kvm/devices/vcpu.rst,
+ * KVM_VCPU_TSC_OFFSET). False: it runs at another frequency, the kernel did not tell the moment, or
+ * is too old. */
+static bool access_offset(struct kvm_vcpu *vcpu, unsigned long request, uint64_t *offset)
+{
+    const struct kvm_device_attr attribute = {
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)offset};
+
+    return vcpu->cpu->clock.moment.host_tsc != 0 &&
+           ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0) == (int)vcpu->cpu->host.tsc_khz &&
+           ioctl(vcpu->fd, request, &attribute) == 0;
+}
+
 /* Whoever is interrupted between the two clocks reads them as too far apart: the closest of a few
  * tries counts. */
-bool kvm_tsc_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **error)
+static bool read_counter(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **error)
 {
     struct one_msr tsc = {.head.nmsrs = 1, .entry.index = MSR_TSC};
     uint64_t best_ns = UINT64_MAX;
@@ -132,9 +159,21 @@ bool kvm_tsc_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **e
     return true;
 }
 
+bool kvm_tsc_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **error)
+{
+    const struct kvm_moment *moment = &vcpu->cpu->clock.moment;
+    uint64_t offset;
+
+    if (!access_offset(vcpu, KVM_GET_DEVICE_ATTR, &offset))
+        return read_counter(vcpu, state, error);
+    state->tsc = moment->host_tsc + offset;
+    state->tsc_real_ns = moment->real_ns;
+    return true;
+}
+
 /* The kernel takes writes to several vCPUs that agree within a second for one moment, and keeps the
  * counters in step. */
-bool kvm_tsc_set(struct kvm_vcpu *vcpu, const struct kvm_vcpu_state *state, GError **error)
+static bool write_counter(struct kvm_vcpu *vcpu, const struct kvm_vcpu_state *state, GError **error)
 {
     uint64_t elapsed_ns = elapsed_since(vcpu->cpu, state->tsc_real_ns);
     struct one_msr tsc = {
@@ -147,4 +186,16 @@ bool kvm_tsc_set(struct kvm_vcpu *vcpu, const struct kvm_vcpu_state *state, GErr
         return true;
     kvm_set_error(error, "set a time stamp counter");
     return false;
+}
+
+bool kvm_tsc_set(struct kvm_vcpu *vcpu, const struct kvm_vcpu_state *state, GError **error)
+{
+    const struct kvm_clock_state *clock = &vcpu->cpu->clock;
+    uint64_t now = kvm_tsc_after(state->tsc, clock->moment.ns - clock->ns, clock->tsc_khz);
+    uint64_t offset = now - clock->moment.host_tsc;
+
+    /* Read together with the guest clock? Only then is it that far from it, and from the others. */
+    return (state->tsc_real_ns == clock->real_ns &&
+            access_offset(vcpu, KVM_SET_DEVICE_ATTR, &offset)) ||
+           write_counter(vcpu, state, error);
 }

@@ -19,16 +19,29 @@ struct cpu_backend;
 struct kvm_vcpu;
 struct kvm_vcpu_state;
 
+/* One moment by three clocks, as the kernel tells it. */
+struct kvm_moment {
+    uint64_t ns;       /* the guest clock */
+    uint64_t real_ns;  /* CLOCK_REALTIME */
+    uint64_t host_tsc; /* this host's time stamp counter; 0: the kernel does not tell */
+};
+
 struct kvm_clock_state {
     uint64_t ns;      /* the guest clock */
     uint64_t real_ns; /* CLOCK_REALTIME when it read so */
     uint32_t tsc_khz; /* what the guest's counters run at */
+
+    struct kvm_moment moment; /* not saved: when it was read here, or just after it was set here */
 };
 
 bool kvm_clock_get(struct cpu_backend *cpu, struct kvm_clock_state *clock, GError **error);
-bool kvm_clock_set(struct cpu_backend *cpu, const struct kvm_clock_state *clock, GError **error);
+bool kvm_clock_set(struct cpu_backend *cpu, struct kvm_clock_state *clock, GError **error);
 
-/* Members tsc and tsc_real_ns of a vCPU's state. */
+/* Members tsc and tsc_real_ns of a vCPU's state. What cpu->clock holds has been read (set) just
+ * before. Where the kernel tells the moment (a stable counter, Linux 5.16), counters are moved by
+ * their distance from the host's, which is exact, and the same moment counts for all vCPUs: they
+ * stay as far from each other as they were, and from the guest clock. Else they are read and
+ * written, each a little later than the one before. */
 bool kvm_tsc_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **error);
 bool kvm_tsc_set(struct kvm_vcpu *vcpu, const struct kvm_vcpu_state *state, GError **error);
 

@@ -19,6 +19,7 @@
 #include "cpu/kvm/clock.h"
 #include "cpu/kvm/dirty.h"
 #include "cpu/kvm/kvm.h"
+#include "cpu/kvm/kvm_internal.h"
 #include "godwit/state.h"
 
 #define RAM_BYTES   (UINT64_C(4) << 20)
@@ -732,6 +733,63 @@ static void an_overrun_ring_is_found_again(void **unused)
 
 /* ---- clocks ---- */
 
+/* How far a vCPU's counter is ahead of one that began with the guest clock. */
+static int64_t counter_lead(struct tiny_pc *pc, unsigned vcpu, uint64_t *tsc)
+{
+    g_autoptr(GError) error = NULL;
+    struct kvm_vcpu *of = &pc->cpu->vcpus[vcpu];
+    const struct kvm_clock_state *clock = &pc->cpu->clock;
+
+    if (!kvm_vcpu_get(of, &of->state, &error))
+        fail_msg("%s", error->message);
+    *tsc = of->state.tsc;
+    return (int64_t)(of->state.tsc - kvm_tsc_after(0, clock->ns, clock->tsc_khz));
+}
+
+static void read_clock(struct tiny_pc *pc)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!kvm_clock_get(pc->cpu, &pc->cpu->clock, &error))
+        fail_msg("%s", error->message);
+}
+
+static void moved_counters_stay_together_and_beside_the_guest_clock(void **unused)
+{
+    NEED_KVM();
+    g_autoptr(GError) error = NULL;
+    struct tiny_pc *from = pc_new(2);
+    uint64_t tsc[2];
+
+    /* The kernel looks at its counters when a vCPU runs. */
+    LOAD_REAL(from, 0xba, 0xf8, 0x03, 0xee, 0xf4); /* mov dx, 0x3f8; out dx, al; hlt */
+    cpu_kvm.start(from->cpu);
+    WAIT_FOR(from, from->said->len == 1);
+    cpu_kvm.stop(from->cpu);
+    read_clock(from);
+    if (from->cpu->clock.moment.host_tsc == 0) {
+        print_message("skipped: this KVM does not tell its counter together with the clock\n");
+        pc_free(from);
+        skip();
+    }
+    int64_t lead = counter_lead(from, 0, &tsc[0]);
+    for (unsigned i = 0; i < 10; i++) {
+        struct tiny_pc *to = pc_new(2);
+        if (!move_state(from, to, NULL, &error))
+            fail_msg("move %u: %s", i, error->message);
+        read_clock(to);
+        int64_t moved = counter_lead(to, 0, &tsc[0]) - lead;
+        counter_lead(to, 1, &tsc[1]);
+        assert_true(tsc[0] == tsc[1]);
+        /* The two run a little apart by themselves, 250 ppm at most. */
+        if (ABS(moved) > from->cpu->clock.tsc_khz / 100)
+            fail_msg("after move %u the counter is off by %" G_GINT64_FORMAT, i, moved);
+        pc_free(from);
+        from = to;
+    }
+    pc_free(from);
+}
+
 static void clocks_go_on(void **unused)
 {
     uint32_t min_khz, max_khz;
@@ -770,6 +828,7 @@ int main(void)
         cmocka_unit_test(a_full_ring_misses_no_write),
         cmocka_unit_test(ring_is_taken_in_order),
         cmocka_unit_test(an_overrun_ring_is_found_again),
+        cmocka_unit_test(moved_counters_stay_together_and_beside_the_guest_clock),
         cmocka_unit_test(clocks_go_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
