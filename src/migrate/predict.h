@@ -49,7 +49,7 @@
 #define PREDICT_HOPELESS_ROUNDS 2u
 /* See forecast.h: a round is cut when the guest has dirtied, since it began, so much of what it has
  * to send, and so much of what it sends comes again. */
-#define PREDICT_VAIN_SHARE      0.5
+#define PREDICT_VAIN_SHARE      (1.0 / 3)
 #define PREDICT_VAIN_NS         UINT64_C(200000000) /* over which that is seen */
 
 struct predict {

@@ -148,11 +148,17 @@ bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError *
 
 uint64_t source_forecast_next_ns(const struct gw_source *source)
 {
+    const struct source_forecast *forecast = source->forecast;
+
     /* The first round is long, or it tells nothing that the next would not. */
     if (!source->is_round_open || source->share.is_agreed)
         return UINT64_MAX;
-    return source->forecast ? source->forecast->next_look_ns
-                            : source->round_start_ns + RHYTHM_BIN_NS;
+    if (!forecast)
+        return source->round_start_ns + RHYTHM_BIN_NS;
+    /* A round that may be cut is looked at after each stretch, whatever a look costs the guest. */
+    return forecast->is_hopeless && forecast->vain.round == source->round
+               ? MIN(forecast->next_look_ns, forecast->vain.from_ns + PREDICT_VAIN_NS)
+               : forecast->next_look_ns;
 }
 
 /* ---- what is left ------------------------------------------------------------------------------
