@@ -254,7 +254,7 @@ void source_put_back_round(struct gw_source *source, uint32_t acked_round,
 
 /* source_postcopy.c */
 bool source_postcopy_offered(const struct gw_source *source);
-bool source_can_postcopy(struct gw_source *source);
+bool source_can_postcopy(const struct gw_source *source);
 /* Should the next switchover be one whose pages come after COMMIT? */
 bool source_wants_postcopy(struct gw_source *source);
 /* Between rounds: does it converge? */
@@ -292,8 +292,9 @@ void source_reconnect(struct gw_source *source);
 bool source_may_reconnect(const struct gw_source *source);
 void source_try_reconnect(struct gw_source *source);
 
-/* Within a round, with the rate that it has had so far: post-copy is what it will come to, by
- * itself, and nothing else is to be tried first. */
+/* Whether post-copy may begin by itself, with nothing else to be tried first. */
+bool source_may_give_up(const struct gw_source *source);
+/* Within a round, with the rate that it has had so far: it may, and it is what it will come to. */
 bool source_gives_up(struct gw_source *source, uint64_t early_rate);
 
 /* source_forecast.c */

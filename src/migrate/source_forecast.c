@@ -155,8 +155,10 @@ uint64_t source_forecast_next_ns(const struct gw_source *source)
         return UINT64_MAX;
     if (!forecast)
         return source->round_start_ns + RHYTHM_BIN_NS;
-    /* A round that may be cut is looked at after each stretch, whatever a look costs the guest. */
-    return forecast->is_hopeless && forecast->vain.round == source->round
+    /* A round that may be cut is looked at after each stretch, whatever a look costs the guest: it
+     * will not be many. */
+    return forecast->is_hopeless && forecast->vain.round == source->round &&
+                   source_may_give_up(source)
                ? MIN(forecast->next_look_ns, forecast->vain.from_ns + PREDICT_VAIN_NS)
                : forecast->next_look_ns;
 }

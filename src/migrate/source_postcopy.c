@@ -30,7 +30,7 @@
  */
 
 /* NULL, or why post-copy is not possible; static text. */
-static const char *why_not(struct gw_source *source)
+static const char *why_not(const struct gw_source *source)
 {
     if (source->params.forbids_postcopy)
         return "it is forbidden at the source";
@@ -45,7 +45,7 @@ static const char *why_not(struct gw_source *source)
     return NULL;
 }
 
-bool source_can_postcopy(struct gw_source *source)
+bool source_can_postcopy(const struct gw_source *source)
 {
     return why_not(source) == NULL;
 }
@@ -102,14 +102,17 @@ void source_note_hope(struct gw_source *source, uint64_t remaining_bytes, uint64
                       is_tedious(source, remaining_bytes));
 }
 
+bool source_may_give_up(const struct gw_source *source)
+{
+    return source->params.mode != GW_MODE_PRECOPY && source_can_postcopy(source) &&
+           clock_mono_ns() >= source->predict.not_before_ns &&
+           (source->params.mode == GW_MODE_POSTCOPY || !source->status.max_slowdown_permille);
+}
+
 bool source_gives_up(struct gw_source *source, uint64_t early_rate)
 {
-    if (source->params.mode == GW_MODE_PRECOPY || !source_can_postcopy(source) ||
-        clock_mono_ns() < source->predict.not_before_ns)
-        return false;
-    return source->params.mode == GW_MODE_POSTCOPY ||
-           (!source->status.max_slowdown_permille &&
-            source_forecast_is_hopeless(source, early_rate));
+    return source_may_give_up(source) && (source->params.mode == GW_MODE_POSTCOPY ||
+                                          source_forecast_is_hopeless(source, early_rate));
 }
 
 bool source_check_mode(struct gw_source *source)
