@@ -20,7 +20,8 @@ PYTHON_LEAVE = re.compile(r"/(test|tests|idlelib|lib2to3|ensurepip|distutils|pyd
                           r"sqlite3|curses|dbm|config-[^/]*)(/|$)|"
                           r"/(_ssl|_hashlib|_sqlite3|_curses|_dbm|_gdbm|_tkinter|_codecs_|_crypt|"
                           r"readline|_ctypes_test|_test)[^/]*\.so$")
-TREE = ("scripts", "tests/lab", "tests/system", "bench/measure", "bench/run")
+TREE = ("scripts", "tests/lab", "tests/system", "bench/measure", "bench/run", "bench/report.py",
+        "bench/charts.py", "bench/convergence.py")
 BUILT = ("src/cli/godwit", "bench/probe", "guest/initrd-pc.cpio", "guest/memtick.elf",
          "guest/memtick-x86.elf", "tests/unit/cpu/test-cpu-kvm")
 
