@@ -107,14 +107,20 @@ static bool set_msrs(struct kvm_vcpu *vcpu, const struct kvm_vcpu_state *state, 
 
 /* ---- the rest ---- */
 
+/* KVM has just refused a call. False. */
+static bool complain(const struct kvm_vcpu *vcpu, enum gw_error_code code, const char *does,
+                     const char *what, GError **error)
+{
+    g_set_error(error, GW_ERROR, code, "vCPU %u: KVM %s its %s: %s", vcpu->id, does, what,
+                g_strerror(errno));
+    return false;
+}
+
 static bool get(struct kvm_vcpu *vcpu, unsigned long request, void *value, const char *what,
                 GError **error)
 {
-    if (ioctl(vcpu->fd, request, value) == 0)
-        return true;
-    g_set_error(error, GW_ERROR, GW_ERROR_IO, "vCPU %u: KVM does not tell its %s: %s", vcpu->id,
-                what, g_strerror(errno));
-    return false;
+    return ioctl(vcpu->fd, request, value) == 0 ||
+           complain(vcpu, GW_ERROR_IO, "does not tell", what, error);
 }
 
 static bool get_xsave(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **error)
@@ -148,11 +154,8 @@ bool kvm_vcpu_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **
 static bool set(struct kvm_vcpu *vcpu, unsigned long request, const void *value, const char *what,
                 GError **error)
 {
-    if (ioctl(vcpu->fd, request, value) == 0)
-        return true;
-    g_set_error(error, GW_ERROR, GW_ERROR_REFUSED, "vCPU %u: KVM refuses its %s: %s", vcpu->id,
-                what, g_strerror(errno));
-    return false;
+    return ioctl(vcpu->fd, request, value) == 0 ||
+           complain(vcpu, GW_ERROR_REFUSED, "refuses", what, error);
 }
 
 /* A flag says that the kernel shall look at members; those of features that it may lack are left

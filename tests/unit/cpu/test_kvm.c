@@ -491,8 +491,6 @@ static void a_vcpu_told_to_start_starts_where_it_was_moved_to(void **unused)
 
     LOAD_REAL(from, 0xf4); /* hlt */
     memcpy(from->ram->host + 0x9000, second, sizeof second);
-    cpu_kvm.start(from->cpu); /* only a vCPU that waits takes the start-up message */
-    cpu_kvm.stop(from->cpu);
     kvm_send_msi(from->cpu, apic_1, 0x500); /* INIT */
     kvm_send_msi(from->cpu, apic_1, 0x609); /* start at 0x9000 */
     memcpy(to->ram->host, from->ram->host, RAM_BYTES);

@@ -554,8 +554,6 @@ static void a_lost_host_is_a_lost_guest(void **state)
     move_clear(&move);
 }
 
-/* A link that breaks before COMMIT: the guest runs on, and what was acknowledged is not sent again.
- */
 /* The first round's pages have come when its link breaks, and nobody has acknowledged them. The
  * guest hardly writes. What is counted is what the last connection has sent. */
 static void what_has_come_is_not_sent_again(void **state)
@@ -582,6 +580,8 @@ static void what_has_come_is_not_sent_again(void **state)
     move_clear(&move);
 }
 
+/* A link that breaks before COMMIT: the guest runs on, and what was acknowledged is not sent again.
+ */
 static void rounds_go_on_over_another_link(void **state)
 {
     static const char *const specs[] = {
