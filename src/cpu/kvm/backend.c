@@ -59,8 +59,10 @@ static bool create_vcpus(struct cpu_backend *cpu, GError **error)
         if (!kvm_vcpu_create(vcpu, error) || !kvm_dirty_add_vcpu(vcpu, error) ||
             !kvm_model_set(vcpu, error))
             return false;
-        if (i == 0)
+        if (i == 0) {
             kvm_vcpu_probe_msrs(vcpu);
+            cpu->host.has_tsc_offset = kvm_has_tsc_offset(vcpu);
+        }
         if (!kvm_vcpu_get(vcpu, &vcpu->power_on, error))
             return false;
     }
@@ -190,6 +192,8 @@ static const unsigned long requests[] = {
     KVM_SET_CLOCK,
     KVM_GET_TSC_KHZ,
     KVM_SET_TSC_KHZ,
+    KVM_GET_DEVICE_ATTR, /* how far a counter is ahead of the host's */
+    KVM_SET_DEVICE_ATTR,
     0,
 };
 

@@ -122,17 +122,29 @@ struct one_msr {
     struct kvm_msr_entry entry;
 };
 
-/* How far a vCPU's counter is ahead of the host's (SPEC: Linux, virt/kvm/devices/vcpu.rst,
- * KVM_VCPU_TSC_OFFSET). False: it runs at another frequency, the kernel did not tell the moment, or
- * is too old. */
-static bool access_offset(struct kvm_vcpu *vcpu, unsigned long request, uint64_t *offset)
+/* How far a vCPU's counter is ahead of the host's. SPEC: Linux, virt/kvm/devices/vcpu.rst,
+ * KVM_VCPU_TSC_OFFSET. */
+static bool access_offset(const struct kvm_vcpu *vcpu, unsigned long request, uint64_t *offset)
 {
     const struct kvm_device_attr attribute = {
         .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)offset};
 
-    return vcpu->cpu->clock.moment.host_tsc != 0 &&
-           ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0) == (int)vcpu->cpu->host.tsc_khz &&
-           ioctl(vcpu->fd, request, &attribute) == 0;
+    return ioctl(vcpu->fd, request, &attribute) == 0;
+}
+
+bool kvm_has_tsc_offset(const struct kvm_vcpu *vcpu)
+{
+    uint64_t unused;
+
+    return access_offset(vcpu, KVM_HAS_DEVICE_ATTR, &unused);
+}
+
+/* Whether the offset is all that there is to a counter: the kernel has told the moment, and the
+ * counter runs as fast as the host's. */
+static bool goes_by_offset(const struct kvm_vcpu *vcpu)
+{
+    return vcpu->cpu->host.has_tsc_offset && vcpu->cpu->clock.moment.host_tsc != 0 &&
+           ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0) == (int)vcpu->cpu->host.tsc_khz;
 }
 
 /* Whoever is interrupted between the two clocks reads them as too far apart: the closest of a few
@@ -164,8 +176,12 @@ bool kvm_tsc_get(struct kvm_vcpu *vcpu, struct kvm_vcpu_state *state, GError **e
     const struct kvm_moment *moment = &vcpu->cpu->clock.moment;
     uint64_t offset;
 
-    if (!access_offset(vcpu, KVM_GET_DEVICE_ATTR, &offset))
+    if (!goes_by_offset(vcpu))
         return read_counter(vcpu, state, error);
+    if (!access_offset(vcpu, KVM_GET_DEVICE_ATTR, &offset)) {
+        kvm_set_error(error, "read the offset of a time stamp counter");
+        return false;
+    }
     state->tsc = moment->host_tsc + offset;
     state->tsc_real_ns = moment->real_ns;
     return true;
@@ -195,7 +211,10 @@ bool kvm_tsc_set(struct kvm_vcpu *vcpu, const struct kvm_vcpu_state *state, GErr
     uint64_t offset = now - clock->moment.host_tsc;
 
     /* Read together with the guest clock? Only then is it that far from it, and from the others. */
-    return (state->tsc_real_ns == clock->real_ns &&
-            access_offset(vcpu, KVM_SET_DEVICE_ATTR, &offset)) ||
-           write_counter(vcpu, state, error);
+    if (state->tsc_real_ns != clock->real_ns || !goes_by_offset(vcpu))
+        return write_counter(vcpu, state, error);
+    if (access_offset(vcpu, KVM_SET_DEVICE_ATTR, &offset))
+        return true;
+    kvm_set_error(error, "set the offset of a time stamp counter");
+    return false;
 }

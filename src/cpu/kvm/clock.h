@@ -37,6 +37,8 @@ struct kvm_clock_state {
 bool kvm_clock_get(struct cpu_backend *cpu, struct kvm_clock_state *clock, GError **error);
 bool kvm_clock_set(struct cpu_backend *cpu, struct kvm_clock_state *clock, GError **error);
 
+/* Of a vCPU that was just created: fills kvm_host.has_tsc_offset. */
+bool kvm_has_tsc_offset(const struct kvm_vcpu *vcpu);
 /* Members tsc and tsc_real_ns of a vCPU's state. What cpu->clock holds has been read (set) just
  * before. Where the kernel tells the moment (a stable counter, Linux 5.16), counters are moved by
  * their distance from the host's, which is exact, and the same moment counts for all vCPUs: they

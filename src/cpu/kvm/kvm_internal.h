@@ -73,6 +73,7 @@ struct kvm_host {
     uint32_t tsc_khz;
     bool is_tsc_scaled;  /* guests may run at other frequencies */
     bool has_real_clock; /* the kernel knows what time passed between two wall clock readings */
+    bool has_tsc_offset; /* it tells how far a vCPU's counter is ahead of the host's */
 };
 
 struct cpu_backend {
