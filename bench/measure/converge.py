@@ -10,6 +10,7 @@ would have done by its own counter, had it been left alone."""
 import fnmatch
 import json
 import math
+import random
 import re
 import time
 
@@ -69,6 +70,7 @@ def account(source, destination, move):
     with Beats() as beats:
         for vm in (source, destination):
             beats.watch(vm)
+        time.sleep(random.random() * PERIOD_S)  # moves begin anywhere in a period
         quiet, before = next_beat(source)
         wait_until("the guest's pace", lambda: time.monotonic() >= quiet + WATCH_S)
         begun, first = next_beat(source)

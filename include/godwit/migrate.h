@@ -418,6 +418,9 @@ struct gw_source_status {
      * gw_source_get_fault_waits has the single threads. has_fault_waits false: it has not told. */
     bool has_fault_waits;
     uint64_t faults, fault_p50_ns, fault_p99_ns, fault_max_ns;
+    /* Not sent to their end: the guest could be stopped as it was, or what they sent would have
+     * come again, so that the rest of them followed by post-copy. */
+    uint32_t rounds_cut;
 };
 
 /* A vCPU, as far as throttling goes. */

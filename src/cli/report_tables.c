@@ -147,6 +147,7 @@ static void put_figures(GString *out, const struct report_facts *facts)
     put_figure(out, "page channels", SVG_COUNT, info, "channels");
     put_figure(out, "lost links taken up again", SVG_COUNT, info, "reconnects");
     put_figure(out, "switchovers put off", SVG_COUNT, info, "failed-attempts");
+    put_figure(out, "rounds not sent to their end", SVG_COUNT, info, "rounds-cut");
     put_figure(out, "frames sent after the guest", SVG_COUNT, info, "packets-forwarded");
     put_figure(out, "CPU time of the move at the source", SVG_TIME, info, "cpu-ns");
     put_figure(out, "CPU time at the destination", SVG_TIME, info, "peer-cpu-ns");

@@ -15,9 +15,9 @@
 #define RUN_NS          400.0  /* which the destination looks at in the blackout */
 #define VOID_RUN_NS     4500.0 /* and has discarded before */
 #define N_PHASES        8u     /* of a rhythm, that a migration may begin in */
-#define MAX_STRETCHES   200.0  /* of the first round, after which it may be cut */
+#define MAX_LOOKS       200.0  /* at the first round, at which it may be cut */
 #define IDLE_NS         1e7    /* between two looks of the engine while nothing is to be sent */
-#define LOOKS           16u    /* at which a round's leavings are summed up */
+#define LOOKS           16u    /* at which a round's leavings are summed up, or it may be over */
 #define SLOWDOWN_STEP   25u    /* permille */
 #define MAX_SLOWDOWN    990u
 #define NEED_MARGIN     1.1 /* a budget that would do has this much to spare */
@@ -80,7 +80,6 @@ static struct play play_init(const struct forecast_input *input, double doubt, u
         play.phase_ns = (double)(input->rhythm->n * RHYTHM_BIN_NS) * phase / N_PHASES;
     play.link = link_in_force(input, fmax(input->link_bytes_per_s * share, 1));
     play.predict.bytes_per_s = (uint64_t)play.link;
-    play.predict.n_extra_rounds = 0;
     play.dirty_factor = doubt; /* turned into a factor by the window it is about */
     return play;
 }
@@ -123,11 +122,11 @@ static double dirtied_behind(const struct play *play, double from_ns, double to_
     return sum / LOOKS;
 }
 
-/* What is dirty after a round of n_bytes from one moment to another. They were dirtied in the
- * before_ns before it (0: they are all of the memory that is used), so the curve says how many of
- * them come again. */
-static double left_after(const struct play *play, double n_bytes, double before_ns, double from_ns,
-                         double to_ns)
+/* What is dirty, but for what is still to be sent, when from one moment to another a round of
+ * n_bytes has sent a share of them. They were dirtied in the before_ns before it (0: they are all
+ * of the memory that is used), so the curve says how many of them come again. */
+static double left_when(const struct play *play, double sent_share, double n_bytes,
+                        double before_ns, double from_ns, double to_ns)
 {
     double all = dirtied_bytes(play, from_ns, to_ns), share = 1;
 
@@ -137,7 +136,13 @@ static double left_after(const struct play *play, double n_bytes, double before_
 
         share = fmax(again, 0) / all * fmin(n_bytes / fmax(before, 1), 1);
     }
-    return all - fmin(share, 1) * fmax(all - dirtied_behind(play, from_ns, to_ns), 0);
+    return all - fmin(share, 1) * fmax(all - sent_share * dirtied_behind(play, from_ns, to_ns), 0);
+}
+
+static double left_after(const struct play *play, double n_bytes, double before_ns, double from_ns,
+                         double to_ns)
+{
+    return left_when(play, 1, n_bytes, before_ns, from_ns, to_ns);
 }
 
 static double first_round_ns(const struct play *play)
@@ -169,23 +174,21 @@ static double first_round(const struct play *play, struct forecast_run *run, dou
 static bool cut_round(const struct play *play, struct forecast_run *run, double *ns, double *left)
 {
     const struct forecast_input *input = play->input;
-    double all = (double)(input->first_bytes + input->zero_bytes), again_before = 0;
-    double round = first_round_ns(play), begin_ns = *ns, step = (double)PREDICT_VAIN_NS;
+    double least = PREDICT_VAIN_SHARE * (double)(input->first_bytes + input->zero_bytes);
+    double round = first_round_ns(play), begin_ns = *ns;
+    double step = fmax((double)PREDICT_VAIN_NS, round / MAX_LOOKS);
 
     if (!play->is_hopeless)
         return false;
-    step = fmax(step, round / MAX_STRETCHES);
-    /* The first look comes a bin after the beginning. */
-    for (double past = (double)RHYTHM_BIN_NS + step; past < round; past += step) {
+    for (double past = fmax((double)RHYTHM_BIN_NS, step); past < round; past += step) {
         double now_ns = begin_ns + past, share = past / round;
-        double again = share * dirtied_behind(play, begin_ns, now_ns);
-        bool is_vain = again - again_before >= PREDICT_VAIN_SHARE * all * step / round;
 
-        again_before = again;
-        if (!is_vain || dirtied_bytes(play, begin_ns, now_ns) < PREDICT_VAIN_SHARE * all)
+        if (dirtied_bytes(play, begin_ns, now_ns) < least ||
+            dirtied_bytes(play, now_ns, begin_ns + round) < least)
             continue;
         *ns = now_ns;
-        *left = (double)input->first_bytes * (1 - share) + again;
+        *left = (double)input->first_bytes * (1 - share) +
+                share * dirtied_behind(play, begin_ns, now_ns);
         run->rounds = 1;
         run->n_bytes = (uint64_t)((double)input->first_bytes * share * RECORD_OVERHEAD);
         return true;
@@ -193,28 +196,86 @@ static bool cut_round(const struct play *play, struct forecast_run *run, double 
     return false;
 }
 
+/* On the engine's clock. */
+static uint64_t moment(const struct play *play, double ns)
+{
+    return play->input->begin_ns + to_ns(ns);
+}
+
+/* Within so much of its budget, could the guest be stopped? And would what goes out next, unsent of
+ * what is left, make it no better? */
+static bool is_enough(struct play *play, uint64_t budget_ns, double left, double unsent,
+                      double now_ns)
+{
+    uint64_t ns;
+
+    if (predict_blackout_ns(&play->predict, (uint64_t)left) > budget_ns)
+        return false;
+    predict_note_due(&play->predict, play->input->begin_ns - play->input->past_ns,
+                     moment(play, now_ns));
+    ns = predict_better_ns(&play->predict, (uint64_t)unsent, moment(play, now_ns));
+    return !predict_is_worth(&play->predict, (uint64_t)unsent, ns,
+                             (uint64_t)dirtied_bytes(play, now_ns, now_ns + (double)ns));
+}
+
 static bool is_due(struct play *play, double left, double last_ns, double now_ns)
 {
-    double round_ns = (double)predict_round_ns(&play->predict, (uint64_t)left);
-
     play->predict.dirty_bytes_per_s =
         (uint64_t)(dirtied_bytes(play, now_ns - last_ns, now_ns) / fmax(last_ns, 1) * NS);
-    return predict_blackout_ns(&play->predict, (uint64_t)left) <= play->max_blackout_ns &&
-           !predict_wants_round(&play->predict, (uint64_t)left,
-                                (uint64_t)dirtied_bytes(play, now_ns, now_ns + round_ns));
+    return is_enough(play, play->max_blackout_ns, left, left, now_ns);
 }
 
 /* The guest could be stopped: would the engine rather wait for a quieter moment? */
-static bool awaits_quiet(const struct play *play, uint64_t *limit_ns, double left, double last_ns,
-                         double now_ns)
+static bool awaits_quiet(const struct play *play, double left, double last_ns, double now_ns)
 {
     const struct rhythm_profile *rhythm = play->input->rhythm;
+    uint64_t now = moment(play, now_ns), until = MAX(play->predict.better_until_ns, now), at;
 
-    return has_rhythm(play->input) &&
-           rhythm_wants_wait(rhythm, limit_ns,
-                             rhythm->origin * RHYTHM_BIN_NS + to_ns(play->phase_ns + now_ns),
-                             to_ns(last_ns), (uint64_t)(left / PAGE), to_ns(left / play->link * NS),
+    if (!has_rhythm(play->input))
+        return false;
+    /* The profile has a clock of its own where the phase is played. */
+    at = rhythm->origin * RHYTHM_BIN_NS + to_ns(play->phase_ns + now_ns);
+    return rhythm_wants_wait(rhythm, at + (until - now), at, to_ns(last_ns),
+                             (uint64_t)(left / PAGE), to_ns(left / play->link * NS),
                              predict_blackout_ns(&play->predict, (uint64_t)left));
+}
+
+/* A round of what is left that is over before its end: then the moment, what is left, and what was
+ * sent. */
+static bool ends_within(struct play *play, double last_ns, double *ns, double *left, double *sent)
+{
+    double round = round_ns(play, *left), begin_ns = *ns, n_bytes = *left;
+    uint64_t budget_ns = predict_safe_ns(play->max_blackout_ns);
+
+    if (round < (double)RHYTHM_BIN_NS)
+        return false;
+    for (unsigned i = 1; i < LOOKS; i++) {
+        double share = (double)i / LOOKS, unsent = n_bytes * (1 - share);
+        double now_ns = begin_ns + round * share, all;
+
+        if (predict_blackout_ns(&play->predict, (uint64_t)unsent) > budget_ns)
+            continue;
+        all = unsent + left_when(play, share, n_bytes, last_ns, begin_ns, now_ns);
+        if (!is_enough(play, budget_ns, all, unsent, now_ns) ||
+            awaits_quiet(play, all, now_ns - begin_ns, now_ns))
+            continue;
+        *ns = now_ns;
+        *left = all;
+        *sent = n_bytes - unsent;
+        return true;
+    }
+    return false;
+}
+
+/* The guest stops with so much to go. */
+static void play_blackout(const struct play *play, struct forecast_run *run, double *ns,
+                          double left)
+{
+    run->is_ending = true;
+    run->blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
+    run->least_blackout_ns = MIN(run->least_blackout_ns, run->blackout_ns);
+    run->n_bytes += (uint64_t)(left * RECORD_OVERHEAD) + play->predict.state_bytes;
+    *ns += (double)run->blackout_ns;
 }
 
 /* Rounds from one that has left so much and took last_ns, to the end of the blackout. */
@@ -222,21 +283,16 @@ static void play_rounds(struct play *play, struct forecast_run *run, double *ns,
                         double last_ns)
 {
     unsigned n_stalls = 0;
-    uint64_t limit_ns = 0;
 
     run->least_blackout_ns = FORECAST_NEVER;
     run->blackout_ns = FORECAST_NEVER;
     for (; run->rounds < FORECAST_MAX_ROUNDS && n_stalls < MAX_STALLS; run->rounds++) {
         uint64_t blackout_ns;
-        double next;
+        double next, sent;
 
         while (is_due(play, left, last_ns, *ns)) {
-            if (!awaits_quiet(play, &limit_ns, left, last_ns, *ns)) {
-                run->is_ending = true;
-                run->blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
-                run->least_blackout_ns = MIN(run->least_blackout_ns, run->blackout_ns);
-                run->n_bytes += (uint64_t)(left * RECORD_OVERHEAD) + play->predict.state_bytes;
-                *ns += (double)run->blackout_ns;
+            if (!awaits_quiet(play, left, last_ns, *ns)) {
+                play_blackout(play, run, ns, left);
                 return;
             }
             if (left >= (double)PREDICT_MIN_WORTH_BYTES)
@@ -247,6 +303,12 @@ static void play_rounds(struct play *play, struct forecast_run *run, double *ns,
         }
         blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
         run->least_blackout_ns = MIN(run->least_blackout_ns, blackout_ns);
+        if (ends_within(play, last_ns, ns, &left, &sent)) {
+            run->n_bytes += (uint64_t)(sent * RECORD_OVERHEAD);
+            run->rounds++;
+            play_blackout(play, run, ns, left);
+            return;
+        }
         next = left_after(play, left, last_ns, *ns, *ns + round_ns(play, left));
         last_ns = round_ns(play, left);
         *ns += last_ns;
@@ -273,7 +335,7 @@ static bool is_tedious(const struct play *play, double left, double last_ns, dou
     struct forecast_run run = {0};
     double ns = now_ns;
 
-    rest.predict.n_extra_rounds = 0;
+    rest.predict.better_until_ns = 0;
     play_rounds(&rest, &run, &ns, left, last_ns);
     return is_tedious_end(&rest, &run, left, ns - now_ns);
 }

@@ -6,13 +6,13 @@
  * dirties meanwhile (the dirty model says how many distinct pages in that time), but for pages that
  * the round has still to read, is the next round;
  * when the predicted blackout for it meets the budget the guest changes hands, by the very rule of
- * the engine (migrate/predict.h). Then:
+ * the engine (migrate/predict.h), within a round too. Then:
  * - throttled, the guest does in a time t what it does in t * (1 - slowdown) otherwise; the least
  *   slowdown is looked for with which the budgets are met;
  * - post-copy begins after a round when the engine would give up hope, by its very rule, and within
  *   the first round when that hardly helps: when the guest has dirtied a third of what the round
- *   has to send, and a third of what is sent comes again. Then what the destination has of it is
- *   discarded, the blackout has the device state and the list of what is missing, and the rest
+ *   has to send, and will have dirtied a third again by its end. Then what the destination has of
+ * it is discarded, the blackout has the device state and the list of what is missing, and the rest
  *   follows at the link's rate while accesses to it wait for a fault each.
  * A guest with a rhythm (migrate/rhythm.h) is stopped in a quiet moment when that is worth a wait.
  * The error bar comes from playing it again with link and guest both better and both worse by their
@@ -42,6 +42,8 @@ struct forecast_input {
     double link_bytes_per_s;
     double link_doubt; /* share by which it may be wrong */
     uint64_t setup_ns;
+    uint64_t begin_ns;        /* now, on the clock of costs; 0: the migration is yet to begin */
+    uint64_t past_ns;         /* that the migration has taken by then */
     uint64_t first_bytes;     /* still to be sent of the first round, or of the one in flight */
     uint64_t zero_bytes;      /* pages of zeroes in it */
     uint64_t first_past_ns;   /* since when what is dirtied waits for the next round */

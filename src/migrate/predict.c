@@ -135,14 +135,27 @@ uint64_t predict_round_ns(const struct predict *predict, uint64_t remaining_byte
     return saturating_add(last_pages_ns(predict, remaining_bytes), predict->round_trip_ns / 2);
 }
 
-bool predict_wants_round(struct predict *predict, uint64_t remaining_bytes, uint64_t left_bytes)
+void predict_note_due(struct predict *predict, uint64_t start_ns, uint64_t now_ns)
 {
-    if (predict->n_extra_rounds >= PREDICT_MAX_EXTRA_ROUNDS || predict->bytes_per_s == 0 ||
-        remaining_bytes < PREDICT_MIN_WORTH_BYTES ||
-        left_bytes > (__uint128_t)remaining_bytes * PREDICT_WORTH_PERCENT / 100)
-        return false;
-    predict->n_extra_rounds++;
-    return true;
+    if (predict->better_until_ns == 0)
+        predict->better_until_ns = now_ns + CLAMP((now_ns - start_ns) / PREDICT_BETTER_SHARE,
+                                                  PREDICT_BETTER_MIN_NS, PREDICT_BETTER_MAX_NS);
+}
+
+uint64_t predict_better_ns(const struct predict *predict, uint64_t unsent_bytes, uint64_t now_ns)
+{
+    if (unsent_bytes < PREDICT_MIN_WORTH_BYTES || now_ns >= predict->better_until_ns)
+        return 0;
+    return MIN(predict_round_ns(predict, unsent_bytes), predict->better_until_ns - now_ns);
+}
+
+bool predict_is_worth(const struct predict *predict, uint64_t unsent_bytes, uint64_t better_ns,
+                      uint64_t dirtied_bytes)
+{
+    uint64_t round_ns = predict_round_ns(predict, unsent_bytes);
+    __uint128_t sent_bytes = (__uint128_t)unsent_bytes * better_ns / MAX(round_ns, 1);
+
+    return better_ns > 0 && dirtied_bytes <= sent_bytes * PREDICT_WORTH_PERCENT / 100;
 }
 
 uint64_t predict_allowance_bytes(const struct predict *predict, uint64_t budget_ns)
@@ -156,6 +169,11 @@ uint64_t predict_allowance_bytes(const struct predict *predict, uint64_t budget_
     if (n_bytes < predict->small_round_bytes) /* it took no longer than none would: see above */
         return predict->small_round_bytes;
     return n_bytes > UINT64_MAX ? UINT64_MAX : (uint64_t)n_bytes;
+}
+
+uint64_t predict_safe_ns(uint64_t budget_ns)
+{
+    return budget_ns / 100 * PREDICT_SAFE_PERCENT;
 }
 
 /* Half of a measurement, but no less than floor_ns, unless it was less before. */
@@ -188,7 +206,7 @@ void predict_put_off(struct predict *predict, uint64_t now_ns)
 {
     predict->n_failed++;
     halve_unsure(predict);
-    predict->n_extra_rounds = 0;
+    predict->better_until_ns = 0;
     if (predict->backoff_ns == 0)
         predict->backoff_ns = PREDICT_FIRST_BACKOFF_NS;
     else if (predict->backoff_ns < PREDICT_MAX_BACKOFF_NS)

@@ -36,11 +36,17 @@
 #define PREDICT_MIN_SAMPLE_BYTES  (UINT64_C(1) << 20)
 
 /* What another round is not worth a millisecond of the guest's network for. */
-#define PREDICT_MIN_WORTH_BYTES  (UINT64_C(64) << 10)
-#define PREDICT_MAX_EXTRA_ROUNDS 8u
-#define PREDICT_WORTH_PERCENT                                                                      \
-    55u /* of what is to send: a round that leaves more is not worth it                            \
-         */
+#define PREDICT_MIN_WORTH_BYTES (UINT64_C(64) << 10)
+/* Of what it sends: a round after which more comes again is not worth it. */
+#define PREDICT_WORTH_PERCENT   55u
+/* Once the budget could be met, a shorter blackout may make the migration longer by this share of
+ * what it has taken, but no less than the one and no more than the other time. */
+#define PREDICT_BETTER_SHARE    8u
+#define PREDICT_BETTER_MIN_NS   UINT64_C(250000000)
+#define PREDICT_BETTER_MAX_NS   UINT64_C(5000000000)
+/* Of the budget, within which a round is not sent to its end: what is on its way is counted as
+ * sent. */
+#define PREDICT_SAFE_PERCENT    90u
 /* See predict_is_tedious. */
 #define PREDICT_PATIENCE        2u
 #define PREDICT_TEDIOUS_NS      UINT64_C(500000000)
@@ -48,9 +54,9 @@
  * if everything is better than expected, or none worth waiting for. */
 #define PREDICT_HOPELESS_ROUNDS 2u
 /* See forecast.h: a round is cut when the guest has dirtied, since it began, so much of what it has
- * to send, and so much of what it sends comes again. */
+ * to send, and will have dirtied as much again by its end. */
 #define PREDICT_VAIN_SHARE      (1.0 / 3)
-#define PREDICT_VAIN_NS         UINT64_C(200000000) /* over which that is seen */
+#define PREDICT_VAIN_NS         UINT64_C(100000000) /* between looks for that */
 
 struct predict {
     uint64_t stop_ns, fetch_ns, flush_ns, save_ns, load_ns, resume_ns, round_trip_ns;
@@ -64,9 +70,9 @@ struct predict {
     uint64_t not_before_ns;     /* CLOCK_MONOTONIC: the next attempt waits until then */
     uint64_t next_doubt_ns;     /* the same, of predict_doubt; 0: not asked yet */
     uint32_t n_failed;
-    uint32_t n_extra_rounds; /* since the budget is met: see predict_wants_round */
-    uint64_t left_before;    /* bytes that the round before left; 0: there was none */
-    uint32_t n_hopeless;     /* rounds in a row after which predict_note_hope saw none */
+    uint64_t better_until_ns; /* CLOCK_MONOTONIC: see predict_note_due; 0: not asked yet */
+    uint64_t left_before;     /* bytes that the round before left; 0: there was none */
+    uint32_t n_hopeless;      /* rounds in a row after which predict_note_hope saw none */
 };
 
 void predict_init(struct predict *predict);
@@ -81,10 +87,16 @@ uint64_t predict_blackout_ns(const struct predict *predict, uint64_t remaining_b
 /* What a round takes that sends so much while the guest runs; PREDICT_UNKNOWN when no rate is
  * known. */
 uint64_t predict_round_ns(const struct predict *predict, uint64_t remaining_bytes);
-/* The budget is met: is a round more worth it, after which, with the guest running, left_bytes
- * would be to send instead of remaining_bytes? It is if that is PREDICT_WORTH_PERCENT of it at
- * most. Counts how often it has said yes, which is PREDICT_MAX_EXTRA_ROUNDS times at most. */
-bool predict_wants_round(struct predict *predict, uint64_t remaining_bytes, uint64_t left_bytes);
+/* The guest could be stopped within its budget, in a migration that began at start_ns. The first
+ * time says until when a shorter blackout is worth going on for. */
+void predict_note_due(struct predict *predict, uint64_t start_ns, uint64_t now_ns);
+/* It could: for how long may a round more go on, or the rest of the one in flight, that has so much
+ * to send? 0: a shorter blackout has no more time. */
+uint64_t predict_better_ns(const struct predict *predict, uint64_t unsent_bytes, uint64_t now_ns);
+/* Is it worth that time, in which so much is dirtied? It is if that is PREDICT_WORTH_PERCENT at
+ * most of what it sends. */
+bool predict_is_worth(const struct predict *predict, uint64_t unsent_bytes, uint64_t better_ns,
+                      uint64_t dirtied_bytes);
 /* More rounds would take left_ns (PREDICT_UNKNOWN: they come to no end), and that is
  * PREDICT_PATIENCE times what the remaining bytes take now: who need not wait for it does not.
  * Where those take less than PREDICT_TEDIOUS_NS, nobody is in a hurry. */
@@ -97,6 +109,8 @@ void predict_note_hope(struct predict *predict, uint64_t remaining_bytes, uint64
 uint64_t predict_drain_ns(const struct predict *predict, uint64_t n_bytes);
 /* Bytes that may remain at the switchover within the budget; 0 when even none would be too many. */
 uint64_t predict_allowance_bytes(const struct predict *predict, uint64_t budget_ns);
+/* Of a budget, what a prediction made while a round is in flight may use of it. */
+uint64_t predict_safe_ns(uint64_t budget_ns);
 /* An attempt was put off at now_ns. */
 void predict_put_off(struct predict *predict, uint64_t now_ns);
 /* No attempt can be made at now_ns. If that is so even with nothing left to send, doubts, once per

@@ -161,7 +161,7 @@ uint64_t rhythm_wait_ns(const struct rhythm_profile *profile, uint64_t now_ns, u
     quiet = least + QUIET_SHARE * (most - least);
     for (uint32_t wait = 0; wait < profile->n; wait++)
         if (window_before(profile, (now_bin - profile->origin + wait) % profile->n, n) <= quiet)
-            return MIN(wait * RHYTHM_BIN_NS, RHYTHM_MAX_WAIT_NS);
+            return wait * RHYTHM_BIN_NS;
     return 0;
 }
 
@@ -176,10 +176,11 @@ double rhythm_quiet_pages(const struct rhythm_profile *profile, uint64_t window_
     return least * (double)window_ns / ((double)n * (double)RHYTHM_BIN_NS);
 }
 
-bool rhythm_wants_wait(const struct rhythm_profile *profile, uint64_t *limit_ns, uint64_t now_ns,
+bool rhythm_wants_wait(const struct rhythm_profile *profile, uint64_t until_ns, uint64_t now_ns,
                        uint64_t window_ns, uint64_t left_pages, uint64_t left_ns,
                        uint64_t blackout_ns)
 {
+    uint64_t wait_ns;
     double share;
 
     if (profile->n == 0 || left_pages == 0)
@@ -187,9 +188,8 @@ bool rhythm_wants_wait(const struct rhythm_profile *profile, uint64_t *limit_ns,
     share = fmax(1 - rhythm_quiet_pages(profile, window_ns) / (double)left_pages, 0);
     if (share * (double)left_ns < fmax((double)RHYTHM_WORTH_NS, (double)blackout_ns / 5))
         return false;
-    if (*limit_ns == 0)
-        *limit_ns = now_ns + MIN(profile->n * RHYTHM_BIN_NS, RHYTHM_MAX_WAIT_NS);
-    return now_ns < *limit_ns && rhythm_wait_ns(profile, now_ns, window_ns) > 0;
+    wait_ns = rhythm_wait_ns(profile, now_ns, window_ns);
+    return wait_ns > 0 && now_ns + wait_ns <= until_ns;
 }
 
 uint64_t rhythm_phase_ns(const struct rhythm_profile *profile, uint64_t now_ns)

@@ -8,8 +8,7 @@
  * dirtied per bin, by phase. A moment is quiet when what was dirtied just before it is near the
  * least that the profile has.
  *
- * A guest without a rhythm has no better moment: then nobody waits. Whoever waits does so for one
- * period at most, and for RHYTHM_MAX_WAIT_NS at most.
+ * A guest without a rhythm has no better moment: then nobody waits.
  *
  * Plain arithmetic without clock or lock.
  */
@@ -19,12 +18,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define RHYTHM_BIN_NS      UINT64_C(50000000)
-#define RHYTHM_BINS        256u
-#define RHYTHM_MIN_LAG     4u
-#define RHYTHM_MAX_WAIT_NS UINT64_C(5000000000)
+#define RHYTHM_BIN_NS   UINT64_C(50000000)
+#define RHYTHM_BINS     256u
+#define RHYTHM_MIN_LAG  4u
 /* And a fifth of the blackout: what waiting must save. */
-#define RHYTHM_WORTH_NS    UINT64_C(3000000)
+#define RHYTHM_WORTH_NS UINT64_C(3000000)
 
 struct rhythm {
     double pages[RHYTHM_BINS]; /* by number of the bin, modulo */
@@ -48,10 +46,9 @@ uint64_t rhythm_wait_ns(const struct rhythm_profile *profile, uint64_t now_ns, u
 /* Pages dirtied in the quietest window_ns. */
 double rhythm_quiet_pages(const struct rhythm_profile *profile, uint64_t window_ns);
 /* The guest could be stopped now, within its budget, with left_pages to go that take left_ns: would
- * a better moment come within a period, for a blackout_ns that is worth it? window_ns: what the
- * last round took, during which what is left was dirtied. *limit_ns (0 at first) is when it stops
- * saying yes: one period after it was first asked. */
-bool rhythm_wants_wait(const struct rhythm_profile *profile, uint64_t *limit_ns, uint64_t now_ns,
+ * a better moment come within a period and by until_ns, for a blackout_ns that is worth it?
+ * window_ns: what the last round took, during which what is left was dirtied. */
+bool rhythm_wants_wait(const struct rhythm_profile *profile, uint64_t until_ns, uint64_t now_ns,
                        uint64_t window_ns, uint64_t left_pages, uint64_t left_ns,
                        uint64_t blackout_ns);
 /* Since the beginning of the period, at such a moment after the profile was made. 0: no period. */

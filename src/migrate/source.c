@@ -47,8 +47,10 @@ bool source_is_interrupted(struct gw_source *source)
 void source_stop_budgets(struct gw_source *source, uint64_t *max_blackout_ns, uint64_t *max_time_ns)
 {
     pthread_mutex_lock(&source->lock);
-    *max_blackout_ns = source->status.max_blackout_ns;
-    *max_time_ns = source->status.max_time_ns;
+    if (max_blackout_ns)
+        *max_blackout_ns = source->status.max_blackout_ns;
+    if (max_time_ns)
+        *max_time_ns = source->status.max_time_ns;
     pthread_mutex_unlock(&source->lock);
 }
 

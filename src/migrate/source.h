@@ -197,6 +197,7 @@ void source_fail_error(struct gw_source *source, const GError *error);
 unsigned source_state(struct gw_source *source);
 bool source_wants_stop(struct gw_source *source); /* cancel or free was asked; any thread */
 bool source_is_interrupted(struct gw_source *source);
+/* Those in force; either may be NULL. */
 void source_stop_budgets(struct gw_source *source, uint64_t *max_blackout_ns,
                          uint64_t *max_time_ns);
 void source_resume_guest(struct gw_source *source, const char *reason);
@@ -301,7 +302,7 @@ bool source_gives_up(struct gw_source *source, uint64_t early_rate);
 /* Collects the dirty log into pending, and learns from it. *n_new: pages that were not there. */
 bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError **error);
 /* When to collect within a round; UINT64_MAX: not. */
-uint64_t source_forecast_next_ns(const struct gw_source *source);
+uint64_t source_forecast_next_ns(struct gw_source *source);
 /* A round is about to begin, or the blackout: keeps the first forecast for the account. */
 void source_forecast_round(struct gw_source *source);
 /* Time until the guest runs there, by the rates of the rounds, or by early_rate before there are
@@ -309,9 +310,8 @@ void source_forecast_round(struct gw_source *source);
 struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_rate);
 /* The same: is there no hope for pre-copy after the round in flight (forecast.h)? */
 bool source_forecast_is_hopeless(struct gw_source *source, uint64_t early_rate);
-/* Does what the round in flight sends come again as fast as it goes? It has been long enough for
- * that to be a habit, and no chance. */
-bool source_forecast_is_vain(struct gw_source *source);
+/* Will what the round in flight sends have to be sent again (forecast.h)? */
+bool source_forecast_is_vain(struct gw_source *source, uint64_t early_rate);
 /* Bytes of distinct pages that the guest will most likely dirty in the next ns. */
 uint64_t source_forecast_dirtied(struct gw_source *source, uint64_t ns);
 /* The guest could be stopped now: is it better to wait for the quiet part of its rhythm? Says so

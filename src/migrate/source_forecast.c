@@ -14,13 +14,8 @@
 #define REFRESH_NS   (UINT64_C(200) * NS_PER_MS) /* between forecasts: each plays many rounds */
 #define EARLY_DOUBT  0.15                        /* of a rate that nobody has acknowledged */
 #define ROUNDS_DOUBT 0.05
-
-/* What the last stretch of the round in flight has brought. */
-struct vain {
-    uint32_t round;
-    uint64_t from_ns, sent_pages, pending_pages; /* when the stretch under way began */
-    bool is_so;
-};
+#define DUE_LOOKS    16u /* within what may be left for the blackout */
+#define DUE_LOOK_NS  (UINT64_C(20) * NS_PER_MS)
 
 struct source_forecast {
     struct gw_page_set *slot;
@@ -30,11 +25,9 @@ struct source_forecast {
     struct dirty_windows *windows;
     struct rhythm rhythm;
     struct rhythm_profile profile;
-    struct vain vain;
     uint64_t since_ns;     /* the last collection; 0: none yet */
     uint64_t collect_ns;   /* that the shortest one took */
     uint64_t next_look_ns; /* within a round */
-    uint64_t quiet_limit_ns;
     uint64_t made_ns;
     struct gw_range left_ns, blackout_ns;
     bool is_hopeless; /* of what comes after the round in flight */
@@ -83,40 +76,6 @@ static uint64_t count_dirtied(struct gw_source *source)
     return forecast->dirtied->n_set - n_before;
 }
 
-/* A stretch of the round is over: of what it sent, how much has to be sent again? And has the guest
- * dirtied as much since the round began as the round has to send? A burst, or a set that is written
- * over and over, has only the one or the other. */
-static void look_for_vain(struct gw_source *source, uint64_t now_ns)
-{
-    struct vain *vain = &source->forecast->vain;
-    struct lanes_counters counters;
-    uint64_t n_sent, n_again;
-
-    if (!source->is_round_open || source->is_void_round)
-        return;
-    lanes_get_counters(source->lanes, &counters);
-    if (vain->round == source->round && now_ns < vain->from_ns + PREDICT_VAIN_NS)
-        return;
-    n_sent = counters.round_pages - vain->sent_pages;
-    n_again = source->pending->n_set - MIN(vain->pending_pages, source->pending->n_set);
-    *vain = (struct vain){
-        .is_so = vain->round == source->round &&
-                 (double)n_again >= PREDICT_VAIN_SHARE * (double)n_sent &&
-                 (double)source->forecast->dirtied->n_set >=
-                     PREDICT_VAIN_SHARE * (double)source->sending->n_set,
-        .round = source->round,
-        .from_ns = now_ns,
-        .sent_pages = counters.round_pages,
-        .pending_pages = source->pending->n_set,
-    };
-}
-
-bool source_forecast_is_vain(struct gw_source *source)
-{
-    return source->forecast && source->forecast->vain.is_so &&
-           source->forecast->vain.round == source->round;
-}
-
 bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError **error)
 {
     struct source_forecast *forecast = forecast_of(source);
@@ -142,25 +101,49 @@ bool source_forecast_collect(struct gw_source *source, uint64_t *n_new, GError *
         lanes_drop_coming(source->lanes, forecast->slot);
     gw_page_set_or(source->pending, forecast->slot);
     gw_page_set_clear(forecast->slot);
-    look_for_vain(source, now_ns);
     return is_ok;
 }
 
-uint64_t source_forecast_next_ns(const struct gw_source *source)
+/* When the round in flight may have left little enough to stop for, and now and then after that. */
+static uint64_t next_due_ns(struct gw_source *source)
+{
+    struct lanes_counters counters;
+    uint64_t max_blackout_ns, remaining_bytes, drain_ns, step_ns, next_ns;
+
+    if (!source_round_has_pages(source) || source->predict.bytes_per_s == 0)
+        return UINT64_MAX;
+    source_stop_budgets(source, &max_blackout_ns, NULL);
+    lanes_get_counters(source->lanes, &counters);
+    remaining_bytes =
+        (source->pending->n_set + source_unsent_pages(source, &counters)) * GW_PAGE_SIZE;
+    remaining_bytes -=
+        MIN(predict_allowance_bytes(&source->predict, predict_safe_ns(max_blackout_ns)),
+            remaining_bytes);
+    drain_ns = predict_drain_ns(&source->predict, remaining_bytes);
+    step_ns = MAX(max_blackout_ns / DUE_LOOKS, DUE_LOOK_NS);
+    next_ns = MAX(clock_mono_ns() + drain_ns, source->forecast->since_ns + step_ns);
+    /* It is over when a shorter blackout has no more time. */
+    if (source->forecast->since_ns < source->predict.better_until_ns)
+        next_ns = MIN(next_ns, source->predict.better_until_ns);
+    return next_ns;
+}
+
+uint64_t source_forecast_next_ns(struct gw_source *source)
 {
     const struct source_forecast *forecast = source->forecast;
+    uint64_t next_ns;
 
     /* The first round is long, or it tells nothing that the next would not. */
     if (!source->is_round_open || source->share.is_agreed)
         return UINT64_MAX;
     if (!forecast)
         return source->round_start_ns + RHYTHM_BIN_NS;
-    /* A round that may be cut is looked at after each stretch, whatever a look costs the guest: it
-     * will not be many. */
-    return forecast->is_hopeless && forecast->vain.round == source->round &&
-                   source_may_give_up(source)
-               ? MIN(forecast->next_look_ns, forecast->vain.from_ns + PREDICT_VAIN_NS)
-               : forecast->next_look_ns;
+    /* A round that may be cut is looked at often, whatever a look costs the guest: it will not be
+     * many. */
+    next_ns = MIN(forecast->next_look_ns, next_due_ns(source));
+    if (forecast->is_hopeless && source_may_give_up(source))
+        next_ns = MIN(next_ns, forecast->since_ns + PREDICT_VAIN_NS);
+    return next_ns;
 }
 
 /* ---- what is left ------------------------------------------------------------------------------
@@ -233,6 +216,8 @@ static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t m
         .link_doubt = source->predict.bytes_per_s ? ROUNDS_DOUBT : EARLY_DOUBT,
         .first_past_ns = source->is_round_open ? clock_mono_ns() - source->round_start_ns : 0,
         .first_before_ns = dirtied_in_ns(source),
+        .begin_ns = clock_mono_ns(),
+        .past_ns = clock_mono_ns() - source->start_ns,
         .max_blackout_ns = max_blackout_ns,
         .max_time_ns = max_time_ns,
     };
@@ -303,8 +288,28 @@ struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_ra
 
 bool source_forecast_is_hopeless(struct gw_source *source, uint64_t early_rate)
 {
+    /* What the last look has shown must be in it. */
+    if (source->forecast && source->forecast->made_ns < source->forecast->since_ns)
+        source->forecast->made_ns = 0;
     source_forecast_left(source, early_rate);
     return source->forecast && source->forecast->made_ns && source->forecast->is_hopeless;
+}
+
+bool source_forecast_is_vain(struct gw_source *source, uint64_t early_rate)
+{
+    const struct source_forecast *forecast = source->forecast;
+    uint64_t rate = source->predict.bytes_per_s ? source->predict.bytes_per_s : early_rate;
+    double least = PREDICT_VAIN_SHARE * (double)source->sending->n_set;
+    struct lanes_counters counters;
+    uint64_t rest_ns;
+
+    if (!forecast || forecast->dirtied_round != source->round || rate == 0 ||
+        (double)forecast->dirtied->n_set < least)
+        return false;
+    lanes_get_counters(source->lanes, &counters);
+    rest_ns = (uint64_t)((double)source_unsent_pages(source, &counters) * GW_PAGE_SIZE /
+                         (double)rate * 1e9);
+    return (double)(source_forecast_dirtied(source, rest_ns) / GW_PAGE_SIZE) >= least;
 }
 
 /* ---- the moment --------------------------------------------------------------------------------
@@ -314,17 +319,17 @@ bool source_forecast_awaits_quiet(struct gw_source *source, uint64_t remaining_b
 {
     struct source_forecast *forecast = source->forecast;
     uint64_t now_ns = clock_mono_ns();
-    uint64_t max_blackout_ns, max_time_ns;
+    uint64_t max_time_ns;
 
     if (!forecast || source->predict.n_failed)
         return false;
-    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    source_stop_budgets(source, NULL, &max_time_ns);
     /* A better moment is worth nothing when it is too late. */
-    if (max_time_ns && now_ns + 2 * RHYTHM_MAX_WAIT_NS > source->start_ns + max_time_ns)
+    if (max_time_ns && source->predict.better_until_ns > source->start_ns + max_time_ns)
         return false;
     rhythm_profile(&forecast->rhythm, &forecast->profile);
-    return rhythm_wants_wait(&forecast->profile, &forecast->quiet_limit_ns, now_ns,
+    return rhythm_wants_wait(&forecast->profile, source->predict.better_until_ns, now_ns,
                              now_ns - source->round_start_ns, remaining_bytes / GW_PAGE_SIZE,
                              predict_drain_ns(&source->predict, remaining_bytes),
-                             source->predicted_ns);
+                             predict_blackout_ns(&source->predict, remaining_bytes));
 }

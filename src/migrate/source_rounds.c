@@ -226,16 +226,67 @@ uint64_t source_unsent_pages(const struct gw_source *source, const struct lanes_
                : 0;
 }
 
-/* The rest of a round that does not help is not waited for: all that is left follows the guest. The
- * lanes end with what they have taken. */
+/* The guest could be stopped: is its blackout to be made shorter by what goes out next, while it
+ * runs? */
+static bool source_wants_better(struct gw_source *source, uint64_t unsent_bytes)
+{
+    uint64_t ns = predict_better_ns(&source->predict, unsent_bytes, clock_mono_ns());
+
+    return predict_is_worth(&source->predict, unsent_bytes, ns,
+                            source_forecast_dirtied(source, ns));
+}
+
+/* The user wants a word before the guest stops. While it is held, rounds go on. is_now: it would
+ * stop now, and waits if it must. */
+static bool source_holds(struct gw_source *source, bool is_now)
+{
+    bool holds;
+
+    pthread_mutex_lock(&source->lock);
+    holds = source->params.waits_before_switchover && !source->is_continued;
+    if (is_now)
+        source->status.is_waiting_before_switchover = holds;
+    pthread_mutex_unlock(&source->lock);
+    return holds;
+}
+
+/* The budget is met before the round is at its end, and the rest of it would not make it better. */
+static bool source_has_enough(struct gw_source *source)
+{
+    uint64_t now_ns = clock_mono_ns();
+    struct lanes_counters counters;
+    uint64_t max_blackout_ns, unsent_bytes, remaining_bytes;
+
+    if (now_ns < source->predict.not_before_ns || source_holds(source, false))
+        return false;
+    source_stop_budgets(source, &max_blackout_ns, NULL);
+    lanes_get_counters(source->lanes, &counters);
+    unsent_bytes = source_unsent_pages(source, &counters) * GW_PAGE_SIZE;
+    remaining_bytes = source->pending->n_set * GW_PAGE_SIZE + unsent_bytes;
+    if (predict_blackout_ns(&source->predict, remaining_bytes) > predict_safe_ns(max_blackout_ns))
+        return false;
+    predict_note_due(&source->predict, source->start_ns, now_ns);
+    return !source_wants_better(source, unsent_bytes) &&
+           !source_forecast_awaits_quiet(source, remaining_bytes);
+}
+
+/* The rest of a round is not waited for where the guest can be stopped as it is, or where it does
+ * not help: then all that is left follows the guest. The lanes end with what they have taken. */
 static void source_cut_round(struct gw_source *source)
 {
-    if (source->is_round_cut || source->is_void_round || !source_forecast_is_vain(source) ||
-        !source_gives_up(source,
-                         early_rate(source, sent_on_pages(source), sent_on_control(source))))
+    uint64_t rate = early_rate(source, sent_on_pages(source), sent_on_control(source));
+    bool is_enough;
+
+    if (!source_round_has_pages(source))
+        return;
+    is_enough = source_has_enough(source);
+    if (!is_enough && (!source_gives_up(source, rate) || !source_forecast_is_vain(source, rate)))
         return;
     source->is_round_cut = true;
-    source->postcopy.has_given_up = true;
+    source->postcopy.has_given_up |= !is_enough;
+    pthread_mutex_lock(&source->lock);
+    source->status.rounds_cut++;
+    pthread_mutex_unlock(&source->lock);
     lanes_cut_round(source->lanes, source->pending);
 }
 
@@ -290,18 +341,6 @@ static bool source_collect(struct gw_source *source)
     source->is_sampled = false;
     source->n_sampled = 0;
     return true;
-}
-
-/* The user wants a word before the guest stops. While it is held, rounds go on. */
-static bool source_holds(struct gw_source *source)
-{
-    bool holds;
-
-    pthread_mutex_lock(&source->lock);
-    holds = source->params.waits_before_switchover && !source->is_continued;
-    source->status.is_waiting_before_switchover = holds;
-    pthread_mutex_unlock(&source->lock);
-    return holds;
 }
 
 /* Whatever the blackout will be: because the pages come after it, or because time is up. */
@@ -361,7 +400,7 @@ void source_next_round(struct gw_source *source)
         if (source->postcopy.is_attempt) /* no page is sent in it */
             source->predicted_ns =
                 predict_blackout_ns(&source->predict, 0) + source_discard_ns(source);
-        if (source_holds(source)) {
+        if (source_holds(source, true)) {
             source->next_look_ns = now_ns + SOURCE_IDLE_NS;
             return;
         }
@@ -371,14 +410,13 @@ void source_next_round(struct gw_source *source)
         return;
     }
     if (source->predicted_ns <= max_blackout_ns && now_ns >= source->predict.not_before_ns) {
+        predict_note_due(&source->predict, source->start_ns, now_ns);
         /* Short as it would be: rounds that leave less and less are shorter still. */
-        if (predict_wants_round(&source->predict, remaining_bytes,
-                                source_forecast_dirtied(
-                                    source, predict_round_ns(&source->predict, remaining_bytes)))) {
+        if (source_wants_better(source, remaining_bytes)) {
             source_start_round(source, 0);
             return;
         }
-        if (source_holds(source)) {
+        if (source_holds(source, true)) {
             source->next_look_ns = now_ns + SOURCE_IDLE_NS;
             return;
         }

@@ -236,6 +236,7 @@ static json_t *source_info(struct gw_source *source, const struct gw_source_stat
     if (!s->is_converging && s->dirty_bytes_per_s > s->bandwidth_bytes_per_s)
         put_int(info, "bandwidth-lack", s->dirty_bytes_per_s - s->bandwidth_bytes_per_s);
     put_int(info, "failed-attempts", s->failed_attempts);
+    put_int(info, "rounds-cut", s->rounds_cut);
     if (s->is_live)
         put_int(info, "chunks-caught", s->chunks_caught);
     put_note(info, s->note);

@@ -327,6 +327,66 @@ static void what_a_round_has_still_to_read_is_sent_once(void **state)
     move_clear(&move);
 }
 
+/* A second round of some 1440 pages, 288 of which the guest writes over and over. */
+static void start_with_a_hot_set(struct move *move, uint64_t budget_ns)
+{
+    struct gw_ram_block *block;
+
+    move_init_sparse(move, 8);
+    move->pair.source.writes_per_ms = 20;
+    move->source_params.zstd = move->source_params.delta = GW_ENCODE_OFF;
+    move->source_params.max_blackout_ns = budget_ns;
+    move->source_uri = g_strdup_printf("rate:8000000,%s", move->pair.uri);
+    block = gw_memory_block(move->pair.source.memory, 0);
+    for (uint64_t page = 0; page < block->n_pages; page++)
+        if (page % 8)
+            assert_true(gw_memory_write(move->pair.source.memory, page * GW_PAGE_SIZE, "x", 2));
+    move_start_destination(move);
+    move_start_source(move);
+    for (uint64_t limit = after_ms(PATIENCE_MS);
+         source_status_of(move).page_bytes_sent < FAKE_RAM_BYTES / 2;)
+        assert_true(clock_mono_ns() < limit);
+    for (uint64_t page = 0; page < block->n_pages; page++) {
+        if (page % 8 == 0)
+            continue;
+        fake_vm_store(block->host + page * GW_PAGE_SIZE + 8, page);
+        gw_memory_note_write(block, page * GW_PAGE_SIZE + 8, 8);
+    }
+}
+
+/* Its budget allows 400 pages, long before the round is at its end, which 288 of them never get
+ * nearer to. */
+static void a_round_ends_when_little_enough_is_left(void **state)
+{
+    struct gw_source_status status;
+    struct move move;
+
+    start_with_a_hot_set(&move, 230 * NS_PER_MS);
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_COMPLETED);
+    check_one_owner(&move);
+    status = source_status_of(&move);
+    print_message("# %u of %" PRIu64 " rounds were cut\n", status.rounds_cut, status.round);
+    assert_true(status.rounds_cut >= 1);
+    move_clear(&move);
+}
+
+/* With a budget that nothing meets, each round is sent to its end. */
+static void a_round_that_must_go_on_does(void **state)
+{
+    struct move move;
+
+    start_with_a_hot_set(&move, 20 * NS_PER_MS);
+    for (uint64_t limit = after_ms(PATIENCE_MS); source_status_of(&move).round < 5;)
+        assert_true(clock_mono_ns() < limit);
+    assert_int_equal(source_status_of(&move).rounds_cut, 0);
+    assert_true(gw_source_cancel(move.source));
+    move_finish(&move);
+    expect_source_state(&move, GW_SOURCE_CANCELLED);
+    check_one_owner(&move);
+    move_clear(&move);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -342,6 +402,8 @@ int main(void)
         cmocka_unit_test(bandwidth_limit_slows_it_down),
         cmocka_unit_test(encoded_pages_arrive),
         cmocka_unit_test(what_a_round_has_still_to_read_is_sent_once),
+        cmocka_unit_test(a_round_ends_when_little_enough_is_left),
+        cmocka_unit_test(a_round_that_must_go_on_does),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -317,6 +317,7 @@ static void a_round_that_does_not_help_is_cut(void **state)
                   FAKE_RAM_BYTES / GW_PAGE_SIZE);
     assert_in_range(status.pages_plain, FAKE_RAM_BYTES / GW_PAGE_SIZE,
                     FAKE_RAM_BYTES / GW_PAGE_SIZE * 7 / 4);
+    assert_int_equal(status.rounds_cut, 1);
     move_clear(&move);
 }
 

@@ -100,16 +100,42 @@ static void a_round_more_must_be_worth_it(void **state)
 {
     struct predict predict = with_rate(100 * MIB);
 
-    assert_true(predict_wants_round(&predict, 50 * MIB, 5 * MIB));
-    assert_true(predict_wants_round(&predict, 5 * MIB, MIB));
-    assert_false(predict_wants_round(&predict, PREDICT_MIN_WORTH_BYTES - 1, 0));
-    assert_true(predict_wants_round(&predict, 100 * MIB, PREDICT_WORTH_PERCENT * MIB));
-    assert_false(predict_wants_round(&predict, 100 * MIB, PREDICT_WORTH_PERCENT * MIB + 1));
-    for (unsigned i = predict.n_extra_rounds; i < PREDICT_MAX_EXTRA_ROUNDS; i++)
-        assert_true(predict_wants_round(&predict, MIB, 0));
-    assert_false(predict_wants_round(&predict, MIB, 0)); /* not for ever */
+    /* Nobody has said that it could end. */
+    assert_int_equal(predict_better_ns(&predict, 50 * MIB, 9 * NS_PER_S), 0);
+    predict_note_due(&predict, NS_PER_S, 9 * NS_PER_S);
+    assert_int_equal(predict_better_ns(&predict, 50 * MIB, 9 * NS_PER_S), NS_PER_S / 2);
+    assert_int_equal(predict_better_ns(&predict, PREDICT_MIN_WORTH_BYTES - 1, 9 * NS_PER_S), 0);
+    assert_true(
+        predict_is_worth(&predict, 100 * MIB, NS_PER_S, (uint64_t)PREDICT_WORTH_PERCENT * MIB));
+    assert_false(
+        predict_is_worth(&predict, 100 * MIB, NS_PER_S, (uint64_t)PREDICT_WORTH_PERCENT * MIB + 1));
+    /* Of a part of the round, what that part sends. */
+    assert_true(predict_is_worth(&predict, 100 * MIB, NS_PER_S / 10, 5 * MIB));
+    assert_false(predict_is_worth(&predict, 100 * MIB, NS_PER_S / 10, 6 * MIB));
+    assert_false(predict_is_worth(&predict, 100 * MIB, 0, 0));
+}
+
+/* A shorter blackout is waited for in proportion to what the migration has taken, from the first
+ * moment in which it could have ended. */
+static void better_has_its_time(void **state)
+{
+    struct predict predict = with_rate(100 * MIB);
+
+    predict_note_due(&predict, NS_PER_S, 9 * NS_PER_S);
+    predict_note_due(&predict, NS_PER_S, 9 * NS_PER_S + NS_PER_S / 2);
+    assert_int_equal(predict.better_until_ns, 10 * NS_PER_S);
+    assert_int_equal(predict_better_ns(&predict, 90 * MIB, 9 * NS_PER_S + NS_PER_S / 2),
+                     NS_PER_S / 2);
+    assert_int_equal(predict_better_ns(&predict, 90 * MIB, 10 * NS_PER_S), 0);
+    predict_put_off(&predict, 10 * NS_PER_S);
+    predict_note_due(&predict, NS_PER_S, 17 * NS_PER_S);
+    assert_int_equal(predict.better_until_ns, 19 * NS_PER_S);
     predict_put_off(&predict, 0);
-    assert_true(predict_wants_round(&predict, MIB, 0));
+    predict_note_due(&predict, NS_PER_S, NS_PER_S + 1);
+    assert_int_equal(predict.better_until_ns, NS_PER_S + 1 + PREDICT_BETTER_MIN_NS);
+    predict_put_off(&predict, 0);
+    predict_note_due(&predict, 0, 3600 * NS_PER_S);
+    assert_int_equal(predict.better_until_ns, 3600 * NS_PER_S + PREDICT_BETTER_MAX_NS);
 }
 
 static void a_round_takes_what_its_bytes_and_its_answer_do(void **state)
@@ -272,6 +298,7 @@ int main(void)
         cmocka_unit_test(a_larger_round_that_took_less_corrects_a_small_one),
         cmocka_unit_test(what_a_small_round_held_goes_as_quickly_again),
         cmocka_unit_test(a_round_more_must_be_worth_it),
+        cmocka_unit_test(better_has_its_time),
         cmocka_unit_test(a_round_takes_what_its_bytes_and_its_answer_do),
         cmocka_unit_test(patience_depends_on_what_is_left),
         cmocka_unit_test(hope_needs_rounds_that_help),

@@ -125,36 +125,37 @@ static void waits_are_bounded(void **state)
     for (uint32_t i = 0; i < profile.n; i++)
         profile.pages[i] = i == 1 ? 0 : 1000;
     for (uint32_t i = 0; i < 2 * profile.n; i++)
-        assert_true(rhythm_wait_ns(&profile, i * RHYTHM_BIN_NS, NS_PER_MS) <= RHYTHM_MAX_WAIT_NS);
+        assert_true(rhythm_wait_ns(&profile, i * RHYTHM_BIN_NS, NS_PER_MS) <
+                    profile.n * RHYTHM_BIN_NS);
 }
 
-/* Who could stop in the middle of a burst, and would save by waiting, waits for one period at most,
- * whatever is said to him. */
+/* Who could stop in the middle of a burst, and would save by waiting, waits if it will be quiet in
+ * time. */
 static void patience_ends(void **state)
 {
     struct rhythm rhythm = {0};
     struct rhythm_profile profile, none = {0};
-    uint64_t now_ns = play(&rhythm, 4000, 800, 200), limit_ns = 0;
+    uint64_t now_ns = play(&rhythm, 4000, 800, 200), until_ns;
 
     assert_true(rhythm_profile(&rhythm, &profile));
     while (now_ns / NS_PER_MS % 800 != 150)
         now_ns += NS_PER_MS;
-    assert_true(rhythm_wants_wait(&profile, &limit_ns, now_ns, 50 * NS_PER_MS, 5000,
-                                  100 * NS_PER_MS, 110 * NS_PER_MS));
-    assert_in_range(limit_ns, now_ns + 700 * NS_PER_MS, now_ns + 900 * NS_PER_MS);
+    until_ns = now_ns + 350 * NS_PER_MS;
+    assert_true(rhythm_wants_wait(&profile, until_ns, now_ns, 50 * NS_PER_MS, 5000, 100 * NS_PER_MS,
+                                  110 * NS_PER_MS));
     /* In the quiet part it goes. */
-    assert_false(rhythm_wants_wait(&profile, &limit_ns, now_ns + 350 * NS_PER_MS, 50 * NS_PER_MS,
+    assert_false(rhythm_wants_wait(&profile, until_ns, now_ns + 350 * NS_PER_MS, 50 * NS_PER_MS,
                                    5000, 100 * NS_PER_MS, 110 * NS_PER_MS));
-    /* The next burst comes after the limit: no second wait. */
-    assert_false(rhythm_wants_wait(&profile, &limit_ns, now_ns + 1600 * NS_PER_MS, 50 * NS_PER_MS,
-                                   5000, 100 * NS_PER_MS, 110 * NS_PER_MS));
-    /* Nothing to gain. */
-    limit_ns = 0;
-    assert_false(rhythm_wants_wait(&profile, &limit_ns, now_ns, 50 * NS_PER_MS, 60, 2 * NS_PER_MS,
-                                   3 * NS_PER_MS));
-    assert_false(rhythm_wants_wait(&none, &limit_ns, now_ns, 50 * NS_PER_MS, 5000, 100 * NS_PER_MS,
+    /* It will be quiet too late, or nobody waits any more. */
+    assert_false(rhythm_wants_wait(&profile, now_ns + 40 * NS_PER_MS, now_ns, 50 * NS_PER_MS, 5000,
+                                   100 * NS_PER_MS, 110 * NS_PER_MS));
+    assert_false(rhythm_wants_wait(&profile, 0, now_ns, 50 * NS_PER_MS, 5000, 100 * NS_PER_MS,
                                    110 * NS_PER_MS));
-    assert_int_equal(limit_ns, 0);
+    /* Nothing to gain. */
+    assert_false(rhythm_wants_wait(&profile, until_ns, now_ns, 50 * NS_PER_MS, 60, 2 * NS_PER_MS,
+                                   3 * NS_PER_MS));
+    assert_false(rhythm_wants_wait(&none, until_ns, now_ns, 50 * NS_PER_MS, 5000, 100 * NS_PER_MS,
+                                   110 * NS_PER_MS));
 }
 
 /* Whole periods count for what they take, a burst for more, the rest for less. */
