@@ -3,9 +3,9 @@
 #include "memory/faults.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -15,7 +15,14 @@
 #include "memory/memory_internal.h"
 #include "memory/uffd.h"
 
-#define N_MESSAGES 16
+#define N_MESSAGES 16 /* that one handler takes at once, if it is the only one */
+
+struct handler {
+    struct faults *faults;
+    int epoll; /* of its uffd and wake_fd */
+    pthread_t thread;
+    bool has_thread;
+};
 
 struct faults {
     /* Fixed after construction. */
@@ -24,10 +31,9 @@ struct faults {
     fault_fn fn;
     void *opaque;
     int uffd;
-    int wake_fd; /* eventfd: somebody rang, or the thread is to end */
-    /* Owned by who starts and frees it. */
-    pthread_t thread;
-    bool has_thread;
+    int wake_fd; /* eventfd: somebody rang, or the handlers are to end */
+    struct handler handlers[FAULTS_MAX_HANDLERS];
+    unsigned n_handlers; /* fixed before the first thread runs */
 
     bool is_ending; /* atomic: set before the last ring */
 };
@@ -46,7 +52,7 @@ static void *at_page(const struct gw_ram_block *block, uint64_t page)
     return block->host + (page << GW_PAGE_SHIFT);
 }
 
-/* ---- the thread ------------------------------------------------------------------------------ */
+/* ---- handlers -------------------------------------------------------------------------------- */
 
 static void tell(struct faults *faults, uint64_t address, uint32_t thread)
 {
@@ -60,52 +66,96 @@ static void tell(struct faults *faults, uint64_t address, uint32_t thread)
     }
 }
 
-static void *thread_main(void *opaque)
+/* Tells of what waits now; one of several handlers leaves the rest to the others. */
+static bool take_faults(struct faults *faults)
 {
-    struct faults *faults = opaque;
     struct uffd_msg messages[N_MESSAGES];
-    struct pollfd fds[] = {{.fd = faults->wake_fd, .events = POLLIN},
-                           {.fd = faults->uffd, .events = POLLIN}};
+    size_t most = faults->n_handlers > 1 ? 1 : N_MESSAGES;
+    ssize_t n = read(faults->uffd, messages, most * sizeof *messages);
 
-    for (;;) {
-        int n_ready = poll(fds, 2, -1);
-        if (n_ready < 0 && errno != EINTR) {
-            return NULL;
-        }
-        if (n_ready > 0 && fds[0].revents && fd_event_take(faults->wake_fd) > 0) {
-            if (__atomic_load_n(&faults->is_ending, __ATOMIC_ACQUIRE)) {
-                return NULL;
-            }
-            faults->fn(faults->opaque, NULL, 0, 0);
-        }
-        ssize_t n = read(faults->uffd, messages, sizeof messages);
-        if (n < 0 && errno != EAGAIN && errno != EINTR) {
-            return NULL;
-        }
-        for (ssize_t i = 0; i < n / (ssize_t)sizeof *messages; i++) {
-            if (messages[i].event == UFFD_EVENT_PAGEFAULT) {
-                tell(faults, messages[i].arg.pagefault.address,
-                     messages[i].arg.pagefault.feat.ptid);
-            }
+    for (ssize_t i = 0; i < n / (ssize_t)sizeof *messages; i++) {
+        if (messages[i].event == UFFD_EVENT_PAGEFAULT) {
+            tell(faults, messages[i].arg.pagefault.address, messages[i].arg.pagefault.feat.ptid);
         }
     }
+    return n >= 0 || errno == EAGAIN || errno == EINTR;
 }
 
-bool faults_start(struct faults *faults, GError **error)
+static void *handler_main(void *opaque)
 {
-    sigset_t all, before;
+    struct handler *handler = opaque;
+    struct faults *faults = handler->faults;
+    struct epoll_event event;
+    bool is_ok = true;
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&faults->thread, NULL, thread_main, faults);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    while (is_ok) {
+        int n_ready = epoll_wait(handler->epoll, &event, 1, -1);
+        if (__atomic_load_n(&faults->is_ending, __ATOMIC_ACQUIRE)) {
+            faults_ring(faults); /* for the next one */
+            break;
+        }
+        if (n_ready < 0) {
+            is_ok = errno == EINTR;
+        } else if (event.data.fd == faults->uffd) {
+            is_ok = take_faults(faults);
+        } else if (fd_event_take(faults->wake_fd) > 0) {
+            faults->fn(faults->opaque, NULL, 0, 0);
+        }
+    }
+    return NULL;
+}
+
+/* Of the handlers that sleep, each fault and each ring wakes one. */
+static bool handler_watch(struct handler *handler, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.fd = fd};
+
+    return epoll_ctl(handler->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+static bool handler_init(struct handler *handler, struct faults *faults, GError **error)
+{
+    *handler = (struct handler){.faults = faults, .epoll = epoll_create1(EPOLL_CLOEXEC)};
+    if (handler->epoll >= 0 && handler_watch(handler, faults->wake_fd) &&
+        handler_watch(handler, faults->uffd)) {
+        return true;
+    }
+    g_set_error(error, GW_ERROR, GW_ERROR_IO, "cannot wait for faults: %s", g_strerror(errno));
+    gw_clear_fd(&handler->epoll);
+    return false;
+}
+
+static bool handler_start(struct handler *handler, GError **error)
+{
+    int rc = pthread_create(&handler->thread, NULL, handler_main, handler);
+
+    handler->has_thread = rc == 0;
     if (rc) {
         g_set_error(error, GW_ERROR, GW_ERROR_IO, "cannot start a thread: %s", g_strerror(rc));
         return false;
     }
-    pthread_setname_np(faults->thread, "gw-faults");
-    faults->has_thread = true;
+    pthread_setname_np(handler->thread, "gw-faults");
     return true;
+}
+
+bool faults_start(struct faults *faults, unsigned n_handlers, GError **error)
+{
+    sigset_t all, before;
+    bool is_ok = true;
+
+    while (faults->n_handlers < n_handlers) {
+        if (!handler_init(&faults->handlers[faults->n_handlers], faults, error)) {
+            return false;
+        }
+        faults->n_handlers++;
+    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (unsigned i = 0; is_ok && i < n_handlers; i++) {
+        is_ok = handler_start(&faults->handlers[i], error);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return is_ok;
 }
 
 void faults_ring(struct faults *faults)
@@ -172,10 +222,15 @@ void faults_free(struct faults *faults)
     if (!faults) {
         return;
     }
-    if (faults->has_thread) {
-        __atomic_store_n(&faults->is_ending, true, __ATOMIC_RELEASE);
+    __atomic_store_n(&faults->is_ending, true, __ATOMIC_RELEASE);
+    if (faults->n_handlers > 0) {
         faults_ring(faults);
-        pthread_join(faults->thread, NULL);
+    }
+    for (unsigned i = 0; i < faults->n_handlers; i++) {
+        if (faults->handlers[i].has_thread) {
+            pthread_join(faults->handlers[i].thread, NULL);
+        }
+        gw_clear_fd(&faults->handlers[i].epoll);
     }
     /* Closing it ends every registration and protection, and lets go whoever waits. */
     gw_clear_fd(&faults->uffd);

@@ -7,11 +7,13 @@
  * access to a page that holds nothing waits until the page is placed (with its content at once:
  * nobody ever sees half a page) or declared zero. WRITES: a write to a page that was protected
  * waits until the page is released; reads go on. Whoever accesses it makes no difference: a vCPU, a
- * device, or the kernel on their behalf (read, io_uring). A thread tells of each access that waits.
+ * device, or the kernel on their behalf (read, io_uring). Handlers, threads of it, tell of each
+ * access that waits.
  *
- * Threads: the callback runs on the thread of the faults, with no lock held; it may block (others
- * wait longer then), and must not touch watched memory in the way that is watched. Everything else
- * may be called from any thread, also from the callback. faults_free not from the callback.
+ * Threads: the callback runs on a handler, on several at once where there are several, with no lock
+ * held; it may block (others wait longer then, if no handler is free), and must not touch watched
+ * memory in the way that is watched. Everything else may be called from any thread, also from the
+ * callback. faults_free not from the callback.
  *
  * Needs userfaultfd for the faults of the kernel: root, vm.unprivileged_userfaultfd=1, or access to
  * /dev/userfaultfd. Without it faults_new fails with UNSUPPORTED and a sentence that says so.
@@ -20,6 +22,8 @@
 #define MEMORY_FAULTS_H
 
 #include "godwit/memory.h"
+
+#define FAULTS_MAX_HANDLERS 4u
 
 enum faults_kind { FAULTS_MISSING = 1, FAULTS_WRITES };
 
@@ -30,16 +34,16 @@ typedef void (*fault_fn)(void *opaque, struct gw_ram_block *block, uint64_t page
 
 /* Watches every block of the memory. WRITES: nothing is protected yet. Nobody is told of anything
  * before faults_start, which comes when the callback has what it needs; it fails like _new does,
- * and then _free follows. */
+ * and then _free follows. n_handlers: from 1 to FAULTS_MAX_HANDLERS. */
 struct faults *faults_new(struct gw_memory *memory, enum faults_kind kind, fault_fn fn,
                           void *opaque, GError **error);
-bool faults_start(struct faults *faults, GError **error);
+bool faults_start(struct faults *faults, unsigned n_handlers, GError **error);
 /* Would faults_new work? UNSUPPORTED with a sentence otherwise. */
 bool faults_are_possible(enum faults_kind kind, GError **error);
 /* Has the callback called once more soon, without a page: for what must be done with nothing held.
  * Rings that come close together may be one. Before faults_start: when that comes. */
 void faults_ring(struct faults *faults);
-/* Ends the thread. Whoever waits goes on: to a page that is not there as to a zero one. NULL: ok.
+/* Ends the handlers. Whoever waits goes on: to a page that is not there as to a zero one. NULL: ok.
  */
 void faults_free(struct faults *faults);
 

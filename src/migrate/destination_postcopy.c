@@ -298,7 +298,7 @@ bool destination_begin_paging(struct gw_destination *destination, bool *is_late,
         missing = gw_page_set_new(destination->vm.memory);
     add_suspects(destination, missing);
     postcopy->n_missing = missing->n_set;
-    paging = paging_new(destination->vm.memory, missing, &ops, error);
+    paging = paging_new(destination->vm.memory, missing, &ops, 0, error);
     if (!paging) {
         gw_page_set_free(missing);
         return false;

@@ -8,9 +8,9 @@
  * nothing is there, zero is; so a zero page may be placed at any time (the kernel keeps what is
  * there, and wakes who waits).
  *
- * ORDER, faults against arrivals (all of it sequentially consistent): the faults' thread sets
+ * ORDER, faults against arrivals (all of it sequentially consistent): a handler of faults sets
  * REQUESTED, then looks at MISSING; whoever clears MISSING looks at REQUESTED afterwards. So at
- * least one of them sees the other. If it is the faults' thread, it answers the page itself, by a
+ * least one of them sees the other. If it is the handler, it answers the page itself, by a
  * zero page; if it is the other, it takes REQUESTED away and answers. Both may: the second one
  * changes nothing. Placed content wakes whoever waited when it was placed; who came later saw it.
  *
@@ -38,9 +38,10 @@
 #include "memory/faults.h"
 #include "memory/presence.h"
 
-#define MAX_WAITS    256u
-#define MAX_DISCARDS 3u
-#define NOT_STARTED  (UINT64_C(1) << 63)
+#define MAX_WAITS              256u
+#define MAX_DISCARDS           3u
+#define PROCESSORS_PER_HANDLER 2u /* vCPUs and receivers need them too */
+#define NOT_STARTED            (UINT64_C(1) << 63)
 
 struct paging_hand {
     pthread_mutex_t placing;
@@ -49,8 +50,9 @@ struct paging_hand {
 /* A thread that waits, or did. */
 struct waiter {
     uint32_t thread;
-    char name[16];
+    bool is_named; /* atomic: set once, before the name is looked for */
     struct histogram latency;
+    char name[16]; /* guarded by waiters_lock */
 
     uint64_t n_faults, stall_ns; /* atomic, relaxed: counters */
 };
@@ -75,10 +77,10 @@ struct paging {
 
     uint64_t n_open; /* atomic: pages that are missing, and NOT_STARTED until it is started */
 
-    /* owned by the faults' thread */
-    bool has_told_whole;
+    bool has_told_whole; /* atomic */
 
-    /* written by the faults' thread, which publishes them by n_waiters (release) */
+    /* Added with waiters_lock held, and published by n_waiters (release); never taken away. */
+    pthread_mutex_t waiters_lock;
     struct waiter *waiters[PAGING_MAX_THREADS];
     uint32_t n_waiters;
 
@@ -142,38 +144,51 @@ static bool is_missing(struct paging *paging, const struct gw_ram_block *block, 
 
 /* ---- who waits ---- */
 
-/* On the faults' thread. A new one is not published yet. */
-static struct waiter *find_waiter(struct paging *paging, uint32_t thread)
+static struct waiter *known_waiter(struct paging *paging, uint32_t thread)
 {
-    struct waiter *waiter;
-    uint32_t n = paging->n_waiters;
+    uint32_t n = __atomic_load_n(&paging->n_waiters, __ATOMIC_ACQUIRE);
 
     for (uint32_t i = 0; i < n; i++)
         if (paging->waiters[i]->thread == thread)
             return paging->waiters[i];
-    if (thread != 0 && n >= PAGING_MAX_THREADS - 1)
-        return find_waiter(paging, 0);
+    return NULL;
+}
+
+static struct waiter *find_waiter(struct paging *paging, uint32_t thread)
+{
+    struct waiter *waiter = known_waiter(paging, thread);
+    uint32_t n;
+
+    if (waiter)
+        return waiter;
+    gw_lock_guard(&paging->waiters_lock);
+    n = paging->n_waiters;
+    if (n >= PAGING_MAX_THREADS - 1)
+        thread = 0;
+    waiter = known_waiter(paging, thread);
+    if (waiter)
+        return waiter;
     waiter = g_new0(struct waiter, 1);
     waiter->thread = thread;
     histogram_init(&waiter->latency);
     paging->waiters[n] = waiter;
+    __atomic_store_n(&paging->n_waiters, n + 1, __ATOMIC_RELEASE);
     return waiter;
 }
 
-/* Names and publishes it, if it is new; that takes time that nobody waits for. */
-static void publish_waiter(struct paging *paging, struct waiter *waiter)
+/* That takes time, so it comes when nobody waits for it. */
+static void name_waiter(struct paging *paging, struct waiter *waiter)
 {
-    uint32_t n = paging->n_waiters;
     g_autofree char *path = NULL, *name = NULL;
 
-    if (n == PAGING_MAX_THREADS || paging->waiters[n] != waiter)
+    if (__atomic_load_n(&waiter->is_named, __ATOMIC_RELAXED) ||
+        __atomic_exchange_n(&waiter->is_named, true, __ATOMIC_RELAXED))
         return;
     path = g_strdup_printf("/proc/self/task/%u/comm", waiter->thread);
-    if (waiter->thread == 0)
-        g_strlcpy(waiter->name, "others", sizeof waiter->name);
-    else if (g_file_get_contents(path, &name, NULL, NULL))
-        g_strlcpy(waiter->name, g_strchomp(name), sizeof waiter->name);
-    __atomic_store_n(&paging->n_waiters, n + 1, __ATOMIC_RELEASE);
+    if (waiter->thread != 0 && !g_file_get_contents(path, &name, NULL, NULL))
+        return;
+    gw_lock_guard(&paging->waiters_lock);
+    g_strlcpy(waiter->name, waiter->thread ? g_strchomp(name) : "others", sizeof waiter->name);
 }
 
 static void count_wait(struct wait *wait, uint64_t now_ns)
@@ -186,7 +201,8 @@ static void count_wait(struct wait *wait, uint64_t now_ns)
 }
 
 /* A thread waits for one page at a time: what it waited for before either has come just now or was
- * given up for an interrupt. */
+ * given up for an interrupt. (If another handler is late to say so, its next wait ends early in the
+ * account.) */
 static void begin_wait(struct paging *paging, const struct gw_ram_block *block, uint64_t page,
                        struct waiter *waiter)
 {
@@ -317,22 +333,18 @@ static void on_discard(void *opaque, struct gw_ram_block *block, uint64_t first,
 
 static void check_whole(struct paging *paging)
 {
-    if (load(&paging->n_open) != 0 || paging->has_told_whole)
-        return;
-    paging->has_told_whole = true;
-    paging->ops.whole(paging->ops.opaque);
+    if (load(&paging->n_open) == 0 &&
+        !__atomic_exchange_n(&paging->has_told_whole, true, __ATOMIC_ACQ_REL))
+        paging->ops.whole(paging->ops.opaque);
 }
 
 /* Somebody waits: true if the source has to be asked. */
 static bool mark_requested(struct paging *paging, const struct gw_ram_block *block, uint64_t page)
 {
-    uint64_t *words = paging->requested->words[block->index];
-    const struct summary map = {words, paging->requested->groups[block->index], block->n_pages};
-    bool is_first = !(load(&words[page / 64]) >> page % 64 & 1);
+    const struct summary map = {paging->requested->words[block->index],
+                                paging->requested->groups[block->index], block->n_pages};
 
-    /* Only this thread sets these bits. */
-    summary_set_atomic(&map, page, 1);
-    return is_first;
+    return summary_set_atomic(&map, page, 1) > 0;
 }
 
 static void on_fault(void *opaque, struct gw_ram_block *block, uint64_t page, uint32_t thread)
@@ -351,7 +363,7 @@ static void on_fault(void *opaque, struct gw_ram_block *block, uint64_t page, ui
     if (!is_missing(paging, block, page)) {
         __atomic_fetch_add(&paging->n_zero_faults, 1, __ATOMIC_RELAXED);
         faults_place_zero(paging->faults, block, page, NULL);
-        publish_waiter(paging, waiter);
+        name_waiter(paging, waiter);
         return;
     }
     begin_wait(paging, block, page, waiter);
@@ -360,7 +372,7 @@ static void on_fault(void *opaque, struct gw_ram_block *block, uint64_t page, ui
         settle(paging, block, page, 1, false);
     else if (is_first)
         paging->ops.request(paging->ops.opaque, block, page, 1);
-    publish_waiter(paging, waiter);
+    name_waiter(paging, waiter);
 }
 
 /* ---- asking ---- */
@@ -464,7 +476,7 @@ static bool discard_missing(const struct gw_page_set *missing, struct gw_ram_blo
     return true;
 }
 
-static bool open_faults(struct paging *paging, GError **error)
+static bool open_faults(struct paging *paging, unsigned n_handlers, GError **error)
 {
     paging->faults = faults_new(paging->memory, FAULTS_MISSING, on_fault, paging, error);
     if (!paging->faults)
@@ -472,11 +484,11 @@ static bool open_faults(struct paging *paging, GError **error)
     for (uint32_t i = 0; i < gw_memory_n_blocks(paging->memory); i++)
         if (!discard_missing(paging->missing, gw_memory_block(paging->memory, i), error))
             return false;
-    return faults_start(paging->faults, error);
+    return faults_start(paging->faults, n_handlers, error);
 }
 
 struct paging *paging_new(struct gw_memory *memory, struct gw_page_set *missing,
-                          const struct paging_ops *ops, GError **error)
+                          const struct paging_ops *ops, unsigned n_handlers, GError **error)
 {
     struct paging *paging = g_new0(struct paging, 1);
 
@@ -489,7 +501,10 @@ struct paging *paging_new(struct gw_memory *memory, struct gw_page_set *missing,
     histogram_init(&paging->latency);
     pthread_mutex_init(&paging->hands_lock, NULL);
     pthread_mutex_init(&paging->waits_lock, NULL);
-    if (!open_faults(paging, error)) {
+    pthread_mutex_init(&paging->waiters_lock, NULL);
+    if (n_handlers == 0)
+        n_handlers = CLAMP(g_get_num_processors() / PROCESSORS_PER_HANDLER, 1, FAULTS_MAX_HANDLERS);
+    if (!open_faults(paging, n_handlers, error)) {
         paging->missing = NULL;
         paging_free(paging);
         return NULL;
@@ -524,6 +539,7 @@ void paging_free(struct paging *paging)
     histogram_clear(&paging->latency);
     gw_page_set_free(paging->requested);
     gw_page_set_free(paging->missing);
+    pthread_mutex_destroy(&paging->waiters_lock);
     pthread_mutex_destroy(&paging->waits_lock);
     pthread_mutex_destroy(&paging->hands_lock);
     g_free(paging);
@@ -572,7 +588,9 @@ void paging_get_stats(struct paging *paging, struct paging_stats *stats)
             .n_faults = __atomic_load_n(&waiter->n_faults, __ATOMIC_RELAXED),
             .stall_ns = __atomic_load_n(&waiter->stall_ns, __ATOMIC_RELAXED),
         };
+        pthread_mutex_lock(&paging->waiters_lock);
         g_strlcpy(thread->name, waiter->name, sizeof thread->name);
+        pthread_mutex_unlock(&paging->waiters_lock);
         histogram_snapshot(&waiter->latency, &thread->latency);
         stats->stall_ns += thread->stall_ns;
     }

@@ -8,7 +8,8 @@
  *
  * The source's guest is stopped for good, so a page that comes twice comes with the same content.
  *
- * Threads: paging_arrived from any number of threads at once, each with a hand of its own.
+ * Threads: faults are answered by handlers, several where there are processors for it.
+ * paging_arrived from any number of threads at once, each with a hand of its own.
  * Everything else from any thread, except that paging_free comes when nobody else calls.
  */
 #ifndef MIGRATE_PAGING_H
@@ -21,12 +22,12 @@
 #define PAGING_MAX_RUN     256u /* pages that are asked for at once */
 
 struct paging_ops {
-    /* These pages are to be sent: somebody waits for them (called on the faults' thread), or who
-     * called paging_ask_* wants them. May block for a short time: no other fault is served
-     * meanwhile. What cannot be asked because the link is broken is forgotten, and comes again by
-     * paging_ask_again. */
+    /* These pages are to be sent: somebody waits for them (called on a handler, on several at
+     * once), or who called paging_ask_* wants them. May block for a short time: the handler serves
+     * no other fault meanwhile. What cannot be asked because the link is broken is forgotten, and
+     * comes again by paging_ask_again. */
     void (*request)(void *opaque, struct gw_ram_block *block, uint64_t first, uint32_t n_pages);
-    /* Nothing is missing any more. Once, on the faults' thread, nothing held; not before
+    /* Nothing is missing any more. Once, on a handler, nothing held; not before
      * paging_start. Must not free the paging. */
     void (*whole)(void *opaque);
     void *opaque;
@@ -37,9 +38,10 @@ struct paging_hand; /* what one receiving thread needs */
 
 /* Takes the set over. Discards what stands in missing pages, and has accesses to them wait from now
  * on; the memory is not whole. On failure the set stays the caller's, and nothing has changed but
- * that pages may have been discarded. UNSUPPORTED: faults of the kernel cannot be handled. */
+ * that pages may have been discarded. n_handlers: 0: as many as suit the host. UNSUPPORTED: faults
+ * of the kernel cannot be handled. */
 struct paging *paging_new(struct gw_memory *memory, struct gw_page_set *missing,
-                          const struct paging_ops *ops, GError **error);
+                          const struct paging_ops *ops, unsigned n_handlers, GError **error);
 /* The caller has what the whole callback needs; it comes at once where nothing is missing. */
 void paging_start(struct paging *paging);
 /* Accesses wait no longer: pages that are still missing read as zero from now on. So only when
@@ -69,7 +71,7 @@ struct gw_page_set *paging_missing_copy(struct paging *paging);
 
 struct paging_thread_stats {
     uint32_t thread;                   /* kernel id; 0: others */
-    char name[16];                     /* as it was at its first fault */
+    char name[16];                     /* as it was at its first fault; empty for a moment */
     uint64_t n_faults;                 /* on pages that were missing or zero */
     uint64_t stall_ns;                 /* waited, in all */
     struct histogram_snapshot latency; /* of each wait; detail: where in the block */

@@ -281,7 +281,7 @@ struct snapshot_pager *snapshot_pager_new(const struct snapshot_reader_config *c
                     g_strerror(errno));
     else
         pager->faults = faults_new(config->memory, FAULTS_MISSING, on_fault, pager, error);
-    if (!pager->faults || !faults_start(pager->faults, error)) {
+    if (!pager->faults || !faults_start(pager->faults, 1, error)) {
         pager->config.stream = NULL;
         pager->snapshot = NULL;
         snapshot_pager_free(pager);

@@ -377,7 +377,7 @@ bool snapshot_writer_arm(struct snapshot_writer *writer, const struct gw_page_se
                          GError **error)
 {
     writer->faults = faults_new(writer->config.memory, FAULTS_WRITES, on_write, writer, error);
-    if (!writer->faults || !faults_start(writer->faults, error))
+    if (!writer->faults || !faults_start(writer->faults, 1, error))
         return false;
     writer->states = g_malloc0(writer->n_chunks);
     for (uint32_t i = 0; i < N_COPIES; i++) {

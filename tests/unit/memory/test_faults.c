@@ -31,7 +31,8 @@ struct rig {
 };
 
 /* False: this host cannot do it, and says so. */
-static bool rig_init(struct rig *rig, enum faults_kind kind, fault_fn fn)
+static bool rig_init_handlers(struct rig *rig, enum faults_kind kind, fault_fn fn,
+                              unsigned n_handlers)
 {
     GError *error = NULL;
 
@@ -47,8 +48,13 @@ static bool rig_init(struct rig *rig, enum faults_kind kind, fault_fn fn)
         g_error_free(error);
         gw_memory_free(rig->memory);
     }
-    assert_true(!rig->faults || faults_start(rig->faults, NULL));
+    assert_true(!rig->faults || faults_start(rig->faults, n_handlers, NULL));
     return rig->faults != NULL;
+}
+
+static bool rig_init(struct rig *rig, enum faults_kind kind, fault_fn fn)
+{
+    return rig_init_handlers(rig, kind, fn, 1);
 }
 
 static void rig_clear(struct rig *rig)
@@ -100,6 +106,62 @@ static void missing_pages_come_when_they_are_touched(void **state)
     assert_int_equal(at(&rig, 8)[0], 99);
     assert_int_equal(atomic_load(&rig.n_faults), 3);
     assert_int_equal(n_allocated(&rig), 3);
+    rig_clear(&rig);
+}
+
+/* All of them at once: none is answered before the last one has come. */
+static void place_together(void *opaque, struct gw_ram_block *block, uint64_t page, uint32_t thread)
+{
+    struct rig *rig = opaque;
+
+    if (!block) {
+        atomic_fetch_add(&rig->n_rings, 1);
+        return;
+    }
+    atomic_fetch_add(&rig->n_faults, 1);
+    for (uint64_t limit_ns = clock_mono_ns() + PATIENCE_NS;
+         atomic_load(&rig->n_faults) < FAULTS_MAX_HANDLERS;) {
+        if (clock_mono_ns() > limit_ns)
+            break; /* n_faults says it */
+        sched_yield();
+    }
+    faults_place_zero(rig->faults, block, page, NULL);
+}
+
+struct toucher {
+    pthread_t thread;
+    uint8_t *at;
+};
+
+static void *touch(void *opaque)
+{
+    struct toucher *toucher = opaque;
+
+    return *(volatile uint8_t *)toucher->at ? NULL : toucher;
+}
+
+static void several_handlers_answer_at_once(void **state)
+{
+    struct toucher touchers[FAULTS_MAX_HANDLERS];
+    uint64_t limit_ns = clock_mono_ns() + PATIENCE_NS;
+    struct rig rig;
+    void *is_good;
+
+    if (!rig_init_handlers(&rig, FAULTS_MISSING, place_together, FAULTS_MAX_HANDLERS))
+        return;
+    for (unsigned i = 0; i < FAULTS_MAX_HANDLERS; i++) {
+        touchers[i].at = at(&rig, 3 * i);
+        assert_int_equal(pthread_create(&touchers[i].thread, NULL, touch, &touchers[i]), 0);
+    }
+    for (unsigned i = 0; i < FAULTS_MAX_HANDLERS; i++) {
+        pthread_join(touchers[i].thread, &is_good);
+        assert_non_null(is_good);
+    }
+    assert_true(clock_mono_ns() < limit_ns);
+    assert_int_equal(atomic_load(&rig.n_faults), FAULTS_MAX_HANDLERS);
+    faults_ring(rig.faults);
+    while (atomic_load(&rig.n_rings) == 0)
+        assert_true(clock_mono_ns() < limit_ns + PATIENCE_NS);
     rig_clear(&rig);
 }
 
@@ -352,6 +414,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(missing_pages_come_when_they_are_touched),
+        cmocka_unit_test(several_handlers_answer_at_once),
         cmocka_unit_test(missing_pages_come_for_the_kernel_too),
         cmocka_unit_test(what_is_there_already_stays),
         cmocka_unit_test(who_waits_is_let_go_at_the_end),

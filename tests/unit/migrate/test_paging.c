@@ -30,6 +30,8 @@
 #define N_ASKED     300u /* questions that are answered before pages come unasked */
 #define PATIENCE_NS (UINT64_C(60) * NS_PER_S)
 
+static unsigned n_handlers;
+
 struct request {
     uint32_t block;
     uint64_t first;
@@ -110,7 +112,7 @@ static void rig_begin(struct rig *rig)
     const struct paging_ops ops = {on_request, on_whole, rig};
     GError *error = NULL;
 
-    rig->paging = paging_new(rig->memory, rig->missing, &ops, &error);
+    rig->paging = paging_new(rig->memory, rig->missing, &ops, n_handlers, &error);
     if (!rig->paging) {
         assert_int_equal(error->code, GW_ERROR_UNSUPPORTED);
         assert_true(memory_is_whole(rig->memory));
@@ -268,7 +270,7 @@ static void what_the_kernel_keeps_is_not_taken_for_missing(void **state)
     assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
     assert_int_equal(vmsplice(pipe_fds[1], &held, 1, 0), GW_PAGE_SIZE);
     gw_page_set_add(rig->missing, 1, 10, 1);
-    assert_null(paging_new(rig->memory, rig->missing, &ops, &error));
+    assert_null(paging_new(rig->memory, rig->missing, &ops, n_handlers, &error));
     if (error->code != GW_ERROR_UNSUPPORTED) {
         assert_int_equal(error->code, GW_ERROR_IO);
         assert_string_equal(error->message, "RAM block ram: the kernel keeps some of 1 pages that "
@@ -526,7 +528,7 @@ static void a_discard_waits_for_what_is_being_placed(void **state)
     gw_page_set_add(rig->missing, 1, 7, 1);
     rig_begin(rig);
     slow.faults = faults_new(slow.buffer, FAULTS_MISSING, stop_placing, &slow, NULL);
-    assert_true(faults_start(slow.faults, NULL));
+    assert_true(faults_start(slow.faults, 1, NULL));
     assert_int_equal(pthread_create(&receiver, NULL, slow_main, &slow), 0);
     pthread_mutex_lock(&rig->lock);
     while (!slow.is_placing)
@@ -807,20 +809,38 @@ static void everything_at_once(void **state)
     rig_free(rig);
 }
 
+static int one_handler(void **state)
+{
+    n_handlers = 1;
+    return 0;
+}
+
+static int several_handlers(void **state)
+{
+    n_handlers = 3;
+    return 0;
+}
+
+#define WITH_EACH(test)                                                                            \
+    {#test, test, one_handler, NULL, NULL},                                                        \
+    {                                                                                              \
+#test " by several handlers", test, several_handlers, NULL, NULL                           \
+    }
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(where_nothing_is_missing_it_is_whole_at_once),
-        cmocka_unit_test(what_stands_in_missing_pages_goes),
-        cmocka_unit_test(what_the_kernel_keeps_is_not_taken_for_missing),
-        cmocka_unit_test(a_missing_page_comes_when_it_is_touched),
-        cmocka_unit_test(a_discarded_page_is_missing_no_longer),
-        cmocka_unit_test(what_comes_twice_changes_nothing),
-        cmocka_unit_test(lost_questions_are_asked_again),
-        cmocka_unit_test(many_threads_share_the_last_place),
-        cmocka_unit_test(a_discard_waits_for_what_is_being_placed),
-        cmocka_unit_test(a_zero_page_reaches_who_has_just_faulted),
-        cmocka_unit_test(everything_at_once),
+        WITH_EACH(where_nothing_is_missing_it_is_whole_at_once),
+        WITH_EACH(what_stands_in_missing_pages_goes),
+        WITH_EACH(what_the_kernel_keeps_is_not_taken_for_missing),
+        WITH_EACH(a_missing_page_comes_when_it_is_touched),
+        WITH_EACH(a_discarded_page_is_missing_no_longer),
+        WITH_EACH(what_comes_twice_changes_nothing),
+        WITH_EACH(lost_questions_are_asked_again),
+        WITH_EACH(many_threads_share_the_last_place),
+        WITH_EACH(a_discard_waits_for_what_is_being_placed),
+        WITH_EACH(a_zero_page_reaches_who_has_just_faulted),
+        WITH_EACH(everything_at_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
