@@ -232,9 +232,9 @@ enum gw_encode_policy {
 
 /* When the guest moves: after its memory (pre-copy), or before the rest of it (post-copy). */
 enum gw_migrate_mode {
-    GW_MODE_AUTO = 0, /* pre-copy; when it does not converge, or converges so slowly that it would
-                         take more than twice as long as what is left and max_time_ns is 0,
-                         post-copy, where both sides can and nobody forbids it */
+    GW_MODE_AUTO = 0, /* pre-copy; when it does not converge, or converges so slowly that the
+                         migration would take a fifth longer than with what is left sent once, and
+                         max_time_ns is 0, post-copy, where both sides can and nobody forbids it */
     GW_MODE_PRECOPY,
     GW_MODE_POSTCOPY, /* one round, or as much of it as helps, then post-copy; refused before the
                          first page where a side cannot */

@@ -320,12 +320,14 @@ static void play_rounds(struct play *play, struct forecast_run *run, double *ns,
     }
 }
 
-/* Did the rounds that were played take longer than anybody waits for them? left: before them. */
+/* Did the rounds that were played, from one moment to another, take longer than anybody waits for
+ * them? left: before them. */
 static bool is_tedious_end(const struct play *play, const struct forecast_run *run, double left,
-                           double ns)
+                           double from_ns, double ns)
 {
     return predict_is_tedious(&play->predict, (uint64_t)left,
-                              run->is_ending ? to_ns(ns) : PREDICT_UNKNOWN);
+                              run->is_ending ? to_ns(ns - from_ns) : PREDICT_UNKNOWN,
+                              play->input->past_ns + to_ns(from_ns));
 }
 
 /* From such a round on, will they? */
@@ -337,7 +339,7 @@ static bool is_tedious(const struct play *play, double left, double last_ns, dou
 
     rest.predict.better_until_ns = 0;
     play_rounds(&rest, &run, &ns, left, last_ns);
-    return is_tedious_end(&rest, &run, left, ns - now_ns);
+    return is_tedious_end(&rest, &run, left, now_ns, ns);
 }
 
 static struct forecast_run play_precopy(struct play *play)
@@ -348,7 +350,7 @@ static struct forecast_run play_precopy(struct play *play)
     left = first_round(play, &run, &ns, &last);
     first_ns = ns;
     play_rounds(play, &run, &ns, left, last);
-    run.is_tedious = is_tedious_end(play, &run, left, ns - first_ns);
+    run.is_tedious = is_tedious_end(play, &run, left, first_ns, ns);
     run.slowdown_permille = (uint32_t)lround((1 - play->keep) * 1000);
     run.total_ns = run.is_ending ? to_ns(ns) : FORECAST_NEVER;
     return run;

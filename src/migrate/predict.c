@@ -72,12 +72,15 @@ uint64_t predict_drain_ns(const struct predict *predict, uint64_t n_bytes)
     return predict->bytes_per_s ? time_for(n_bytes, predict->bytes_per_s) : PREDICT_UNKNOWN;
 }
 
-bool predict_is_tedious(const struct predict *predict, uint64_t remaining_bytes, uint64_t left_ns)
+bool predict_is_tedious(const struct predict *predict, uint64_t remaining_bytes, uint64_t left_ns,
+                        uint64_t past_ns)
 {
     uint64_t drain_ns = predict_drain_ns(predict, remaining_bytes);
+    __uint128_t once_ns = (__uint128_t)past_ns + drain_ns;
 
     return drain_ns >= PREDICT_TEDIOUS_NS && drain_ns != PREDICT_UNKNOWN &&
-           (left_ns == PREDICT_UNKNOWN || left_ns / PREDICT_PATIENCE > drain_ns);
+           (left_ns == PREDICT_UNKNOWN ||
+            ((__uint128_t)past_ns + left_ns) * 100 > once_ns * (100 + PREDICT_PATIENCE_PERCENT));
 }
 
 void predict_note_hope(struct predict *predict, uint64_t remaining_bytes, uint64_t budget_ns,

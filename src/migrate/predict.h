@@ -36,27 +36,27 @@
 #define PREDICT_MIN_SAMPLE_BYTES  (UINT64_C(1) << 20)
 
 /* What another round is not worth a millisecond of the guest's network for. */
-#define PREDICT_MIN_WORTH_BYTES (UINT64_C(64) << 10)
+#define PREDICT_MIN_WORTH_BYTES  (UINT64_C(64) << 10)
 /* Of what it sends: a round after which more comes again is not worth it. */
-#define PREDICT_WORTH_PERCENT   55u
+#define PREDICT_WORTH_PERCENT    55u
 /* Once the budget could be met, a shorter blackout may make the migration longer by this share of
  * what it has taken, but no less than the one and no more than the other time. */
-#define PREDICT_BETTER_SHARE    8u
-#define PREDICT_BETTER_MIN_NS   UINT64_C(250000000)
-#define PREDICT_BETTER_MAX_NS   UINT64_C(5000000000)
+#define PREDICT_BETTER_SHARE     8u
+#define PREDICT_BETTER_MIN_NS    UINT64_C(250000000)
+#define PREDICT_BETTER_MAX_NS    UINT64_C(5000000000)
 /* Of the budget, within which a round is not sent to its end: what is on its way is counted as
  * sent. */
-#define PREDICT_SAFE_PERCENT    90u
+#define PREDICT_SAFE_PERCENT     90u
 /* See predict_is_tedious. */
-#define PREDICT_PATIENCE        2u
-#define PREDICT_TEDIOUS_NS      UINT64_C(500000000)
+#define PREDICT_PATIENCE_PERCENT 20u
+#define PREDICT_TEDIOUS_NS       UINT64_C(500000000)
 /* Without hope, before post-copy begins by itself. One will do when the forecast sees no end even
  * if everything is better than expected, or none worth waiting for. */
-#define PREDICT_HOPELESS_ROUNDS 2u
+#define PREDICT_HOPELESS_ROUNDS  2u
 /* See forecast.h: a round is cut when the guest has dirtied, since it began, so much of what it has
  * to send, and will have dirtied as much again by its end. */
-#define PREDICT_VAIN_SHARE      (1.0 / 3)
-#define PREDICT_VAIN_NS         UINT64_C(100000000) /* between looks for that */
+#define PREDICT_VAIN_SHARE       (1.0 / 3)
+#define PREDICT_VAIN_NS          UINT64_C(100000000) /* between looks for that */
 
 struct predict {
     uint64_t stop_ns, fetch_ns, flush_ns, save_ns, load_ns, resume_ns, round_trip_ns;
@@ -97,10 +97,12 @@ uint64_t predict_better_ns(const struct predict *predict, uint64_t unsent_bytes,
  * most of what it sends. */
 bool predict_is_worth(const struct predict *predict, uint64_t unsent_bytes, uint64_t better_ns,
                       uint64_t dirtied_bytes);
-/* More rounds would take left_ns (PREDICT_UNKNOWN: they come to no end), and that is
- * PREDICT_PATIENCE times what the remaining bytes take now: who need not wait for it does not.
- * Where those take less than PREDICT_TEDIOUS_NS, nobody is in a hurry. */
-bool predict_is_tedious(const struct predict *predict, uint64_t remaining_bytes, uint64_t left_ns);
+/* More rounds would take left_ns (PREDICT_UNKNOWN: they come to no end), and that makes a migration
+ * that has taken past_ns longer by PREDICT_PATIENCE_PERCENT than if the remaining bytes were sent
+ * once: who need not wait for it does not. Where those take less than PREDICT_TEDIOUS_NS, nobody is
+ * in a hurry. */
+bool predict_is_tedious(const struct predict *predict, uint64_t remaining_bytes, uint64_t left_ns,
+                        uint64_t past_ns);
 /* A round has left so much, and is_tedious says that more would take too long: is there hope that
  * rounds come to meet the budget? Counts those in a row that gave none. */
 void predict_note_hope(struct predict *predict, uint64_t remaining_bytes, uint64_t budget_ns,

@@ -64,7 +64,8 @@ static bool is_tedious(struct gw_source *source, uint64_t remaining_bytes)
     source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
     return !max_time_ns && !source->status.max_slowdown_permille && source->predict.bytes_per_s &&
            predict_is_tedious(&source->predict, remaining_bytes,
-                              source_forecast_left(source, 0).expected);
+                              source_forecast_left(source, 0).expected,
+                              clock_mono_ns() - source->start_ns);
 }
 
 /* Post-copy by itself: after so many rounds that give no hope. */

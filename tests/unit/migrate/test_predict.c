@@ -156,13 +156,13 @@ static void patience_depends_on_what_is_left(void **state)
     struct predict predict = with_rate(100 * MIB);
 
     /* A second's worth. */
-    assert_false(predict_is_tedious(&predict, 100 * MIB, 2 * NS_PER_S));
-    assert_true(predict_is_tedious(&predict, 100 * MIB, 2 * NS_PER_S + 2));
-    assert_true(predict_is_tedious(&predict, 100 * MIB, PREDICT_UNKNOWN));
+    assert_false(predict_is_tedious(&predict, 100 * MIB, 2 * NS_PER_S, 4 * NS_PER_S));
+    assert_true(predict_is_tedious(&predict, 100 * MIB, 2 * NS_PER_S + 1, 4 * NS_PER_S));
+    assert_true(predict_is_tedious(&predict, 100 * MIB, PREDICT_UNKNOWN, 4 * NS_PER_S));
     /* A little less than half of one. */
-    assert_false(predict_is_tedious(&predict, 49 * MIB, PREDICT_UNKNOWN));
+    assert_false(predict_is_tedious(&predict, 49 * MIB, PREDICT_UNKNOWN, 0));
     predict.bytes_per_s = 0;
-    assert_false(predict_is_tedious(&predict, 100 * MIB, PREDICT_UNKNOWN));
+    assert_false(predict_is_tedious(&predict, 100 * MIB, PREDICT_UNKNOWN, 0));
 }
 
 /* What gives hope: little is left, or less and less of a guest that is slower than the link. */
