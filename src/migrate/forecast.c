@@ -199,7 +199,7 @@ static bool cut_round(const struct play *play, struct forecast_run *run, double 
 /* On the engine's clock. */
 static uint64_t moment(const struct play *play, double ns)
 {
-    return play->input->begin_ns + to_ns(ns);
+    return to_ns((double)play->input->begin_ns + ns);
 }
 
 /* Within so much of its budget, could the guest be stopped? And would what goes out next, unsent of

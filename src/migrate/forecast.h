@@ -10,10 +10,10 @@
  * - throttled, the guest does in a time t what it does in t * (1 - slowdown) otherwise; the least
  *   slowdown is looked for with which the budgets are met;
  * - post-copy begins after a round when the engine would give up hope, by its very rule, and within
- *   the first round when that hardly helps: when the guest has dirtied a third of what the round
- *   has to send, and will have dirtied a third again by its end. Then what the destination has of
- * it is discarded, the blackout has the device state and the list of what is missing, and the rest
- *   follows at the link's rate while accesses to it wait for a fault each.
+ *   the first round when that hardly helps: when the guest has dirtied a quarter of what the round
+ *   has to send, and will have dirtied a quarter again by its end. Then what the destination has
+ *   of it is discarded, the blackout has the device state and the list of what is missing, and the
+ *   rest follows at the link's rate while accesses to it wait for a fault each.
  * A guest with a rhythm (migrate/rhythm.h) is stopped in a quiet moment when that is worth a wait.
  * The error bar comes from playing it again with link and guest both better and both worse by their
  * doubt.

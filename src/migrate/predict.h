@@ -55,7 +55,7 @@
 #define PREDICT_HOPELESS_ROUNDS  2u
 /* See forecast.h: a round is cut when the guest has dirtied, since it began, so much of what it has
  * to send, and will have dirtied as much again by its end. */
-#define PREDICT_VAIN_SHARE       (1.0 / 3)
+#define PREDICT_VAIN_SHARE       0.25
 #define PREDICT_VAIN_NS          UINT64_C(100000000) /* between looks for that */
 
 struct predict {

@@ -531,7 +531,7 @@ static void what_a_round_has_still_to_read_is_not_counted(void **state)
 {
     static const struct {
         double share, cut; /* of passes and of the round, that is over when it ends */
-    } cases[] = {{0.5, 1}, {0.7, 0.49}, {1, 0.35}, {2, 0.18}};
+    } cases[] = {{0.45, 1}, {0.7, 0.37}, {1, 0.26}, {2, 0.14}};
     double first_ns = (double)RAM_BYTES / LINK_BYTES * 1e9;
 
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
