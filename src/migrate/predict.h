@@ -39,8 +39,8 @@
 #define PREDICT_MIN_WORTH_BYTES  (UINT64_C(64) << 10)
 /* Of what it sends: a round after which more comes again is not worth it. */
 #define PREDICT_WORTH_PERCENT    55u
-/* Once the budget could be met, a shorter blackout may make the migration longer by this share of
- * what it has taken, but no less than the one and no more than the other time. */
+/* Once the budget could be met, a shorter blackout may make the migration longer by one part in so
+ * many of what it has taken, but no less than the one and no more than the other time. */
 #define PREDICT_BETTER_SHARE     8u
 #define PREDICT_BETTER_MIN_NS    UINT64_C(250000000)
 #define PREDICT_BETTER_MAX_NS    UINT64_C(5000000000)
