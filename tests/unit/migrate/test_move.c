@@ -376,7 +376,7 @@ static void a_round_that_must_go_on_does(void **state)
 {
     struct move move;
 
-    start_with_a_hot_set(&move, 20 * NS_PER_MS);
+    start_with_a_hot_set(&move, 1);
     for (uint64_t limit = after_ms(PATIENCE_MS); source_status_of(&move).round < 5;)
         assert_true(clock_mono_ns() < limit);
     assert_int_equal(source_status_of(&move).rounds_cut, 0);
