@@ -118,8 +118,10 @@ static bool is_source_settled(struct play *play)
 {
     unsigned state = state_of(play, &play->source);
 
+    /* An answer that was delivered before the destination died is still to be read. */
     return !play->source.pid || gw_source_state_is_final((enum gw_source_state)state) ||
-           (state == GW_SOURCE_IN_DOUBT && play->is_destination_killed);
+           (state == GW_SOURCE_IN_DOUBT && play->is_destination_killed &&
+            play->relay.facts.n_answers == 0);
 }
 
 static bool is_destination_settled(struct play *play)
@@ -137,14 +139,14 @@ static bool is_settled(struct play *play)
     return is_source_settled(play) && is_destination_settled(play);
 }
 
-static bool is_answered(struct play *play)
-{
-    return play->relay.facts.n_answers > 0 || is_source_settled(play);
-}
-
 static bool is_source_final(struct play *play)
 {
     return gw_source_state_is_final((enum gw_source_state)state_of(play, &play->source));
+}
+
+static bool is_answered(struct play *play)
+{
+    return play->relay.facts.n_answers > 0 || is_source_final(play);
 }
 
 /* ---- the moves of the referee ---------------------------------------------------------------- */
