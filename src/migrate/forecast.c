@@ -240,9 +240,9 @@ static bool awaits_quiet(const struct play *play, double left, double last_ns, d
                              predict_blackout_ns(&play->predict, (uint64_t)left));
 }
 
-/* A round of what is left that is over before its end: then the moment, what is left, and what was
- * sent. */
-static bool ends_within(struct play *play, double last_ns, double *ns, double *left, double *sent)
+/* A round of what is left that is over before its end: then the moment, and what is left. */
+static bool ends_within(struct play *play, struct forecast_run *run, double last_ns, double *ns,
+                        double *left)
 {
     double round = round_ns(play, *left), begin_ns = *ns, n_bytes = *left;
     uint64_t budget_ns = predict_safe_ns(play->max_blackout_ns);
@@ -261,7 +261,8 @@ static bool ends_within(struct play *play, double last_ns, double *ns, double *l
             continue;
         *ns = now_ns;
         *left = all;
-        *sent = n_bytes - unsent;
+        run->rounds++;
+        run->n_bytes += (uint64_t)((n_bytes - unsent) * RECORD_OVERHEAD);
         return true;
     }
     return false;
@@ -288,7 +289,7 @@ static void play_rounds(struct play *play, struct forecast_run *run, double *ns,
     run->blackout_ns = FORECAST_NEVER;
     for (; run->rounds < FORECAST_MAX_ROUNDS && n_stalls < MAX_STALLS; run->rounds++) {
         uint64_t blackout_ns;
-        double next, sent;
+        double next;
 
         while (is_due(play, left, last_ns, *ns)) {
             if (!awaits_quiet(play, left, last_ns, *ns)) {
@@ -303,9 +304,7 @@ static void play_rounds(struct play *play, struct forecast_run *run, double *ns,
         }
         blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
         run->least_blackout_ns = MIN(run->least_blackout_ns, blackout_ns);
-        if (ends_within(play, last_ns, ns, &left, &sent)) {
-            run->n_bytes += (uint64_t)(sent * RECORD_OVERHEAD);
-            run->rounds++;
+        if (ends_within(play, run, last_ns, ns, &left)) {
             play_blackout(play, run, ns, left);
             return;
         }

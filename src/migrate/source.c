@@ -389,9 +389,9 @@ static void source_on_mail(struct gw_source *source, struct mail *mail)
 
 static uint64_t source_time_limit(struct gw_source *source)
 {
-    uint64_t max_blackout_ns, max_time_ns;
+    uint64_t max_time_ns;
 
-    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    source_stop_budgets(source, NULL, &max_time_ns);
     return max_time_ns ? source->start_ns + max_time_ns : UINT64_MAX;
 }
 

@@ -248,6 +248,9 @@ void source_publish_progress(struct gw_source *source);
 bool source_round_has_pages(const struct gw_source *source);
 /* Of such a round, how many no lane has sent yet; 0 else. */
 uint64_t source_unsent_pages(const struct gw_source *source, const struct lanes_counters *counters);
+/* What is dirty as far as known, and what is still to be sent of the round in flight. */
+uint64_t source_remaining_bytes(const struct gw_source *source,
+                                const struct lanes_counters *counters);
 /* The link broke in a round; the destination has acknowledged rounds up to this one, and of the
  * next one it has the pages of the set. What else was in it is pending again. */
 void source_put_back_round(struct gw_source *source, uint32_t acked_round,

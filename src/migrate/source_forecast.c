@@ -114,8 +114,7 @@ static uint64_t next_due_ns(struct gw_source *source)
         return UINT64_MAX;
     source_stop_budgets(source, &max_blackout_ns, NULL);
     lanes_get_counters(source->lanes, &counters);
-    remaining_bytes =
-        (source->pending->n_set + source_unsent_pages(source, &counters)) * GW_PAGE_SIZE;
+    remaining_bytes = source_remaining_bytes(source, &counters);
     remaining_bytes -=
         MIN(predict_allowance_bytes(&source->predict, predict_safe_ns(max_blackout_ns)),
             remaining_bytes);
@@ -202,22 +201,27 @@ uint64_t source_forecast_dirtied(struct gw_source *source, uint64_t ns)
            GW_PAGE_SIZE;
 }
 
+static uint64_t rate_so_far(const struct gw_source *source, uint64_t early_rate)
+{
+    return source->predict.bytes_per_s ? source->predict.bytes_per_s : early_rate;
+}
+
 static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t max_blackout_ns,
                        uint64_t max_time_ns)
 {
     struct source_forecast *forecast = forecast_of(source);
+    uint64_t now_ns = clock_mono_ns();
     struct dirty_model model;
     struct forecast_input input = {
         .costs = source->predict,
         .dirty = &model,
         .rhythm = &forecast->profile,
-        .link_bytes_per_s =
-            (double)(source->predict.bytes_per_s ? source->predict.bytes_per_s : early_rate),
+        .link_bytes_per_s = (double)rate_so_far(source, early_rate),
         .link_doubt = source->predict.bytes_per_s ? ROUNDS_DOUBT : EARLY_DOUBT,
-        .first_past_ns = source->is_round_open ? clock_mono_ns() - source->round_start_ns : 0,
+        .first_past_ns = source->is_round_open ? now_ns - source->round_start_ns : 0,
         .first_before_ns = dirtied_in_ns(source),
-        .begin_ns = clock_mono_ns(),
-        .past_ns = clock_mono_ns() - source->start_ns,
+        .begin_ns = now_ns,
+        .past_ns = now_ns - source->start_ns,
         .max_blackout_ns = max_blackout_ns,
         .max_time_ns = max_time_ns,
     };
@@ -298,7 +302,7 @@ bool source_forecast_is_hopeless(struct gw_source *source, uint64_t early_rate)
 bool source_forecast_is_vain(struct gw_source *source, uint64_t early_rate)
 {
     const struct source_forecast *forecast = source->forecast;
-    uint64_t rate = source->predict.bytes_per_s ? source->predict.bytes_per_s : early_rate;
+    uint64_t rate = rate_so_far(source, early_rate);
     double least = PREDICT_VAIN_SHARE * (double)source->sending->n_set;
     struct lanes_counters counters;
     uint64_t rest_ns;

@@ -59,9 +59,9 @@ bool source_postcopy_offered(const struct gw_source *source)
 /* Nobody has said how long it may take, and it would take too long. */
 static bool is_tedious(struct gw_source *source, uint64_t remaining_bytes)
 {
-    uint64_t max_blackout_ns, max_time_ns;
+    uint64_t max_time_ns;
 
-    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    source_stop_budgets(source, NULL, &max_time_ns);
     return !max_time_ns && !source->status.max_slowdown_permille && source->predict.bytes_per_s &&
            predict_is_tedious(&source->predict, remaining_bytes,
                               source_forecast_left(source, 0).expected,
@@ -252,9 +252,9 @@ void source_postcopy_free(struct gw_source *source)
 /* How many runs may be discarded in the blackout. */
 static uint64_t max_runs(struct gw_source *source)
 {
-    uint64_t max_blackout_ns, max_time_ns;
+    uint64_t max_blackout_ns;
 
-    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    source_stop_budgets(source, &max_blackout_ns, NULL);
     return MAX(max_blackout_ns / DISCARD_SHARE / DISCARD_NS, MIN_RUNS);
 }
 

@@ -226,6 +226,12 @@ uint64_t source_unsent_pages(const struct gw_source *source, const struct lanes_
                : 0;
 }
 
+uint64_t source_remaining_bytes(const struct gw_source *source,
+                                const struct lanes_counters *counters)
+{
+    return (source->pending->n_set + source_unsent_pages(source, counters)) * GW_PAGE_SIZE;
+}
+
 /* The guest could be stopped: is its blackout to be made shorter by what goes out next, while it
  * runs? */
 static bool source_wants_better(struct gw_source *source, uint64_t unsent_bytes)
@@ -255,18 +261,17 @@ static bool source_has_enough(struct gw_source *source)
 {
     uint64_t now_ns = clock_mono_ns();
     struct lanes_counters counters;
-    uint64_t max_blackout_ns, unsent_bytes, remaining_bytes;
+    uint64_t max_blackout_ns, remaining_bytes;
 
     if (now_ns < source->predict.not_before_ns || source_holds(source, false))
         return false;
     source_stop_budgets(source, &max_blackout_ns, NULL);
     lanes_get_counters(source->lanes, &counters);
-    unsent_bytes = source_unsent_pages(source, &counters) * GW_PAGE_SIZE;
-    remaining_bytes = source->pending->n_set * GW_PAGE_SIZE + unsent_bytes;
+    remaining_bytes = source_remaining_bytes(source, &counters);
     if (predict_blackout_ns(&source->predict, remaining_bytes) > predict_safe_ns(max_blackout_ns))
         return false;
     predict_note_due(&source->predict, source->start_ns, now_ns);
-    return !source_wants_better(source, unsent_bytes) &&
+    return !source_wants_better(source, source_unsent_pages(source, &counters) * GW_PAGE_SIZE) &&
            !source_forecast_awaits_quiet(source, remaining_bytes);
 }
 
@@ -274,13 +279,15 @@ static bool source_has_enough(struct gw_source *source)
  * not help: then all that is left follows the guest. The lanes end with what they have taken. */
 static void source_cut_round(struct gw_source *source)
 {
-    uint64_t rate = early_rate(source, sent_on_pages(source), sent_on_control(source));
+    uint64_t rate;
     bool is_enough;
 
     if (!source_round_has_pages(source))
         return;
+    rate = early_rate(source, sent_on_pages(source), sent_on_control(source));
     is_enough = source_has_enough(source);
-    if (!is_enough && (!source_gives_up(source, rate) || !source_forecast_is_vain(source, rate)))
+    /* Hope is asked for last: that plays many rounds. */
+    if (!is_enough && (!source_forecast_is_vain(source, rate) || !source_gives_up(source, rate)))
         return;
     source->is_round_cut = true;
     source->postcopy.has_given_up |= !is_enough;
@@ -385,14 +392,14 @@ bool gw_source_continue(struct gw_source *source, GError **error)
 void source_next_round(struct gw_source *source)
 {
     uint64_t now_ns = clock_mono_ns();
-    uint64_t max_blackout_ns, max_time_ns, remaining_bytes;
+    uint64_t max_blackout_ns, remaining_bytes;
 
     if (source->is_round_open || now_ns < source->next_look_ns)
         return;
     if (!source_collect(source))
         return;
     source_forecast_round(source);
-    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    source_stop_budgets(source, &max_blackout_ns, NULL);
     remaining_bytes = source->pending->n_set * GW_PAGE_SIZE;
     source->predicted_ns = predict_blackout_ns(&source->predict, remaining_bytes);
     source_note_hope(source, remaining_bytes, max_blackout_ns);
@@ -485,8 +492,7 @@ void source_publish_progress(struct gw_source *source)
     if (!source->lanes || gw_source_state_is_final((enum gw_source_state)source_state(source)))
         return;
     lanes_get_counters(source->lanes, &counters);
-    remaining_bytes =
-        (source->pending->n_set + source_unsent_pages(source, &counters)) * GW_PAGE_SIZE;
+    remaining_bytes = source_remaining_bytes(source, &counters);
     page_bytes = sent_on_pages(source);
     control_bytes = sent_on_control(source);
     first_rate = early_rate(source, page_bytes, control_bytes);

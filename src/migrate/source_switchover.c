@@ -26,10 +26,10 @@ static uint64_t share_ns(uint64_t budget_ns, uint64_t predicted_ns, uint64_t own
 
 bool source_stop_guest(struct gw_source *source, GError **error)
 {
-    uint64_t budget_ns, max_time_ns, limit_ns;
+    uint64_t budget_ns, limit_ns;
     uint64_t start_ns = clock_mono_ns();
 
-    source_stop_budgets(source, &budget_ns, &max_time_ns);
+    source_stop_budgets(source, &budget_ns, NULL);
     limit_ns = source->is_snapshot
                    ? source->silence_ns
                    : share_ns(budget_ns, source->predicted_ns, source->predict.stop_ns);
@@ -61,13 +61,13 @@ static void source_overrun(struct gw_source *source, const char *reason)
 
 bool source_flush(struct gw_source *source, GError **error)
 {
-    uint64_t budget_ns, max_time_ns;
+    uint64_t budget_ns;
     uint64_t start_ns = clock_mono_ns();
     bool is_flushed;
 
     if (!source->vm.flush)
         return true;
-    source_stop_budgets(source, &budget_ns, &max_time_ns);
+    source_stop_budgets(source, &budget_ns, NULL);
     ledger_next(source->ledger, GW_SIDE_SOURCE, "flush", start_ns);
     is_flushed = source->vm.flush(
         source->vm.opaque,
@@ -117,10 +117,10 @@ static bool source_send_state(struct gw_source *source, GError **error)
 static bool source_say_switchover(struct gw_source *source, bool was_running, uint64_t stopped_ns,
                                   uint64_t stopped_real_ns)
 {
-    uint64_t budget_ns, max_time_ns;
+    uint64_t budget_ns;
     struct wire_switchover_begin begin;
 
-    source_stop_budgets(source, &budget_ns, &max_time_ns);
+    source_stop_budgets(source, &budget_ns, NULL);
     begin = (struct wire_switchover_begin){
         .attempt = source->attempt,
         .round = source->round + 1,

@@ -122,13 +122,13 @@ void source_throttle_measure(struct gw_source *source, uint64_t n_bytes)
     struct source_throttle *throttle = &source->throttle;
     const struct predict *predict = &source->predict;
     uint64_t interval_ns = clock_mono_ns() - throttle->from_ns;
-    uint64_t max_blackout_ns, max_time_ns;
+    uint64_t max_blackout_ns;
     struct throttle_facts facts;
 
     throttle->n_bytes += n_bytes;
     if (!throttle->has_begun || interval_ns < SOURCE_THROTTLE_NS)
         return;
-    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
+    source_stop_budgets(source, &max_blackout_ns, NULL);
     facts = (struct throttle_facts){
         .link_bytes_per_s = predict->bytes_per_s,
         .allowance_bytes = predict_allowance_bytes(predict, max_blackout_ns),

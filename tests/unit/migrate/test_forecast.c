@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "migrate/forecast.h"
+#include "migrate/page_runs.h"
 #include "migrate/rhythm.h"
 
 #define LINK_BYTES        125000000.0 /* 1 Gb/s */
@@ -118,28 +119,18 @@ static struct forecast_input input_of(const struct dirty_model *model,
     return input;
 }
 
-/* Takes out of the slot what the round has still to read when n_sent pages of it have gone. */
-static void drop_coming(struct gw_page_set *slot, const struct gw_page_set *sending,
-                        uint64_t n_sent)
+/* What the round has still to read when n_sent pages of it have gone; the caller frees it. */
+static struct gw_page_set *unsent_of(const struct guest *guest, const struct gw_page_set *sending,
+                                     uint64_t n_sent)
 {
+    struct gw_page_set *unsent = gw_page_set_new(guest->memory);
     uint64_t page = 0, n_pages;
 
     for (; n_sent > 0 && gw_page_set_next_run(sending, 0, &page, &n_pages, n_sent); page += n_pages)
         n_sent -= n_pages;
     for (; gw_page_set_next_run(sending, 0, &page, &n_pages, UINT64_MAX); page += n_pages)
-        gw_page_set_remove(slot, 0, page, n_pages);
-}
-
-/* What is still to be sent of a round, of which n_sent pages have gone. */
-static void add_unsent(struct gw_page_set *dirty, const struct gw_page_set *sending,
-                       uint64_t n_sent)
-{
-    uint64_t page = 0, n_pages;
-
-    for (; n_sent > 0 && gw_page_set_next_run(sending, 0, &page, &n_pages, n_sent); page += n_pages)
-        n_sent -= n_pages;
-    for (; gw_page_set_next_run(sending, 0, &page, &n_pages, UINT64_MAX); page += n_pages)
-        gw_page_set_add(dirty, 0, page, n_pages);
+        gw_page_set_add(unsent, 0, page, n_pages);
+    return unsent;
 }
 
 /* A migration that is played with real pages. */
@@ -195,6 +186,8 @@ static uint64_t run_round(struct outcome *outcome, uint64_t round_ns, bool *is_c
     uint64_t begun_ns = guest->now_ns, start_ns = begun_ns, end_ns = start_ns + round_ns;
 
     while (guest->now_ns < end_ns && !*is_cut) {
+        struct gw_page_set *unsent;
+
         guest_run(guest, MIN(STEP_NS, end_ns - guest->now_ns), slot);
         if (guest->now_ns < end_ns && guest->now_ns - start_ns < 50 * NS_PER_MS)
             continue;
@@ -202,17 +195,18 @@ static uint64_t run_round(struct outcome *outcome, uint64_t round_ns, bool *is_c
         gw_page_set_or(all, slot);
         n_sent = (uint64_t)((double)outcome->sending->n_set * (double)(guest->now_ns - begun_ns) /
                             (double)round_ns);
-        drop_coming(slot, outcome->sending, n_sent);
+        unsent = unsent_of(guest, outcome->sending, n_sent);
+        page_runs_remove(slot, unsent);
         gw_page_set_or(outcome->dirty, slot);
         gw_page_set_clear(slot);
         start_ns = guest->now_ns;
         if (guest->now_ns < end_ns && outcome->predict.bytes_per_s)
-            *is_cut = is_enough(
-                outcome, predict_safe_ns(outcome->budget_ns),
-                (outcome->dirty->n_set + outcome->sending->n_set - n_sent) * GW_PAGE_SIZE,
-                (outcome->sending->n_set - n_sent) * GW_PAGE_SIZE, guest->now_ns - begun_ns);
+            *is_cut = is_enough(outcome, predict_safe_ns(outcome->budget_ns),
+                                (outcome->dirty->n_set + unsent->n_set) * GW_PAGE_SIZE,
+                                unsent->n_set * GW_PAGE_SIZE, guest->now_ns - begun_ns);
         if (*is_cut)
-            add_unsent(outcome->dirty, outcome->sending, n_sent);
+            gw_page_set_or(outcome->dirty, unsent);
+        gw_page_set_free(unsent);
     }
     n_all = all->n_set;
     gw_page_set_free(all);

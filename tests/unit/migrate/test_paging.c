@@ -822,9 +822,9 @@ static int several_handlers(void **state)
 }
 
 #define WITH_EACH(test)                                                                            \
-    {#test, test, one_handler, NULL, NULL},                                                        \
+    {.name = #test, .test_func = test, .setup_func = one_handler},                                 \
     {                                                                                              \
-#test " by several handlers", test, several_handlers, NULL, NULL                           \
+        .name = #test " by several handlers", .test_func = test, .setup_func = several_handlers    \
     }
 
 int main(void)
