@@ -300,16 +300,20 @@ static bool open_monitors(struct run *run, GError **error)
     return true;
 }
 
+/* Clients of the monitors are served when the machine has been started, or waits for a guest, and
+ * not before: whoever has a greeting may move the guest, or send one. */
 static void on_launched(void *opaque, const GError *error)
 {
+    struct run *run = opaque;
+
     if (error) {
         cli_complain("%s", error->message);
-        finish(opaque, CLI_FAILED);
+        finish(run, CLI_FAILED);
+        return;
     }
+    monitor_serve(run->monitor);
 }
 
-/* The machine waits for a guest: now somebody may come. Only then the monitors open, so that
- * whoever reaches one may send the guest. */
 static void on_awaiting(void *opaque, const GError *failure)
 {
     struct run *run = opaque;
@@ -323,14 +327,15 @@ static void on_awaiting(void *opaque, const GError *failure)
         return;
     }
     bool is_deferred = strcmp(uri, "defer") == 0;
-    if ((!is_deferred && !migration_listen(run->migration, uri, run->is_lazy, true, &error)) ||
-        !open_monitors(run, &error)) {
+    if (!is_deferred && !migration_listen(run->migration, uri, run->is_lazy, true, &error)) {
         cli_complain("%s", error->message);
         finish(run, CLI_FAILED);
-    } else if (run->incoming && !is_deferred) {
+        return;
+    }
+    monitor_serve(run->monitor);
+    if (run->incoming && !is_deferred)
         fprintf(stderr, "godwit: waiting for a guest at %s\n",
                 gw_destination_uri(migration_destination(run->migration)));
-    }
 }
 
 static gboolean on_signal(gpointer opaque)
@@ -371,8 +376,7 @@ static bool start(struct run *run, GError **error)
     }
     machine_add_listener(run->machine, on_machine_notice, run);
     migration_add_listener(run->migration, on_migration_notice, run);
-    if ((!run->config.is_incoming && !open_monitors(run, error)) ||
-        (has_sandbox(run) && !enter_sandbox(run, error)))
+    if (!open_monitors(run, error) || (has_sandbox(run) && !enter_sandbox(run, error)))
         return false;
     g_unix_signal_add(SIGTERM, on_signal, run);
     g_unix_signal_add(SIGINT, on_signal, run);

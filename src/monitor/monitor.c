@@ -438,11 +438,18 @@ bool monitor_listen(struct monitor *monitor, const char *path, GError **error)
     listener->monitor = monitor;
     listener->fd = fd;
     listener->path = g_strdup(path);
-    listener->source = g_unix_fd_source_new(fd, G_IO_IN);
-    g_source_set_callback(listener->source, G_SOURCE_FUNC(on_connection), listener, NULL);
-    g_source_attach(listener->source, monitor->config.context);
     g_ptr_array_add(monitor->listeners, listener);
     return true;
+}
+
+void monitor_serve(struct monitor *monitor)
+{
+    for (guint i = 0; i < monitor->listeners->len; i++) {
+        struct listener *listener = g_ptr_array_index(monitor->listeners, i);
+        listener->source = g_unix_fd_source_new(listener->fd, G_IO_IN);
+        g_source_set_callback(listener->source, G_SOURCE_FUNC(on_connection), listener, NULL);
+        g_source_attach(listener->source, monitor->config.context);
+    }
 }
 
 struct monitor *monitor_new(const struct monitor_config *config)

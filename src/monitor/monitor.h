@@ -44,9 +44,12 @@ struct monitor_config {
 struct monitor *monitor_new(const struct monitor_config *config);
 /* Writes what is queued if it takes no more than a moment, closes all, removes the sockets. */
 void monitor_free(struct monitor *monitor);
-/* Listens on a UNIX socket (mode 0600). A stale socket of a dead process is replaced; a live one is
- * an error. */
+/* Takes the path of a UNIX socket (mode 0600). A stale socket of a dead process is replaced; a live
+ * one is an error. Who connects waits for the greeting until monitor_serve(). */
 bool monitor_listen(struct monitor *monitor, const char *path, GError **error);
+/* From now on clients are greeted and served at the sockets that were taken: once, when the machine
+ * is ready for what they may ask. */
+void monitor_serve(struct monitor *monitor);
 /* Sends an event to all clients. data may be NULL; it is taken over. */
 void monitor_emit(struct monitor *monitor, const char *event, json_t *data, uint64_t real_ns);
 

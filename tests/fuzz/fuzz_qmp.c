@@ -112,6 +112,7 @@ static void set_up(void)
     g_snprintf(address.sun_path, sizeof address.sun_path, "%s/qmp", dir);
     monitor = monitor_new(&config);
     fuzz_check(monitor_listen(monitor, address.sun_path, NULL));
+    monitor_serve(monitor);
 }
 
 static void remove_socket(void)

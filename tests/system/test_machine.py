@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The machine without moves: boot files, exit status, pause, reset, sizes."""
+import os
 import re
 
 import pytest
@@ -64,6 +65,15 @@ def test_started_paused(start_vm, tmp_path):
     assert instructions(vm) == 0
     vm.qmp.command("cont")
     assert vm.wait_exit() == 0
+
+
+def test_a_monitor_answers_when_the_machine_has_been_started(start_vm, tmp_path):
+    """An initial RAM disk that takes a while to load: whoever connects meanwhile waits."""
+    initrd = tmp_path / "initrd"
+    initrd.write_bytes(os.urandom(1 << 20) * 192)
+    vm = start_vm("v", *bare.options(bare.write(tmp_path / "k", bare.SPIN_FOREVER), memory="512M"),
+                  "--initrd", initrd)
+    assert vm.status() == "running"
 
 
 def test_reset_by_user_and_guest(start_vm, tmp_path):
