@@ -81,6 +81,12 @@ struct forecast_run forecast_postcopy(const struct forecast_input *input);
  * than expected, or take longer than anybody waits for it? */
 bool forecast_is_hopeless(const struct forecast_input *input);
 
+/* Of the rate that was measured, what the budget leaves. */
+double forecast_link_in_force(const struct forecast_input *input, double bytes_per_s);
+/* Plays mode->mode as expected, from every phase, and from the middle one with everything better
+ * and worse; fills its numbers. Returns the expected one. */
+struct forecast_run forecast_play(const struct forecast_input *input, uint32_t slowdown_permille,
+                                  struct gw_plan_forecast *mode);
 /* Of pre-copy only, and without what would do: for a migration under way. */
 void forecast_ranges(const struct forecast_input *input, struct gw_range *total_ns,
                      struct gw_range *blackout_ns);
