@@ -16,8 +16,8 @@
 #define VOID_RUN_NS     4500.0 /* and has discarded before */
 #define N_PHASES        8u     /* of a rhythm, that a migration may begin in */
 #define MAX_LOOKS       200.0  /* at the first round, at which it may be cut */
-#define IDLE_NS         1e7    /* between two looks of the engine while nothing is to be sent */
 #define LOOKS           16u    /* at which a round's leavings are summed up, or it may be over */
+#define BEST_STEP       0.75   /* of what is left in one good moment, in a better one */
 #define NS              1e9
 
 /* ---- playing ----------------------------------------------------------------------------------
@@ -192,53 +192,78 @@ static bool cut_round(const struct play *play, struct forecast_run *run, double 
     return false;
 }
 
-/* On the engine's clock. */
-static uint64_t moment(const struct play *play, double ns)
+/* A moment in which the guest could be stopped, and what it took to come to it. */
+struct stop {
+    double ns, left; /* bytes */
+    uint32_t rounds;
+    double n_bytes;
+};
+
+/* Until when may a guest that could be stopped now go on, for a shorter blackout? */
+static double last_stop_ns(struct play *play, const struct stop *now)
 {
-    return to_ns((double)play->input->begin_ns + ns);
+    const struct forecast_input *input = play->input;
+    double until_ns;
+
+    predict_note_due(&play->predict, (uint64_t)now->left, has_rhythm(input),
+                     input->begin_ns - input->past_ns, to_ns((double)input->begin_ns + now->ns));
+    until_ns = (double)play->predict.better_until_ns - (double)input->begin_ns;
+    if (input->max_time_ns)
+        until_ns = fmin(until_ns, (double)input->max_time_ns - (double)input->past_ns);
+    return until_ns;
 }
 
-/* Within so much of its budget, could the guest be stopped? And would what goes out next, unsent of
- * what is left, make it no better? */
-static bool is_enough(struct play *play, uint64_t budget_ns, double left, double unsent,
-                      double now_ns)
+/* Rounds go on for as long as they may: the moment with the least left, but none that is hardly
+ * better than one before. last_ns: in which what is left now was dirtied. */
+static struct stop best_stop(struct play *play, const struct stop *now, double last_ns)
 {
-    uint64_t ns;
+    double until_ns = last_stop_ns(play, now);
+    struct stop best = *now, at = *now;
 
-    if (predict_blackout_ns(&play->predict, (uint64_t)left) > budget_ns)
-        return false;
-    predict_note_due(&play->predict, play->input->begin_ns - play->input->past_ns,
-                     moment(play, now_ns));
-    ns = predict_better_ns(&play->predict, (uint64_t)unsent, moment(play, now_ns));
-    return !predict_is_worth(&play->predict, (uint64_t)unsent, ns,
-                             (uint64_t)dirtied_bytes(play, now_ns, now_ns + (double)ns));
+    while (at.ns < until_ns && at.left >= (double)PREDICT_MIN_WORTH_BYTES &&
+           at.rounds < FORECAST_MAX_ROUNDS) {
+        double round = round_ns(play, at.left);
+        unsigned n_looks = round < (double)RHYTHM_BIN_NS ? 1 : LOOKS;
+        struct stop begin = at;
+
+        for (unsigned i = 1; i <= n_looks && at.ns < until_ns; i++) {
+            double share = (double)i / n_looks, sent = begin.left * share;
+
+            at.ns = begin.ns + round * share;
+            at.left =
+                begin.left - sent + left_when(play, share, begin.left, last_ns, begin.ns, at.ns);
+            at.rounds = begin.rounds + 1;
+            at.n_bytes = begin.n_bytes + sent;
+            if (at.ns <= until_ns && at.left <= best.left * BEST_STEP)
+                best = at;
+        }
+        last_ns = round;
+    }
+    return best;
 }
 
-static bool is_due(struct play *play, double left, double last_ns, double now_ns)
+/* The guest could be stopped: it is, now or in a better moment. */
+static void play_stop(struct play *play, struct forecast_run *run, double *ns, double left,
+                      double last_ns)
 {
-    play->predict.dirty_bytes_per_s =
-        (uint64_t)(dirtied_bytes(play, now_ns - last_ns, now_ns) / fmax(last_ns, 1) * NS);
-    return is_enough(play, play->max_blackout_ns, left, left, now_ns);
+    struct stop now = {.ns = *ns, .left = left, .rounds = run->rounds}, best;
+
+    best = best_stop(play, &now, last_ns);
+    if (!predict_wants_better(&play->predict, (uint64_t)left, (uint64_t)best.left))
+        best = now;
+    run->is_ending = true;
+    run->rounds = best.rounds;
+    run->blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)best.left);
+    run->least_blackout_ns = MIN(run->least_blackout_ns, run->blackout_ns);
+    run->n_bytes +=
+        (uint64_t)((best.n_bytes + best.left) * RECORD_OVERHEAD) + play->predict.state_bytes;
+    *ns = best.ns + (double)run->blackout_ns;
 }
 
-/* The guest could be stopped: would the engine rather wait for a quieter moment? */
-static bool awaits_quiet(const struct play *play, double left, double last_ns, double now_ns)
-{
-    const struct rhythm_profile *rhythm = play->input->rhythm;
-    uint64_t now = moment(play, now_ns), until = MAX(play->predict.better_until_ns, now), at;
-
-    if (!has_rhythm(play->input))
-        return false;
-    /* The profile has a clock of its own where the phase is played. */
-    at = rhythm->origin * RHYTHM_BIN_NS + to_ns(play->phase_ns + now_ns);
-    return rhythm_wants_wait(rhythm, at + (until - now), at, to_ns(last_ns),
-                             (uint64_t)(left / PAGE), to_ns(left / play->link * NS),
-                             predict_blackout_ns(&play->predict, (uint64_t)left));
-}
-
-/* A round of what is left that is over before its end: then the moment, and what is left. */
-static bool ends_within(struct play *play, struct forecast_run *run, double last_ns, double *ns,
-                        double *left)
+/* In a round of what is left the guest could be stopped before its end: then that moment, what is
+ * left then, and in which time it was dirtied. */
+static bool ends_within(const struct play *play, struct forecast_run *run, double *ns, double *left,
+                        double *last_ns)
 {
     double round = round_ns(play, *left), begin_ns = *ns, n_bytes = *left;
     uint64_t budget_ns = predict_safe_ns(play->max_blackout_ns);
@@ -246,33 +271,19 @@ static bool ends_within(struct play *play, struct forecast_run *run, double last
     if (round < (double)RHYTHM_BIN_NS)
         return false;
     for (unsigned i = 1; i < LOOKS; i++) {
-        double share = (double)i / LOOKS, unsent = n_bytes * (1 - share);
-        double now_ns = begin_ns + round * share, all;
+        double share = (double)i / LOOKS, sent = n_bytes * share, now_ns = begin_ns + round * share;
+        double all = n_bytes - sent + left_when(play, share, n_bytes, *last_ns, begin_ns, now_ns);
 
-        if (predict_blackout_ns(&play->predict, (uint64_t)unsent) > budget_ns)
-            continue;
-        all = unsent + left_when(play, share, n_bytes, last_ns, begin_ns, now_ns);
-        if (!is_enough(play, budget_ns, all, unsent, now_ns) ||
-            awaits_quiet(play, all, now_ns - begin_ns, now_ns))
+        if (predict_blackout_ns(&play->predict, (uint64_t)all) > budget_ns)
             continue;
         *ns = now_ns;
         *left = all;
+        *last_ns = now_ns - begin_ns;
         run->rounds++;
-        run->n_bytes += (uint64_t)((n_bytes - unsent) * RECORD_OVERHEAD);
+        run->n_bytes += (uint64_t)(sent * RECORD_OVERHEAD);
         return true;
     }
     return false;
-}
-
-/* The guest stops with so much to go. */
-static void play_blackout(const struct play *play, struct forecast_run *run, double *ns,
-                          double left)
-{
-    run->is_ending = true;
-    run->blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
-    run->least_blackout_ns = MIN(run->least_blackout_ns, run->blackout_ns);
-    run->n_bytes += (uint64_t)(left * RECORD_OVERHEAD) + play->predict.state_bytes;
-    *ns += (double)run->blackout_ns;
 }
 
 /* Rounds from one that has left so much and took last_ns, to the end of the blackout. */
@@ -284,33 +295,19 @@ static void play_rounds(struct play *play, struct forecast_run *run, double *ns,
     run->least_blackout_ns = FORECAST_NEVER;
     run->blackout_ns = FORECAST_NEVER;
     for (; run->rounds < FORECAST_MAX_ROUNDS && n_stalls < MAX_STALLS; run->rounds++) {
-        uint64_t blackout_ns;
+        uint64_t blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
         double next;
 
-        while (is_due(play, left, last_ns, *ns)) {
-            if (!awaits_quiet(play, left, last_ns, *ns)) {
-                play_blackout(play, run, ns, left);
-                return;
-            }
-            if (left >= (double)PREDICT_MIN_WORTH_BYTES)
-                break; /* it goes over meanwhile */
-            *ns += IDLE_NS;
-            last_ns += IDLE_NS;
-            left = dirtied_bytes(play, *ns - last_ns, *ns);
-        }
-        blackout_ns = predict_blackout_ns(&play->predict, (uint64_t)left);
         run->least_blackout_ns = MIN(run->least_blackout_ns, blackout_ns);
-        if (ends_within(play, run, last_ns, ns, &left)) {
-            play_blackout(play, run, ns, left);
+        if (blackout_ns <= play->max_blackout_ns || ends_within(play, run, ns, &left, &last_ns)) {
+            play_stop(play, run, ns, left, last_ns);
             return;
         }
         next = left_after(play, left, last_ns, *ns, *ns + round_ns(play, left));
         last_ns = round_ns(play, left);
         *ns += last_ns;
         run->n_bytes += (uint64_t)(left * RECORD_OVERHEAD);
-        /* A round that is only to make the blackout shorter need not: it ends all the same. */
-        n_stalls =
-            blackout_ns > play->max_blackout_ns && next >= left * PROGRESS ? n_stalls + 1 : 0;
+        n_stalls = next >= left * PROGRESS ? n_stalls + 1 : 0;
         left = next;
     }
 }
@@ -333,6 +330,7 @@ static bool is_tedious(const struct play *play, double left, double last_ns, dou
     double ns = now_ns;
 
     rest.predict.better_until_ns = 0;
+    rest.predict.wants_better = false;
     play_rounds(&rest, &run, &ns, left, last_ns);
     return is_tedious_end(&rest, &run, left, now_ns, ns);
 }
@@ -369,8 +367,11 @@ static bool gives_up(struct play *play, double left, double last_ns, double now_
 {
     bool is_long;
 
-    if (play->input->is_postcopy_asked || is_due(play, left, last_ns, now_ns) || left < PAGE)
+    if (play->input->is_postcopy_asked || left < PAGE ||
+        predict_blackout_ns(&play->predict, (uint64_t)left) <= play->max_blackout_ns)
         return true;
+    play->predict.dirty_bytes_per_s =
+        (uint64_t)(dirtied_bytes(play, now_ns - last_ns, now_ns) / fmax(last_ns, 1) * NS);
     is_long = is_tedious(play, left, last_ns, now_ns);
     predict_note_hope(&play->predict, (uint64_t)left, play->max_blackout_ns, is_long);
     return play->predict.n_hopeless > 0 &&
@@ -455,6 +456,15 @@ bool forecast_is_hopeless(const struct forecast_input *input)
 
     return input->is_postcopy_asked || !play_middle(input, -1, 0, false, play_precopy).is_ending ||
            (!is_patient && play_middle(input, 0, 0, false, play_precopy).is_tedious);
+}
+
+uint64_t forecast_best_left(const struct forecast_input *input, uint64_t left_bytes,
+                            uint64_t last_ns)
+{
+    struct play play = play_init(input, 0, 0, 0);
+    struct stop now = {.left = (double)left_bytes};
+
+    return (uint64_t)best_stop(&play, &now, (double)last_ns).left;
 }
 
 struct forecast_run forecast_precopy(const struct forecast_input *input, uint32_t slowdown_permille)

@@ -14,7 +14,8 @@
  *   has to send, and will have dirtied a quarter again by its end. Then what the destination has
  *   of it is discarded, the blackout has the device state and the list of what is missing, and the
  *   rest follows at the link's rate while accesses to it wait for a fault each.
- * A guest with a rhythm (migrate/rhythm.h) is stopped in a quiet moment when that is worth a wait.
+ * A guest that could be stopped goes on when a moment with much less left is near enough: because
+ * rounds get smaller, or because its rhythm (migrate/rhythm.h) has a quiet part.
  * The error bar comes from playing it again with link and guest both better and both worse by their
  * doubt.
  *
@@ -81,6 +82,10 @@ struct forecast_run forecast_postcopy(const struct forecast_input *input);
  * than expected, or take longer than anybody waits for it? */
 bool forecast_is_hopeless(const struct forecast_input *input);
 
+/* The guest could be stopped now, with so much left that was dirtied in last_ns: the least that
+ * will be left while rounds go on, for as long as they may for that (predict_note_due). */
+uint64_t forecast_best_left(const struct forecast_input *input, uint64_t left_bytes,
+                            uint64_t last_ns);
 /* Of the rate that was measured, what the budget leaves. */
 double forecast_link_in_force(const struct forecast_input *input, double bytes_per_s);
 /* Plays mode->mode as expected, from every phase, and from the middle one with everything better

@@ -138,27 +138,27 @@ uint64_t predict_round_ns(const struct predict *predict, uint64_t remaining_byte
     return saturating_add(last_pages_ns(predict, remaining_bytes), predict->round_trip_ns / 2);
 }
 
-void predict_note_due(struct predict *predict, uint64_t start_ns, uint64_t now_ns)
+void predict_note_due(struct predict *predict, uint64_t left_bytes, bool has_rhythm,
+                      uint64_t start_ns, uint64_t now_ns)
 {
-    if (predict->better_until_ns == 0)
-        predict->better_until_ns = now_ns + CLAMP((now_ns - start_ns) / PREDICT_BETTER_SHARE,
-                                                  PREDICT_BETTER_MIN_NS, PREDICT_BETTER_MAX_NS);
+    uint64_t least_ns = has_rhythm ? PREDICT_QUIET_MIN_NS : PREDICT_BETTER_MIN_NS;
+    uint64_t better_ns =
+        (now_ns - start_ns) / (has_rhythm ? PREDICT_QUIET_SHARE : PREDICT_BETTER_SHARE);
+
+    if (predict->better_until_ns)
+        return;
+    predict->better_until_ns =
+        saturating_add(now_ns + CLAMP(better_ns, least_ns, PREDICT_BETTER_MAX_NS),
+                       predict_round_ns(predict, left_bytes));
 }
 
-uint64_t predict_better_ns(const struct predict *predict, uint64_t unsent_bytes, uint64_t now_ns)
+bool predict_wants_better(struct predict *predict, uint64_t left_bytes, uint64_t best_bytes)
 {
-    if (unsent_bytes < PREDICT_MIN_WORTH_BYTES || now_ns >= predict->better_until_ns)
-        return 0;
-    return MIN(predict_round_ns(predict, unsent_bytes), predict->better_until_ns - now_ns);
-}
+    unsigned percent = predict->wants_better ? PREDICT_STILL_PERCENT : PREDICT_BETTER_PERCENT;
 
-bool predict_is_worth(const struct predict *predict, uint64_t unsent_bytes, uint64_t better_ns,
-                      uint64_t dirtied_bytes)
-{
-    uint64_t round_ns = predict_round_ns(predict, unsent_bytes);
-    __uint128_t sent_bytes = (__uint128_t)unsent_bytes * better_ns / MAX(round_ns, 1);
-
-    return better_ns > 0 && dirtied_bytes <= sent_bytes * PREDICT_WORTH_PERCENT / 100;
+    predict->wants_better = left_bytes >= PREDICT_MIN_WORTH_BYTES &&
+                            (__uint128_t)best_bytes * 100 <= (__uint128_t)left_bytes * percent;
+    return predict->wants_better;
 }
 
 uint64_t predict_allowance_bytes(const struct predict *predict, uint64_t budget_ns)
@@ -210,6 +210,7 @@ void predict_put_off(struct predict *predict, uint64_t now_ns)
     predict->n_failed++;
     halve_unsure(predict);
     predict->better_until_ns = 0;
+    predict->wants_better = false;
     if (predict->backoff_ns == 0)
         predict->backoff_ns = PREDICT_FIRST_BACKOFF_NS;
     else if (predict->backoff_ns < PREDICT_MAX_BACKOFF_NS)

@@ -37,12 +37,18 @@
 
 /* What another round is not worth a millisecond of the guest's network for. */
 #define PREDICT_MIN_WORTH_BYTES  (UINT64_C(64) << 10)
-/* Of what it sends: a round after which more comes again is not worth it. */
-#define PREDICT_WORTH_PERCENT    55u
+/* Of what is left, what a better moment has: to begin to go on for it, and to keep to it. Moments
+ * that are not much better cannot be foreseen either. */
+#define PREDICT_BETTER_PERCENT   10u
+#define PREDICT_STILL_PERCENT    60u
 /* Once the budget could be met, a shorter blackout may make the migration longer by one part in so
- * many of what it has taken, but no less than the one and no more than the other time. */
-#define PREDICT_BETTER_SHARE     8u
-#define PREDICT_BETTER_MIN_NS    UINT64_C(250000000)
+ * many of what it has taken, but no less than the one and no more than the other time. What is left
+ * then would otherwise go in the blackout: sending it makes nothing longer. For a guest with a
+ * rhythm, whose quiet moments come for sure, it may be more. */
+#define PREDICT_BETTER_SHARE     32u
+#define PREDICT_BETTER_MIN_NS    UINT64_C(100000000)
+#define PREDICT_QUIET_SHARE      8u
+#define PREDICT_QUIET_MIN_NS     UINT64_C(250000000)
 #define PREDICT_BETTER_MAX_NS    UINT64_C(5000000000)
 /* Of the budget, within which a round is not sent to its end: what is on its way is counted as
  * sent. */
@@ -71,6 +77,7 @@ struct predict {
     uint64_t next_doubt_ns;     /* the same, of predict_doubt; 0: not asked yet */
     uint32_t n_failed;
     uint64_t better_until_ns; /* CLOCK_MONOTONIC: see predict_note_due; 0: not asked yet */
+    bool wants_better;        /* the last answer of predict_wants_better */
     uint64_t left_before;     /* bytes that the round before left; 0: there was none */
     uint32_t n_hopeless;      /* rounds in a row after which predict_note_hope saw none */
 };
@@ -87,16 +94,12 @@ uint64_t predict_blackout_ns(const struct predict *predict, uint64_t remaining_b
 /* What a round takes that sends so much while the guest runs; PREDICT_UNKNOWN when no rate is
  * known. */
 uint64_t predict_round_ns(const struct predict *predict, uint64_t remaining_bytes);
-/* The guest could be stopped within its budget, in a migration that began at start_ns. The first
- * time says until when a shorter blackout is worth going on for. */
-void predict_note_due(struct predict *predict, uint64_t start_ns, uint64_t now_ns);
-/* It could: for how long may a round more go on, or the rest of the one in flight, that has so much
- * to send? 0: a shorter blackout has no more time. */
-uint64_t predict_better_ns(const struct predict *predict, uint64_t unsent_bytes, uint64_t now_ns);
-/* Is it worth that time, in which so much is dirtied? It is if that is PREDICT_WORTH_PERCENT at
- * most of what it sends. */
-bool predict_is_worth(const struct predict *predict, uint64_t unsent_bytes, uint64_t better_ns,
-                      uint64_t dirtied_bytes);
+/* The guest could be stopped within its budget with so much left, in a migration that began at
+ * start_ns. The first time says until when a shorter blackout is worth going on for. */
+void predict_note_due(struct predict *predict, uint64_t left_bytes, bool has_rhythm,
+                      uint64_t start_ns, uint64_t now_ns);
+/* It could, and so much would be left at the best moment until then: is that worth it? */
+bool predict_wants_better(struct predict *predict, uint64_t left_bytes, uint64_t best_bytes);
 /* More rounds would take left_ns (PREDICT_UNKNOWN: they come to no end), and that makes a migration
  * that has taken past_ns longer by PREDICT_PATIENCE_PERCENT than if the remaining bytes were sent
  * once: who need not wait for it does not. Where those take less than PREDICT_TEDIOUS_NS, nobody is

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Finds a period in what a guest dirties, and the quiet moments in it. */
+/* Finds a period in what a guest dirties, and tells what happens in it. */
 #include "migrate/rhythm.h"
 
 #include <glib.h>
@@ -8,7 +8,6 @@
 #define MIN_LIKENESS 0.5 /* autocorrelation of a period */
 #define NEARLY       0.9 /* a shorter lag is preferred to a better one within this */
 #define MIN_SWING    1.0 /* deviation of the bins, in shares of their mean: less is no rhythm */
-#define QUIET_SHARE  0.1 /* of the way from the least to the most */
 
 static void rhythm_restart(struct rhythm *rhythm, uint64_t at_ns)
 {
@@ -122,76 +121,6 @@ bool rhythm_profile(const struct rhythm *rhythm, struct rhythm_profile *profile)
     return profile->n > 0;
 }
 
-/* Pages dirtied in the n bins before the bin of this phase ends. */
-static double window_before(const struct rhythm_profile *profile, uint64_t phase, uint32_t n)
-{
-    double pages = 0;
-
-    for (uint32_t i = 0; i < n; i++)
-        pages += profile->pages[(phase + profile->n - i % profile->n) % profile->n];
-    return pages;
-}
-
-static uint32_t bins_of(uint64_t ns)
-{
-    return (uint32_t)CLAMP((ns + RHYTHM_BIN_NS - 1) / RHYTHM_BIN_NS, 1, RHYTHM_BINS);
-}
-
-static void extremes(const struct rhythm_profile *profile, uint32_t n, double *least, double *most)
-{
-    *least = INFINITY;
-    *most = 0;
-    for (uint32_t phase = 0; phase < profile->n; phase++) {
-        double pages = window_before(profile, phase, n);
-
-        *least = fmin(*least, pages);
-        *most = fmax(*most, pages);
-    }
-}
-
-uint64_t rhythm_wait_ns(const struct rhythm_profile *profile, uint64_t now_ns, uint64_t window_ns)
-{
-    uint32_t n = bins_of(window_ns);
-    uint64_t now_bin = now_ns / RHYTHM_BIN_NS;
-    double least, most, quiet;
-
-    if (profile->n == 0 || now_bin < profile->origin)
-        return 0;
-    extremes(profile, n, &least, &most);
-    quiet = least + QUIET_SHARE * (most - least);
-    for (uint32_t wait = 0; wait < profile->n; wait++)
-        if (window_before(profile, (now_bin - profile->origin + wait) % profile->n, n) <= quiet)
-            return wait * RHYTHM_BIN_NS;
-    return 0;
-}
-
-double rhythm_quiet_pages(const struct rhythm_profile *profile, uint64_t window_ns)
-{
-    uint32_t n = bins_of(window_ns);
-    double least, most;
-
-    if (profile->n == 0)
-        return 0;
-    extremes(profile, n, &least, &most);
-    return least * (double)window_ns / ((double)n * (double)RHYTHM_BIN_NS);
-}
-
-bool rhythm_wants_wait(const struct rhythm_profile *profile, uint64_t until_ns, uint64_t now_ns,
-                       uint64_t window_ns, uint64_t left_pages, uint64_t left_ns,
-                       uint64_t blackout_ns)
-{
-    uint64_t wait_ns;
-    double share;
-
-    if (profile->n == 0 || left_pages == 0)
-        return false;
-    share = fmax(1 - rhythm_quiet_pages(profile, window_ns) / (double)left_pages, 0);
-    if (share * (double)left_ns < fmax((double)RHYTHM_WORTH_NS, (double)blackout_ns / 5))
-        return false;
-    wait_ns = rhythm_wait_ns(profile, now_ns, window_ns);
-    return wait_ns > 0 && now_ns + wait_ns <= until_ns;
-}
-
 uint64_t rhythm_phase_ns(const struct rhythm_profile *profile, uint64_t now_ns)
 {
     uint64_t origin_ns = profile->origin * RHYTHM_BIN_NS;
@@ -224,11 +153,17 @@ double rhythm_even_ns(const struct rhythm_profile *profile, double from_ns, doub
 uint32_t rhythm_quiet_permille(const struct rhythm_profile *profile)
 {
     uint32_t n = MAX(profile->n / 4, 1);
-    double mean, least, most;
+    double mean, least = INFINITY;
 
     if (profile->n == 0)
         return 1000;
     mean = mean_of(profile->pages, profile->n);
-    extremes(profile, n, &least, &most);
+    for (uint32_t phase = 0; phase < profile->n; phase++) {
+        double pages = 0;
+
+        for (uint32_t i = 0; i < n; i++)
+            pages += profile->pages[(phase + i) % profile->n];
+        least = fmin(least, pages);
+    }
     return mean > 0 ? (uint32_t)lround(fmin(least / n / mean, 1) * 1000) : 0;
 }

@@ -315,11 +315,9 @@ struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_ra
 bool source_forecast_is_hopeless(struct gw_source *source, uint64_t early_rate);
 /* Will what the round in flight sends have to be sent again (forecast.h)? */
 bool source_forecast_is_vain(struct gw_source *source, uint64_t early_rate);
-/* Bytes of distinct pages that the guest will most likely dirty in the next ns. */
-uint64_t source_forecast_dirtied(struct gw_source *source, uint64_t ns);
-/* The guest could be stopped now: is it better to wait for the quiet part of its rhythm? Says so
- * for one period at most in a migration. */
-bool source_forecast_awaits_quiet(struct gw_source *source, uint64_t remaining_bytes);
+/* The guest could be stopped now: is a better moment near enough, because rounds get smaller or the
+ * guest has a quiet one? */
+bool source_forecast_wants_better(struct gw_source *source, uint64_t remaining_bytes);
 void source_forecast_free(struct gw_source *source);
 
 /* source_switchover.c */

@@ -186,15 +186,13 @@ static void know_guest(struct source_forecast *forecast, struct dirty_model *mod
     dirty_windows_get(forecast->windows, forecast->profile.n == 0, model);
 }
 
-uint64_t source_forecast_dirtied(struct gw_source *source, uint64_t ns)
+static uint64_t dirtied_bytes(struct gw_source *source, uint64_t ns)
 {
     struct source_forecast *forecast = forecast_of(source);
     struct dirty_model model;
     double phase_ns;
 
     know_guest(forecast, &model);
-    if (model.n_windows == 0)
-        return (uint64_t)((double)source->predict.dirty_bytes_per_s * (double)ns / 1e9);
     phase_ns = (double)rhythm_phase_ns(&forecast->profile, clock_mono_ns());
     return (uint64_t)dirty_model_pages(
                &model, rhythm_even_ns(&forecast->profile, phase_ns, phase_ns + (double)ns)) *
@@ -206,15 +204,15 @@ static uint64_t rate_so_far(const struct gw_source *source, uint64_t early_rate)
     return source->predict.bytes_per_s ? source->predict.bytes_per_s : early_rate;
 }
 
-static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t max_blackout_ns,
-                       uint64_t max_time_ns)
+/* From this moment on. model is filled, and used by the input. */
+static struct forecast_input input_now(struct gw_source *source, uint64_t early_rate,
+                                       struct dirty_model *model)
 {
     struct source_forecast *forecast = forecast_of(source);
     uint64_t now_ns = clock_mono_ns();
-    struct dirty_model model;
     struct forecast_input input = {
         .costs = source->predict,
-        .dirty = &model,
+        .dirty = model,
         .rhythm = &forecast->profile,
         .link_bytes_per_s = (double)rate_so_far(source, early_rate),
         .link_doubt = source->predict.bytes_per_s ? ROUNDS_DOUBT : EARLY_DOUBT,
@@ -222,14 +220,22 @@ static void look_ahead(struct gw_source *source, uint64_t early_rate, uint64_t m
         .first_before_ns = dirtied_in_ns(source),
         .begin_ns = now_ns,
         .past_ns = now_ns - source->start_ns,
-        .max_blackout_ns = max_blackout_ns,
-        .max_time_ns = max_time_ns,
     };
 
-    know_guest(forecast, &model);
-    input.phase_ns = rhythm_phase_ns(&forecast->profile, clock_mono_ns());
+    source_stop_budgets(source, &input.max_blackout_ns, &input.max_time_ns);
+    know_guest(forecast, model);
+    input.phase_ns = rhythm_phase_ns(&forecast->profile, now_ns);
     input.is_phase_known = true;
     split_remaining(source, &input);
+    return input;
+}
+
+static void look_ahead(struct gw_source *source, uint64_t early_rate)
+{
+    struct dirty_model model;
+    struct forecast_input input = input_now(source, early_rate, &model);
+    struct source_forecast *forecast = source->forecast;
+
     forecast_ranges(&input, &forecast->left_ns, &forecast->blackout_ns);
     forecast->is_hopeless = forecast_is_hopeless(&input);
     forecast->made_ns = clock_mono_ns();
@@ -257,20 +263,17 @@ static void record(struct gw_source *source)
 
 void source_forecast_round(struct gw_source *source)
 {
-    uint64_t max_blackout_ns, max_time_ns;
-
     if (source->status.forecast_round || source->round == 0 || source->share.is_agreed ||
         source->predict.bytes_per_s == 0)
         return;
-    source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
-    look_ahead(source, 0, max_blackout_ns, max_time_ns);
+    look_ahead(source, 0);
     record(source);
 }
 
 struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_rate)
 {
     struct gw_range left = {UINT64_MAX, 0, UINT64_MAX}; /* anything */
-    uint64_t max_blackout_ns, max_time_ns, age_ns;
+    uint64_t age_ns;
 
     if (source->predict.bytes_per_s == 0 && early_rate == 0)
         return left;
@@ -278,10 +281,8 @@ struct gw_range source_forecast_left(struct gw_source *source, uint64_t early_ra
         left.low = left.expected = left.high = predict_blackout_ns(&source->predict, 0);
         return left;
     }
-    if (!source->forecast || clock_mono_ns() >= source->forecast->made_ns + REFRESH_NS) {
-        source_stop_budgets(source, &max_blackout_ns, &max_time_ns);
-        look_ahead(source, early_rate, max_blackout_ns, max_time_ns);
-    }
+    if (!source->forecast || clock_mono_ns() >= source->forecast->made_ns + REFRESH_NS)
+        look_ahead(source, early_rate);
     left = source->forecast->left_ns;
     age_ns = clock_mono_ns() - source->forecast->made_ns;
     left.low -= left.low == UINT64_MAX ? 0 : MIN(left.low, age_ns);
@@ -313,27 +314,26 @@ bool source_forecast_is_vain(struct gw_source *source, uint64_t early_rate)
     lanes_get_counters(source->lanes, &counters);
     rest_ns = (uint64_t)((double)source_unsent_pages(source, &counters) * GW_PAGE_SIZE /
                          (double)rate * 1e9);
-    return (double)(source_forecast_dirtied(source, rest_ns) / GW_PAGE_SIZE) >= least;
+    return (double)(dirtied_bytes(source, rest_ns) / GW_PAGE_SIZE) >= least;
 }
 
 /* ---- the moment --------------------------------------------------------------------------------
  */
 
-bool source_forecast_awaits_quiet(struct gw_source *source, uint64_t remaining_bytes)
+bool source_forecast_wants_better(struct gw_source *source, uint64_t remaining_bytes)
 {
-    struct source_forecast *forecast = source->forecast;
-    uint64_t now_ns = clock_mono_ns();
-    uint64_t max_time_ns;
+    struct dirty_model model;
+    struct forecast_input input;
+    uint64_t now_ns;
 
-    if (!forecast || source->predict.n_failed)
+    if (remaining_bytes < PREDICT_MIN_WORTH_BYTES)
         return false;
-    source_stop_budgets(source, NULL, &max_time_ns);
-    /* A better moment is worth nothing when it is too late. */
-    if (max_time_ns && source->predict.better_until_ns > source->start_ns + max_time_ns)
-        return false;
-    rhythm_profile(&forecast->rhythm, &forecast->profile);
-    return rhythm_wants_wait(&forecast->profile, source->predict.better_until_ns, now_ns,
-                             now_ns - source->round_start_ns, remaining_bytes / GW_PAGE_SIZE,
-                             predict_drain_ns(&source->predict, remaining_bytes),
-                             predict_blackout_ns(&source->predict, remaining_bytes));
+    input = input_now(source, 0, &model);
+    now_ns = input.begin_ns;
+    predict_note_due(&source->predict, remaining_bytes, source->forecast->profile.n > 0,
+                     source->start_ns, now_ns);
+    input.costs = source->predict;
+    return predict_wants_better(
+        &source->predict, remaining_bytes,
+        forecast_best_left(&input, remaining_bytes, now_ns - source->round_start_ns));
 }

@@ -232,16 +232,6 @@ uint64_t source_remaining_bytes(const struct gw_source *source,
     return (source->pending->n_set + source_unsent_pages(source, counters)) * GW_PAGE_SIZE;
 }
 
-/* The guest could be stopped: is its blackout to be made shorter by what goes out next, while it
- * runs? */
-static bool source_wants_better(struct gw_source *source, uint64_t unsent_bytes)
-{
-    uint64_t ns = predict_better_ns(&source->predict, unsent_bytes, clock_mono_ns());
-
-    return predict_is_worth(&source->predict, unsent_bytes, ns,
-                            source_forecast_dirtied(source, ns));
-}
-
 /* The user wants a word before the guest stops. While it is held, rounds go on. is_now: it would
  * stop now, and waits if it must. */
 static bool source_holds(struct gw_source *source, bool is_now)
@@ -256,7 +246,7 @@ static bool source_holds(struct gw_source *source, bool is_now)
     return holds;
 }
 
-/* The budget is met before the round is at its end, and the rest of it would not make it better. */
+/* The budget is met before the round is at its end, and going on would not make it better. */
 static bool source_has_enough(struct gw_source *source)
 {
     uint64_t now_ns = clock_mono_ns();
@@ -270,9 +260,7 @@ static bool source_has_enough(struct gw_source *source)
     remaining_bytes = source_remaining_bytes(source, &counters);
     if (predict_blackout_ns(&source->predict, remaining_bytes) > predict_safe_ns(max_blackout_ns))
         return false;
-    predict_note_due(&source->predict, source->start_ns, now_ns);
-    return !source_wants_better(source, source_unsent_pages(source, &counters) * GW_PAGE_SIZE) &&
-           !source_forecast_awaits_quiet(source, remaining_bytes);
+    return !source_forecast_wants_better(source, remaining_bytes);
 }
 
 /* The rest of a round is not waited for where the guest can be stopped as it is, or where it does
@@ -417,25 +405,13 @@ void source_next_round(struct gw_source *source)
         return;
     }
     if (source->predicted_ns <= max_blackout_ns && now_ns >= source->predict.not_before_ns) {
-        predict_note_due(&source->predict, source->start_ns, now_ns);
-        /* Short as it would be: rounds that leave less and less are shorter still. */
-        if (source_wants_better(source, remaining_bytes)) {
+        if (source_forecast_wants_better(source, remaining_bytes))
             source_start_round(source, 0);
-            return;
-        }
-        if (source_holds(source, true)) {
+        else if (source_holds(source, true))
             source->next_look_ns = now_ns + SOURCE_IDLE_NS;
-            return;
-        }
-        if (!source_forecast_awaits_quiet(source, remaining_bytes)) {
+        else
             source_dispatch(source, SOURCE_EV_BUDGET_MET);
-            return;
-        }
-        /* What there is goes over meanwhile. */
-        if (remaining_bytes >= PREDICT_MIN_WORTH_BYTES) {
-            source_start_round(source, 0);
-            return;
-        }
+        return;
     }
     if (source->predicted_ns > max_blackout_ns)
         predict_doubt(&source->predict, max_blackout_ns, now_ns);

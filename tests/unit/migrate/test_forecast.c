@@ -136,43 +136,33 @@ static struct gw_page_set *unsent_of(const struct guest *guest, const struct gw_
 /* A migration that is played with real pages. */
 struct outcome {
     struct guest *guest;
+    const struct forecast_input *input; /* what is known of it */
     uint64_t start_ns, budget_ns;
     struct predict predict;
     struct rhythm rhythm;
     struct gw_page_set *dirty, *sending;
 };
 
-/* A copy of the guest runs on for as long as a round would take. */
-static uint64_t will_dirty(const struct guest *guest, uint64_t round_ns)
-{
-    struct guest copy = *guest;
-    struct gw_page_set *dirty = gw_page_set_new(guest->memory);
-    uint64_t n_bytes;
-
-    guest_run(&copy, round_ns, dirty);
-    n_bytes = dirty->n_set * GW_PAGE_SIZE;
-    gw_page_set_free(dirty);
-    return n_bytes;
-}
-
-/* Within so much of its budget, may the guest be stopped with so much to go, of which unsent would
- * go out next? */
-static bool is_enough(struct outcome *outcome, uint64_t budget_ns, uint64_t left, uint64_t unsent,
-                      uint64_t window_ns)
+/* Within so much of its budget, may the guest be stopped with so much to go, that was dirtied in
+ * last_ns? */
+static bool is_enough(struct outcome *outcome, uint64_t budget_ns, uint64_t left, uint64_t last_ns)
 {
     struct predict *predict = &outcome->predict;
-    uint64_t now_ns = outcome->guest->now_ns, ns;
+    struct forecast_input input = *outcome->input;
+    uint64_t now_ns = outcome->guest->now_ns;
     struct rhythm_profile profile;
 
     if (predict_blackout_ns(predict, left) > budget_ns)
         return false;
-    predict_note_due(predict, outcome->start_ns, now_ns);
     rhythm_profile(&outcome->rhythm, &profile);
-    ns = predict_better_ns(predict, unsent, now_ns);
-    return !predict_is_worth(predict, unsent, ns, will_dirty(outcome->guest, ns)) &&
-           !rhythm_wants_wait(&profile, predict->better_until_ns, now_ns, window_ns,
-                              left / GW_PAGE_SIZE, (uint64_t)((double)left / LINK_BYTES * 1e9),
-                              predict_blackout_ns(predict, left));
+    predict_note_due(predict, left, profile.n > 0, outcome->start_ns, now_ns);
+    input.costs = *predict;
+    input.rhythm = &profile;
+    input.is_phase_known = true;
+    input.phase_ns = rhythm_phase_ns(&profile, now_ns);
+    input.begin_ns = now_ns;
+    input.past_ns = now_ns - outcome->start_ns;
+    return !predict_wants_better(predict, left, forecast_best_left(&input, left, last_ns));
 }
 
 /* Runs the guest for a round, looking at what it dirties every 50 ms, or until it may be stopped.
@@ -203,7 +193,7 @@ static uint64_t run_round(struct outcome *outcome, uint64_t round_ns, bool *is_c
         if (guest->now_ns < end_ns && outcome->predict.bytes_per_s)
             *is_cut = is_enough(outcome, predict_safe_ns(outcome->budget_ns),
                                 (outcome->dirty->n_set + unsent->n_set) * GW_PAGE_SIZE,
-                                unsent->n_set * GW_PAGE_SIZE, guest->now_ns - begun_ns);
+                                guest->now_ns - begun_ns);
         if (*is_cut)
             gw_page_set_or(outcome->dirty, unsent);
         gw_page_set_free(unsent);
@@ -220,6 +210,7 @@ static struct forecast_run migrate(struct guest *guest, const struct forecast_in
     struct forecast_run run = {.least_blackout_ns = FORECAST_NEVER};
     struct outcome outcome = {
         .guest = guest,
+        .input = input,
         .start_ns = guest->now_ns,
         .budget_ns = input->max_blackout_ns,
         .predict = input->costs,
@@ -247,8 +238,7 @@ static struct forecast_run migrate(struct guest *guest, const struct forecast_in
         predict_dirtied(&outcome.predict, n_dirtied * GW_PAGE_SIZE, round_ns);
         run.blackout_ns = predict_blackout_ns(&outcome.predict, (uint64_t)left);
         run.least_blackout_ns = MIN(run.least_blackout_ns, run.blackout_ns);
-        run.is_ending =
-            is_enough(&outcome, input->max_blackout_ns, (uint64_t)left, (uint64_t)left, round_ns);
+        run.is_ending = is_enough(&outcome, input->max_blackout_ns, (uint64_t)left, round_ns);
         if (run.is_ending)
             break;
         n_stalls = left >= 0.97 * before ? n_stalls + 1 : 0;
@@ -656,6 +646,54 @@ static void a_migration_begins_anywhere_in_a_period(void **state)
     }
 }
 
+/* Bytes that are left at the best moment, of so many when phase_ns of a period have passed and
+ * past_ns of the migration. */
+static uint64_t best_left(enum pattern pattern, double share, uint64_t left, uint64_t phase_ns,
+                          uint64_t past_ns, uint64_t max_time_ns)
+{
+    struct guest guest;
+    struct dirty_model model;
+    struct rhythm_profile rhythm;
+    struct forecast_input input;
+    struct gw_page_set *meanwhile;
+
+    guest_init(&guest, pattern, share);
+    sample(&guest, &model, &rhythm);
+    meanwhile = gw_page_set_new(guest.memory);
+    while (guest.now_ns % PERIOD_NS != phase_ns)
+        guest_run(&guest, STEP_NS, meanwhile);
+    gw_page_set_free(meanwhile);
+    input = input_of(&model, &rhythm);
+    input.costs.bytes_per_s = (uint64_t)LINK_BYTES;
+    input.begin_ns = guest.now_ns;
+    input.past_ns = past_ns;
+    input.max_time_ns = max_time_ns;
+    input.is_phase_known = true;
+    input.phase_ns = rhythm_phase_ns(&rhythm, guest.now_ns);
+    gw_memory_free(guest.memory);
+    return forecast_best_left(&input, left, 100 * NS_PER_MS);
+}
+
+/* The burst is the last quarter of a period, and takes half of one to send. */
+static void a_better_moment_is_seen_if_it_comes_in_time(void **state)
+{
+    uint64_t left = (uint64_t)(LINK_BYTES * 0.2), begins_ns = PERIOD_NS / 4 * 3;
+
+    /* Before the burst comes all goes out, or it does when the burst is over. */
+    assert_true(best_left(PERIODIC, 0.5, left, PERIOD_NS / 4, 4 * NS_PER_S, 0) < left / 10);
+    assert_true(best_left(PERIODIC, 0.5, left, begins_ns, 4 * NS_PER_S, 0) < left / 10);
+    /* The migration is too short for so long a wait, or has to end. */
+    assert_true(best_left(PERIODIC, 0.5, left, begins_ns, NS_PER_S, 0) > left / 2);
+    assert_true(best_left(PERIODIC, 0.5, left, begins_ns, 4 * NS_PER_S,
+                          4 * NS_PER_S + 100 * NS_PER_MS) > left / 2);
+    /* Rounds get smaller, or they do not. */
+    assert_true(best_left(UNIFORM, 0.25, left, 0, 4 * NS_PER_S, 0) < left / 10);
+    assert_true(best_left(UNIFORM, 0.5, left, 0, 4 * NS_PER_S, 0) > left / 10);
+    assert_true(best_left(UNIFORM, 0.5, left, 0, 60 * NS_PER_S, 0) < left / 10);
+    assert_true(best_left(UNIFORM, 1, left, 0, 60 * NS_PER_S, 0) > left / 2);
+    assert_int_equal(best_left(UNIFORM, 0.5, GW_PAGE_SIZE, 0, 4 * NS_PER_S, 0), GW_PAGE_SIZE);
+}
+
 /* A first round that takes half a period has the burst in it, or none of it. */
 static void a_short_round_has_the_burst_or_none_of_it(void **state)
 {
@@ -726,6 +764,7 @@ int main(void)
         cmocka_unit_test(budgets_that_would_do_do),
         cmocka_unit_test(the_error_bar_holds_the_outcome),
         cmocka_unit_test(a_migration_begins_anywhere_in_a_period),
+        cmocka_unit_test(a_better_moment_is_seen_if_it_comes_in_time),
         cmocka_unit_test(a_short_round_has_the_burst_or_none_of_it),
         cmocka_unit_test(post_copy_always_ends),
     };

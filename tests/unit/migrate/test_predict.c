@@ -96,46 +96,47 @@ static void what_a_small_round_held_goes_as_quickly_again(void **state)
     assert_true(predict_blackout_ns(&predict, 800 << 10) > 300 * NS_PER_MS);
 }
 
-static void a_round_more_must_be_worth_it(void **state)
+static void a_better_moment_must_be_much_better(void **state)
 {
     struct predict predict = with_rate(100 * MIB);
 
-    /* Nobody has said that it could end. */
-    assert_int_equal(predict_better_ns(&predict, 50 * MIB, 9 * NS_PER_S), 0);
-    predict_note_due(&predict, NS_PER_S, 9 * NS_PER_S);
-    assert_int_equal(predict_better_ns(&predict, 50 * MIB, 9 * NS_PER_S), NS_PER_S / 2);
-    assert_int_equal(predict_better_ns(&predict, PREDICT_MIN_WORTH_BYTES - 1, 9 * NS_PER_S), 0);
-    assert_true(
-        predict_is_worth(&predict, 100 * MIB, NS_PER_S, (uint64_t)PREDICT_WORTH_PERCENT * MIB));
-    assert_false(
-        predict_is_worth(&predict, 100 * MIB, NS_PER_S, (uint64_t)PREDICT_WORTH_PERCENT * MIB + 1));
-    /* Of a part of the round, what that part sends. */
-    assert_true(predict_is_worth(&predict, 100 * MIB, NS_PER_S / 10, 5 * MIB));
-    assert_false(predict_is_worth(&predict, 100 * MIB, NS_PER_S / 10, 6 * MIB));
-    assert_false(predict_is_worth(&predict, 100 * MIB, 0, 0));
+    assert_false(predict_wants_better(&predict, 100 * MIB, 11 * MIB));
+    assert_true(predict_wants_better(&predict, 100 * MIB, 10 * MIB));
+    /* Once it goes on for one, it keeps to it. */
+    assert_true(predict_wants_better(&predict, 100 * MIB, 60 * MIB));
+    assert_false(predict_wants_better(&predict, 100 * MIB, 61 * MIB));
+    assert_false(predict_wants_better(&predict, 100 * MIB, 60 * MIB));
+    /* What is as good as nothing. */
+    assert_false(predict_wants_better(&predict, PREDICT_MIN_WORTH_BYTES - 1, 0));
+    assert_true(predict_wants_better(&predict, PREDICT_MIN_WORTH_BYTES, 0));
+    predict_put_off(&predict, 0);
+    assert_false(predict_wants_better(&predict, 100 * MIB, 60 * MIB));
+    assert_true(predict_wants_better(&predict, UINT64_MAX, UINT64_MAX / 10));
 }
 
-/* A shorter blackout is waited for in proportion to what the migration has taken, from the first
- * moment in which it could have ended. */
+/* A shorter blackout may make the migration longer in proportion to what it has taken, from the
+ * first moment in which it could have ended. What was left then has to be sent in any case. */
 static void better_has_its_time(void **state)
 {
     struct predict predict = with_rate(100 * MIB);
+    uint64_t left_ns = predict_round_ns(&predict, 20 * MIB);
+    uint64_t late_ns = 3600 * NS_PER_S;
 
-    predict_note_due(&predict, NS_PER_S, 9 * NS_PER_S);
-    predict_note_due(&predict, NS_PER_S, 9 * NS_PER_S + NS_PER_S / 2);
-    assert_int_equal(predict.better_until_ns, 10 * NS_PER_S);
-    assert_int_equal(predict_better_ns(&predict, 90 * MIB, 9 * NS_PER_S + NS_PER_S / 2),
-                     NS_PER_S / 2);
-    assert_int_equal(predict_better_ns(&predict, 90 * MIB, 10 * NS_PER_S), 0);
-    predict_put_off(&predict, 10 * NS_PER_S);
-    predict_note_due(&predict, NS_PER_S, 17 * NS_PER_S);
-    assert_int_equal(predict.better_until_ns, 19 * NS_PER_S);
+    predict_note_due(&predict, 20 * MIB, false, NS_PER_S, 33 * NS_PER_S);
+    predict_note_due(&predict, 90 * MIB, true, NS_PER_S, 33 * NS_PER_S + NS_PER_S / 2);
+    assert_int_equal(predict.better_until_ns, 34 * NS_PER_S + left_ns);
+    predict_put_off(&predict, 34 * NS_PER_S);
+    predict_note_due(&predict, 20 * MIB, true, NS_PER_S, 17 * NS_PER_S);
+    assert_int_equal(predict.better_until_ns, 19 * NS_PER_S + left_ns);
     predict_put_off(&predict, 0);
-    predict_note_due(&predict, NS_PER_S, NS_PER_S + 1);
-    assert_int_equal(predict.better_until_ns, NS_PER_S + 1 + PREDICT_BETTER_MIN_NS);
+    predict_note_due(&predict, 20 * MIB, false, NS_PER_S, NS_PER_S + 1);
+    assert_int_equal(predict.better_until_ns, NS_PER_S + 1 + PREDICT_BETTER_MIN_NS + left_ns);
     predict_put_off(&predict, 0);
-    predict_note_due(&predict, 0, 3600 * NS_PER_S);
-    assert_int_equal(predict.better_until_ns, 3600 * NS_PER_S + PREDICT_BETTER_MAX_NS);
+    predict_note_due(&predict, 20 * MIB, true, NS_PER_S, NS_PER_S + 1);
+    assert_int_equal(predict.better_until_ns, NS_PER_S + 1 + PREDICT_QUIET_MIN_NS + left_ns);
+    predict_put_off(&predict, 0);
+    predict_note_due(&predict, 20 * MIB, false, 0, late_ns);
+    assert_int_equal(predict.better_until_ns, late_ns + PREDICT_BETTER_MAX_NS + left_ns);
 }
 
 static void a_round_takes_what_its_bytes_and_its_answer_do(void **state)
@@ -297,7 +298,7 @@ int main(void)
         cmocka_unit_test(a_small_round_is_the_least_the_last_pages_take),
         cmocka_unit_test(a_larger_round_that_took_less_corrects_a_small_one),
         cmocka_unit_test(what_a_small_round_held_goes_as_quickly_again),
-        cmocka_unit_test(a_round_more_must_be_worth_it),
+        cmocka_unit_test(a_better_moment_must_be_much_better),
         cmocka_unit_test(better_has_its_time),
         cmocka_unit_test(a_round_takes_what_its_bytes_and_its_answer_do),
         cmocka_unit_test(patience_depends_on_what_is_left),

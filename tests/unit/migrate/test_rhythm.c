@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Periods are found where there are some and only there, and waiting for a quiet moment is short.
- */
+/* Periods are found where there are some and only there, and their quiet part is. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -57,19 +56,16 @@ static void check_period(uint64_t period_ms, uint64_t burst_ms)
     assert_true(rhythm_profile(&rhythm, &profile));
     assert_in_range(profile.n * bin_ms, period_ms - bin_ms, period_ms + bin_ms);
     assert_true(rhythm_quiet_permille(&profile) < 200);
-    assert_true(rhythm_quiet_pages(&profile, 50 * NS_PER_MS) < 300);
-    /* From any moment on a quiet one is near, and at it nothing is waited for. Whether the moment
-     * is quiet is judged by the guest itself, a bin away from the edges of its burst. */
+    /* A bin away from the edges of the guest's burst. */
     for (uint64_t at = now_ns; at < now_ns + period_ms * NS_PER_MS; at += 7 * NS_PER_MS) {
-        uint64_t wait_ns = rhythm_wait_ns(&profile, at, 50 * NS_PER_MS);
+        double phase_ns = (double)rhythm_phase_ns(&profile, at);
+        double even_ns = rhythm_even_ns(&profile, phase_ns, phase_ns + (double)RHYTHM_BIN_NS);
         uint64_t phase_ms = at / NS_PER_MS % period_ms;
 
-        assert_true(wait_ns <= (burst_ms + 4 * bin_ms) * NS_PER_MS);
-        assert_int_equal(rhythm_wait_ns(&profile, at + wait_ns, 50 * NS_PER_MS), 0);
-        if (phase_ms > 3 * bin_ms && phase_ms + 3 * bin_ms < burst_ms)
-            assert_true(wait_ns > 0);
-        if (phase_ms > burst_ms + 4 * bin_ms && phase_ms + 3 * bin_ms < period_ms)
-            assert_int_equal(wait_ns, 0);
+        if (phase_ms > bin_ms && phase_ms + 2 * bin_ms < burst_ms)
+            assert_true(even_ns > (double)RHYTHM_BIN_NS);
+        if (phase_ms > burst_ms + 2 * bin_ms && phase_ms + 3 * bin_ms < period_ms)
+            assert_true(even_ns < 0.2 * (double)RHYTHM_BIN_NS);
     }
 }
 
@@ -88,7 +84,7 @@ static void noise_and_a_steady_guest_have_none(void **state)
 
     play(&noisy, 12000, 0, 0);
     assert_false(rhythm_profile(&noisy, &profile));
-    assert_int_equal(rhythm_wait_ns(&profile, START_NS, NS_PER_MS), 0);
+    assert_int_equal(rhythm_phase_ns(&profile, START_NS), 0);
     play(&steady, 12000, 1, 1);
     assert_false(rhythm_profile(&steady, &profile));
 }
@@ -116,46 +112,6 @@ static void gaps_start_anew(void **state)
     assert_true(rhythm_profile(&rhythm, &profile));
     rhythm_add(&rhythm, now_ns + NS_PER_S, now_ns + NS_PER_S + 40 * NS_PER_MS, 1000);
     assert_false(rhythm_profile(&rhythm, &profile));
-}
-
-static void waits_are_bounded(void **state)
-{
-    struct rhythm_profile profile = {.n = RHYTHM_BINS / 2};
-
-    for (uint32_t i = 0; i < profile.n; i++)
-        profile.pages[i] = i == 1 ? 0 : 1000;
-    for (uint32_t i = 0; i < 2 * profile.n; i++)
-        assert_true(rhythm_wait_ns(&profile, i * RHYTHM_BIN_NS, NS_PER_MS) <
-                    profile.n * RHYTHM_BIN_NS);
-}
-
-/* Who could stop in the middle of a burst, and would save by waiting, waits if it will be quiet in
- * time. */
-static void patience_ends(void **state)
-{
-    struct rhythm rhythm = {0};
-    struct rhythm_profile profile, none = {0};
-    uint64_t now_ns = play(&rhythm, 4000, 800, 200), until_ns;
-
-    assert_true(rhythm_profile(&rhythm, &profile));
-    while (now_ns / NS_PER_MS % 800 != 150)
-        now_ns += NS_PER_MS;
-    until_ns = now_ns + 350 * NS_PER_MS;
-    assert_true(rhythm_wants_wait(&profile, until_ns, now_ns, 50 * NS_PER_MS, 5000, 100 * NS_PER_MS,
-                                  110 * NS_PER_MS));
-    /* In the quiet part it goes. */
-    assert_false(rhythm_wants_wait(&profile, until_ns, now_ns + 350 * NS_PER_MS, 50 * NS_PER_MS,
-                                   5000, 100 * NS_PER_MS, 110 * NS_PER_MS));
-    /* It will be quiet too late, or nobody waits any more. */
-    assert_false(rhythm_wants_wait(&profile, now_ns + 40 * NS_PER_MS, now_ns, 50 * NS_PER_MS, 5000,
-                                   100 * NS_PER_MS, 110 * NS_PER_MS));
-    assert_false(rhythm_wants_wait(&profile, 0, now_ns, 50 * NS_PER_MS, 5000, 100 * NS_PER_MS,
-                                   110 * NS_PER_MS));
-    /* Nothing to gain. */
-    assert_false(rhythm_wants_wait(&profile, until_ns, now_ns, 50 * NS_PER_MS, 60, 2 * NS_PER_MS,
-                                   3 * NS_PER_MS));
-    assert_false(rhythm_wants_wait(&none, until_ns, now_ns, 50 * NS_PER_MS, 5000, 100 * NS_PER_MS,
-                                   110 * NS_PER_MS));
 }
 
 /* Whole periods count for what they take, a burst for more, the rest for less. */
@@ -191,8 +147,6 @@ int main(void)
         cmocka_unit_test(noise_and_a_steady_guest_have_none),
         cmocka_unit_test(one_burst_is_no_period),
         cmocka_unit_test(gaps_start_anew),
-        cmocka_unit_test(waits_are_bounded),
-        cmocka_unit_test(patience_ends),
         cmocka_unit_test(a_burst_counts_for_more_time),
     };
 
