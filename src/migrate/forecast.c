@@ -393,9 +393,14 @@ static struct forecast_run play_postcopy(struct play *play)
 
     if (!cut_round(play, &run, &ns, &left)) {
         left = first_round(play, &run, &ns, &last);
-        for (; run.rounds < FORECAST_MAX_ROUNDS && !gives_up(play, left, last, ns); run.rounds++) {
-            double next = left_after(play, left, last, ns, ns + round_ns(play, left));
+        for (; run.rounds < FORECAST_MAX_ROUNDS; run.rounds++) {
+            double next;
 
+            predict_note_sent(&play->predict, play->input->costs.sent_bytes + run.n_bytes,
+                              (uint64_t)left);
+            if (gives_up(play, left, last, ns))
+                break;
+            next = left_after(play, left, last, ns, ns + round_ns(play, left));
             last = round_ns(play, left);
             ns += last;
             run.n_bytes += (uint64_t)(left * RECORD_OVERHEAD);

@@ -72,15 +72,27 @@ uint64_t predict_drain_ns(const struct predict *predict, uint64_t n_bytes)
     return predict->bytes_per_s ? time_for(n_bytes, predict->bytes_per_s) : PREDICT_UNKNOWN;
 }
 
+void predict_note_sent(struct predict *predict, uint64_t sent_bytes, uint64_t remaining_bytes)
+{
+    uint64_t all_bytes = saturating_add(sent_bytes, remaining_bytes);
+
+    predict->sent_bytes = sent_bytes;
+    predict->least_bytes = predict->least_bytes ? MIN(predict->least_bytes, all_bytes) : all_bytes;
+    predict->lost_bytes = all_bytes - predict->least_bytes;
+}
+
 bool predict_is_tedious(const struct predict *predict, uint64_t remaining_bytes, uint64_t left_ns,
                         uint64_t past_ns)
 {
     uint64_t drain_ns = predict_drain_ns(predict, remaining_bytes);
-    __uint128_t once_ns = (__uint128_t)past_ns + drain_ns;
+    uint64_t lost_ns = predict_drain_ns(predict, predict->lost_bytes);
+    uint64_t once_ns = saturating_add(past_ns, drain_ns);
 
-    return drain_ns >= PREDICT_TEDIOUS_NS && drain_ns != PREDICT_UNKNOWN &&
+    once_ns -= MIN(lost_ns, once_ns);
+    return drain_ns != PREDICT_UNKNOWN && saturating_add(drain_ns, lost_ns) >= PREDICT_TEDIOUS_NS &&
            (left_ns == PREDICT_UNKNOWN ||
-            ((__uint128_t)past_ns + left_ns) * 100 > once_ns * (100 + PREDICT_PATIENCE_PERCENT));
+            ((__uint128_t)past_ns + left_ns) * 100 >
+                (__uint128_t)once_ns * (100 + PREDICT_PATIENCE_PERCENT));
 }
 
 void predict_note_hope(struct predict *predict, uint64_t remaining_bytes, uint64_t budget_ns,
@@ -142,23 +154,25 @@ void predict_note_due(struct predict *predict, uint64_t left_bytes, bool has_rhy
                       uint64_t start_ns, uint64_t now_ns)
 {
     uint64_t least_ns = has_rhythm ? PREDICT_QUIET_MIN_NS : PREDICT_BETTER_MIN_NS;
-    uint64_t better_ns =
-        (now_ns - start_ns) / (has_rhythm ? PREDICT_QUIET_SHARE : PREDICT_BETTER_SHARE);
+    uint64_t share = has_rhythm ? PREDICT_QUIET_SHARE : PREDICT_BETTER_SHARE;
 
     if (predict->better_until_ns)
         return;
+    predict->better_ns = CLAMP((now_ns - start_ns) / share, least_ns, PREDICT_BETTER_MAX_NS);
     predict->better_until_ns =
-        saturating_add(now_ns + CLAMP(better_ns, least_ns, PREDICT_BETTER_MAX_NS),
-                       predict_round_ns(predict, left_bytes));
+        saturating_add(now_ns + predict->better_ns, predict_round_ns(predict, left_bytes));
 }
 
 bool predict_wants_better(struct predict *predict, uint64_t left_bytes, uint64_t best_bytes)
 {
     unsigned percent = predict->wants_better ? PREDICT_STILL_PERCENT : PREDICT_BETTER_PERCENT;
+    bool is_worth = left_bytes >= PREDICT_MIN_WORTH_BYTES &&
+                    (__uint128_t)best_bytes * 100 <= (__uint128_t)left_bytes * percent;
 
-    predict->wants_better = left_bytes >= PREDICT_MIN_WORTH_BYTES &&
-                            (__uint128_t)best_bytes * 100 <= (__uint128_t)left_bytes * percent;
-    return predict->wants_better;
+    if (is_worth && !predict->wants_better)
+        predict->better_until_ns = saturating_add(predict->better_until_ns, predict->better_ns);
+    predict->wants_better = is_worth;
+    return is_worth;
 }
 
 uint64_t predict_allowance_bytes(const struct predict *predict, uint64_t budget_ns)

@@ -76,8 +76,12 @@ struct predict {
     uint64_t not_before_ns;     /* CLOCK_MONOTONIC: the next attempt waits until then */
     uint64_t next_doubt_ns;     /* the same, of predict_doubt; 0: not asked yet */
     uint32_t n_failed;
+    uint64_t better_ns;       /* that the migration may get longer by for a shorter blackout */
     uint64_t better_until_ns; /* CLOCK_MONOTONIC: see predict_note_due; 0: not asked yet */
     bool wants_better;        /* the last answer of predict_wants_better */
+    uint64_t sent_bytes;      /* of pages, when predict_note_sent was last told */
+    uint64_t least_bytes;     /* ever, sent and left then; 0: not told yet */
+    uint64_t lost_bytes;      /* that there are more of now */
     uint64_t left_before;     /* bytes that the round before left; 0: there was none */
     uint32_t n_hopeless;      /* rounds in a row after which predict_note_hope saw none */
 };
@@ -98,12 +102,17 @@ uint64_t predict_round_ns(const struct predict *predict, uint64_t remaining_byte
  * start_ns. The first time says until when a shorter blackout is worth going on for. */
 void predict_note_due(struct predict *predict, uint64_t left_bytes, bool has_rhythm,
                       uint64_t start_ns, uint64_t now_ns);
-/* It could, and so much would be left at the best moment until then: is that worth it? */
+/* It could, and so much would be left at the best moment until then: is that worth it? Once it is
+ * there is as much time again: a guest that is a little faster than was thought is not stopped
+ * halfway. */
 bool predict_wants_better(struct predict *predict, uint64_t left_bytes, uint64_t best_bytes);
+/* Rounds have sent so much, and so much is left. Where that was less in all after a round before,
+ * what came since is lost: sent once then, as post-copy does, it would have been over sooner. */
+void predict_note_sent(struct predict *predict, uint64_t sent_bytes, uint64_t remaining_bytes);
 /* More rounds would take left_ns (PREDICT_UNKNOWN: they come to no end), and that makes a migration
- * that has taken past_ns longer by PREDICT_PATIENCE_PERCENT than if the remaining bytes were sent
- * once: who need not wait for it does not. Where those take less than PREDICT_TEDIOUS_NS, nobody is
- * in a hurry. */
+ * that has taken past_ns longer by PREDICT_PATIENCE_PERCENT than if what was left had been sent
+ * once when that was least: who need not wait for it does not. Where what is left and what was lost
+ * take less than PREDICT_TEDIOUS_NS, nobody is in a hurry. */
 bool predict_is_tedious(const struct predict *predict, uint64_t remaining_bytes, uint64_t left_ns,
                         uint64_t past_ns);
 /* A round has left so much, and is_tedious says that more would take too long: is there hope that

@@ -99,6 +99,10 @@ bool source_wants_postcopy(struct gw_source *source)
 
 void source_note_hope(struct gw_source *source, uint64_t remaining_bytes, uint64_t max_blackout_ns)
 {
+    struct lanes_counters counters;
+
+    lanes_get_counters(source->lanes, &counters);
+    predict_note_sent(&source->predict, counters.pages_plain * GW_PAGE_SIZE, remaining_bytes);
     predict_note_hope(&source->predict, remaining_bytes, max_blackout_ns,
                       is_tedious(source, remaining_bytes));
 }

@@ -125,6 +125,10 @@ static void better_has_its_time(void **state)
     predict_note_due(&predict, 20 * MIB, false, NS_PER_S, 33 * NS_PER_S);
     predict_note_due(&predict, 90 * MIB, true, NS_PER_S, 33 * NS_PER_S + NS_PER_S / 2);
     assert_int_equal(predict.better_until_ns, 34 * NS_PER_S + left_ns);
+    /* It goes on, and is given as much again, once. */
+    assert_true(predict_wants_better(&predict, 20 * MIB, 0));
+    assert_true(predict_wants_better(&predict, 10 * MIB, 0));
+    assert_int_equal(predict.better_until_ns, 35 * NS_PER_S + left_ns);
     predict_put_off(&predict, 34 * NS_PER_S);
     predict_note_due(&predict, 20 * MIB, true, NS_PER_S, 17 * NS_PER_S);
     assert_int_equal(predict.better_until_ns, 19 * NS_PER_S + left_ns);
@@ -160,6 +164,16 @@ static void patience_depends_on_what_is_left(void **state)
     assert_false(predict_is_tedious(&predict, 100 * MIB, 2 * NS_PER_S, 4 * NS_PER_S));
     assert_true(predict_is_tedious(&predict, 100 * MIB, 2 * NS_PER_S + 1, 4 * NS_PER_S));
     assert_true(predict_is_tedious(&predict, 100 * MIB, PREDICT_UNKNOWN, 4 * NS_PER_S));
+    /* A second was lost since it could have been over: there is as much less to spare. */
+    predict_note_sent(&predict, 400 * MIB, 100 * MIB);
+    assert_false(predict_is_tedious(&predict, 100 * MIB, 2 * NS_PER_S, 4 * NS_PER_S));
+    predict_note_sent(&predict, 500 * MIB, 100 * MIB);
+    assert_false(predict_is_tedious(&predict, 100 * MIB, NS_PER_S, 5 * NS_PER_S));
+    assert_true(predict_is_tedious(&predict, 100 * MIB, NS_PER_S + 1, 5 * NS_PER_S));
+    assert_true(predict_is_tedious(&predict, 10 * MIB, PREDICT_UNKNOWN, 5 * NS_PER_S));
+    /* A link that was away for a while loses nothing. */
+    predict_note_sent(&predict, 400 * MIB, 100 * MIB);
+    assert_false(predict_is_tedious(&predict, 100 * MIB, 2 * NS_PER_S, 60 * NS_PER_S));
     /* A little less than half of one. */
     assert_false(predict_is_tedious(&predict, 49 * MIB, PREDICT_UNKNOWN, 0));
     predict.bytes_per_s = 0;
