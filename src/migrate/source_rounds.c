@@ -4,11 +4,11 @@
  *
  * Algorithm: pending holds the pages that must still be sent. When no round is in flight it is
  * completed from the dirty log; if the predicted blackout for what is in it meets the budget (and
- * a back-off is over) and one more round would leave most of it the switchover begins, otherwise
- * pending and sending change places and the lanes send the round. A round that was not acknowledged
- * is put back whole. While a round is sent the log is looked at now and then: what the guest has
- * dirtied and the round has still to read is not sent once more, which saves a guest that writes
- * all over its memory half of the round after.
+ * a back-off is over) and no moment with much less is near the switchover begins, otherwise pending
+ * and sending change places and the lanes send the round; the switchover may begin within it, too.
+ * A round that was not acknowledged is put back whole. While a round is sent the log is looked at
+ * now and then: what the guest has dirtied and the round has still to read is not sent once more,
+ * which saves a guest that writes all over its memory half of the round after.
  *
  * Invariant: every page whose newest content the destination may lack is in pending, in sending
  * while the round is open, or in the dirty log.
