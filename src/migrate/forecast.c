@@ -135,6 +135,14 @@ static double left_when(const struct play *play, double sent_share, double n_byt
     return all - fmin(share, 1) * fmax(all - sent_share * dirtied_behind(play, from_ns, to_ns), 0);
 }
 
+/* The same, with what is still to be sent. */
+static double left_within(const struct play *play, double sent_share, double n_bytes,
+                          double before_ns, double from_ns, double to_ns)
+{
+    return n_bytes * (1 - sent_share) +
+           left_when(play, sent_share, n_bytes, before_ns, from_ns, to_ns);
+}
+
 static double left_after(const struct play *play, double n_bytes, double before_ns, double from_ns,
                          double to_ns)
 {
@@ -200,14 +208,11 @@ struct stop {
 };
 
 /* Until when may a guest that could be stopped now go on, for a shorter blackout? */
-static double last_stop_ns(struct play *play, const struct stop *now)
+static double last_stop_ns(const struct play *play)
 {
     const struct forecast_input *input = play->input;
-    double until_ns;
+    double until_ns = (double)play->predict.better_until_ns - (double)input->begin_ns;
 
-    predict_note_due(&play->predict, (uint64_t)now->left, has_rhythm(input),
-                     input->begin_ns - input->past_ns, to_ns((double)input->begin_ns + now->ns));
-    until_ns = (double)play->predict.better_until_ns - (double)input->begin_ns;
     if (input->max_time_ns)
         until_ns = fmin(until_ns, (double)input->max_time_ns - (double)input->past_ns);
     return until_ns;
@@ -215,9 +220,9 @@ static double last_stop_ns(struct play *play, const struct stop *now)
 
 /* Rounds go on for as long as they may: the moment with the least left, but none that is hardly
  * better than one before. last_ns: in which what is left now was dirtied. */
-static struct stop best_stop(struct play *play, const struct stop *now, double last_ns)
+static struct stop best_stop(const struct play *play, const struct stop *now, double last_ns)
 {
-    double until_ns = last_stop_ns(play, now);
+    double until_ns = last_stop_ns(play);
     struct stop best = *now, at = *now;
 
     while (at.ns < until_ns && at.left >= (double)PREDICT_MIN_WORTH_BYTES &&
@@ -227,13 +232,12 @@ static struct stop best_stop(struct play *play, const struct stop *now, double l
         struct stop begin = at;
 
         for (unsigned i = 1; i <= n_looks && at.ns < until_ns; i++) {
-            double share = (double)i / n_looks, sent = begin.left * share;
+            double share = (double)i / n_looks;
 
             at.ns = begin.ns + round * share;
-            at.left =
-                begin.left - sent + left_when(play, share, begin.left, last_ns, begin.ns, at.ns);
+            at.left = left_within(play, share, begin.left, last_ns, begin.ns, at.ns);
             at.rounds = begin.rounds + 1;
-            at.n_bytes = begin.n_bytes + sent;
+            at.n_bytes = begin.n_bytes + begin.left * share;
             if (at.ns <= until_ns && at.left <= best.left * BEST_STEP)
                 best = at;
         }
@@ -246,8 +250,11 @@ static struct stop best_stop(struct play *play, const struct stop *now, double l
 static void play_stop(struct play *play, struct forecast_run *run, double *ns, double left,
                       double last_ns)
 {
+    const struct forecast_input *input = play->input;
     struct stop now = {.ns = *ns, .left = left, .rounds = run->rounds}, best;
 
+    predict_note_due(&play->predict, (uint64_t)left, has_rhythm(input),
+                     input->begin_ns - input->past_ns, to_ns((double)input->begin_ns + *ns));
     best = best_stop(play, &now, last_ns);
     if (!predict_wants_better(&play->predict, (uint64_t)left, (uint64_t)best.left))
         best = now;
@@ -271,8 +278,8 @@ static bool ends_within(const struct play *play, struct forecast_run *run, doubl
     if (round < (double)RHYTHM_BIN_NS)
         return false;
     for (unsigned i = 1; i < LOOKS; i++) {
-        double share = (double)i / LOOKS, sent = n_bytes * share, now_ns = begin_ns + round * share;
-        double all = n_bytes - sent + left_when(play, share, n_bytes, *last_ns, begin_ns, now_ns);
+        double share = (double)i / LOOKS, now_ns = begin_ns + round * share;
+        double all = left_within(play, share, n_bytes, *last_ns, begin_ns, now_ns);
 
         if (predict_blackout_ns(&play->predict, (uint64_t)all) > budget_ns)
             continue;
@@ -280,7 +287,7 @@ static bool ends_within(const struct play *play, struct forecast_run *run, doubl
         *left = all;
         *last_ns = now_ns - begin_ns;
         run->rounds++;
-        run->n_bytes += (uint64_t)(sent * RECORD_OVERHEAD);
+        run->n_bytes += (uint64_t)(n_bytes * share * RECORD_OVERHEAD);
         return true;
     }
     return false;
@@ -329,8 +336,6 @@ static bool is_tedious(const struct play *play, double left, double last_ns, dou
     struct forecast_run run = {0};
     double ns = now_ns;
 
-    rest.predict.better_until_ns = 0;
-    rest.predict.wants_better = false;
     play_rounds(&rest, &run, &ns, left, last_ns);
     return is_tedious_end(&rest, &run, left, now_ns, ns);
 }
@@ -396,8 +401,7 @@ static struct forecast_run play_postcopy(struct play *play)
         for (; run.rounds < FORECAST_MAX_ROUNDS; run.rounds++) {
             double next;
 
-            predict_note_sent(&play->predict, play->input->costs.sent_bytes + run.n_bytes,
-                              (uint64_t)left);
+            predict_note_sent(&play->predict, run.n_bytes, (uint64_t)left);
             if (gives_up(play, left, last, ns))
                 break;
             next = left_after(play, left, last, ns, ns + round_ns(play, left));

@@ -83,7 +83,7 @@ struct forecast_run forecast_postcopy(const struct forecast_input *input);
 bool forecast_is_hopeless(const struct forecast_input *input);
 
 /* The guest could be stopped now, with so much left that was dirtied in last_ns: the least that
- * will be left while rounds go on, for as long as they may for that (predict_note_due). */
+ * will be left while rounds go on, until what predict_note_due has said in costs. */
 uint64_t forecast_best_left(const struct forecast_input *input, uint64_t left_bytes,
                             uint64_t last_ns);
 /* Of the rate that was measured, what the budget leaves. */

@@ -87,6 +87,7 @@ static void needs_of_postcopy(const struct forecast_input *input, const struct f
     if (input->max_time_ns && run->total_ns > input->max_time_ns)
         mode->needs_time_ns = round_up((double)run->total_ns * NEED_MARGIN);
 }
+
 /* ---- one mode ---------------------------------------------------------------------------------
  */
 
@@ -130,6 +131,7 @@ void forecast_mode(const struct forecast_input *input, struct gw_plan_forecast *
         needs_of_precopy(input, &expected, mode);
     say_what_lacks(input, &expected, mode);
 }
+
 /* ---- the choice -------------------------------------------------------------------------------
  */
 

@@ -76,7 +76,6 @@ void predict_note_sent(struct predict *predict, uint64_t sent_bytes, uint64_t re
 {
     uint64_t all_bytes = saturating_add(sent_bytes, remaining_bytes);
 
-    predict->sent_bytes = sent_bytes;
     predict->least_bytes = predict->least_bytes ? MIN(predict->least_bytes, all_bytes) : all_bytes;
     predict->lost_bytes = all_bytes - predict->least_bytes;
 }

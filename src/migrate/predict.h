@@ -79,8 +79,7 @@ struct predict {
     uint64_t better_ns;       /* that the migration may get longer by for a shorter blackout */
     uint64_t better_until_ns; /* CLOCK_MONOTONIC: see predict_note_due; 0: not asked yet */
     bool wants_better;        /* the last answer of predict_wants_better */
-    uint64_t sent_bytes;      /* of pages, when predict_note_sent was last told */
-    uint64_t least_bytes;     /* ever, sent and left then; 0: not told yet */
+    uint64_t least_bytes;     /* sent and left after any round; 0: see predict_note_sent */
     uint64_t lost_bytes;      /* that there are more of now */
     uint64_t left_before;     /* bytes that the round before left; 0: there was none */
     uint32_t n_hopeless;      /* rounds in a row after which predict_note_hope saw none */

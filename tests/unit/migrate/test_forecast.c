@@ -670,6 +670,7 @@ static uint64_t best_left(enum pattern pattern, double share, uint64_t left, uin
     input.max_time_ns = max_time_ns;
     input.is_phase_known = true;
     input.phase_ns = rhythm_phase_ns(&rhythm, guest.now_ns);
+    predict_note_due(&input.costs, left, rhythm.n > 0, guest.now_ns - past_ns, guest.now_ns);
     gw_memory_free(guest.memory);
     return forecast_best_left(&input, left, 100 * NS_PER_MS);
 }
